@@ -1,0 +1,14 @@
+"""Integers <-> bytes: quantised PMFs, tables, rANS. Usable without any model of ours.
+
+    tables = entropy.gaussian_tables()
+    data = entropy.encode(symbols, indices, tables)
+    symbols = entropy.decode(data, indices, tables)
+
+Importing it loads neither numba nor torch.
+"""
+
+from laconic.entropy.blocks import BACKENDS, decode, encode
+from laconic.entropy.errors import BadFile, BadInput, LaconicError
+from laconic.entropy.tables import Tables, gaussian_tables
+
+__all__ = ["BACKENDS", "BadFile", "BadInput", "LaconicError", "Tables", "decode", "encode", "gaussian_tables"]

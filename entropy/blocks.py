@@ -1,0 +1,183 @@
+"""Blocks: the layout of coded symbols in bytes (FORMAT.md, section "Symbols"), shared by all backends.
+
+    head     varint: 8 x number of words + 4 where escapes follow + lane code (0: 1 lane, 1: 4, 2: 8, 3: 32)
+    length   varint: bytes of the escapes, where they follow
+    states   uint32 a lane, little-endian
+    words    uint16 each, little-endian
+    escapes  in symbol order: the distance of each escaped symbol from its row, zigzag, as a varint
+
+Symbols are cut into blocks of at most 2**18; the number of symbols is not stored, the table indices know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from laconic.entropy.errors import BadFile, BadInput, expect
+from laconic.entropy.tables import Tables
+
+BLOCK = 1 << 18
+LANES = (1, 4, 8, 32)
+LANE_BYTES = (2_000, 8_000, 32_000)  # below so many bytes: 1, 4, 8 lanes; above: 32
+BACKENDS = {"numba": "laconic.entropy.rans_numba", "reference": "laconic.entropy.rans"}
+Ints = NDArray[np.int32]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def encode(
+    symbols: ArrayLike, indices: ArrayLike, tables: Tables, backend: str = "numba", threads: int | None = None
+) -> bytes:
+    """Code integers with a table each.
+
+    symbols: integers [N] in -2**15 .. 2**15 - 1. indices: rows of the tables, integers [N].
+    backend: see BACKENDS; all give the same bytes. threads: how many blocks at a time; None is 2. Raises BadInput.
+    """
+    coder = load(backend)
+    values, rows = checked(symbols, "symbols", -(1 << 15), 1 << 15), checked(indices, "indices", 0, len(tables.sizes))
+    expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one a symbol")
+    spans = list(cut(len(values)))
+    return b"".join(each(lambda span: encode_block(values[span], rows[span], tables, coder), spans, threads))
+
+
+def decode(
+    data: bytes | memoryview,
+    indices: ArrayLike,
+    tables: Tables,
+    backend: str = "numba",
+    threads: int | None = None,
+) -> NDArray[np.int16]:
+    """The symbols int16 [N] that `encode` was given, with the same indices and tables. Raises BadFile on damage."""
+    coder = load(backend)
+    rows = checked(indices, "indices", 0, len(tables.sizes))
+    raw, position, jobs = memoryview(data), 0, []
+    for span in cut(len(rows)):
+        block, position = parse(raw, position, rows[span], span)
+        jobs.append(block)
+    expect(position == len(raw), BadFile, "coded symbols", f"{len(raw) - position} bytes more", "the end")
+    parts = each(lambda job: decode_block(job, rows[job[0]], tables, coder), jobs, threads)
+    return np.concatenate([np.empty(0, np.int16), *parts])
+
+
+Job = tuple[slice, list[int], NDArray[np.uint16], memoryview]
+
+
+def parse(raw: memoryview, position: int, rows: Ints, span: slice) -> tuple[Job, int]:
+    """Bounds of one block: its states, words and escapes."""
+    head, position = read_varint(raw, position, "block head")
+    n_words, lanes = head >> 3, LANES[head & 3]
+    n_escape, position = read_varint(raw, position, "escape bytes") if head & 4 else (0, position)
+    expect(n_words <= len(rows), BadFile, "words", n_words, f"at most {len(rows)}, the block's symbols")
+    end = position + 4 * lanes + 2 * n_words + n_escape
+    expect(end <= len(raw), BadFile, "block length", len(raw) - position, f"at least {end - position} bytes")
+    states = np.frombuffer(raw[position : position + 4 * lanes], "<u4")
+    expect(bool((states >= 1 << 16).all()), BadFile, "states", int(states.min()), f"at least {1 << 16}")
+    words = np.frombuffer(raw[position + 4 * lanes : end - n_escape], "<u2").astype(np.uint16)
+    return (span, states.tolist(), words, raw[end - n_escape : end]), end
+
+
+def encode_block(symbols: Ints, indices: Ints, tables: Tables, coder: Backend) -> bytes:
+    estimate = tables.codelength(symbols, indices) / 8
+    lane_code = sum(estimate >= limit for limit in LANE_BYTES)
+    states, words = coder.encode_block(symbols, indices, tables, LANES[lane_code])
+    side = write_escapes(symbols, indices, tables)
+    head = write_varint(len(words) << 3 | (4 if side else 0) | lane_code) + (write_varint(len(side)) if side else b"")
+    return head + np.array(states, "<u4").tobytes() + words.astype("<u2").tobytes() + side
+
+
+def decode_block(job: Job, indices: Ints, tables: Tables, coder: Backend) -> NDArray[np.int16]:
+    _, states, words, side = job
+    symbols = coder.decode_block(states, words, indices, tables)
+    read_escapes(symbols, indices, tables, side)
+    return symbols.astype(np.int16)
+
+
+def write_escapes(symbols: Ints, indices: Ints, tables: Tables) -> bytes:
+    """Symbols outside their rows: distance d >= 0 above the row as 2d, below it as 2d + 1."""
+    entry = symbols - tables.offsets[indices]
+    last = tables.sizes[indices] - 1
+    where = np.flatnonzero((entry < 0) | (entry >= last))
+    return b"".join(
+        write_varint(2 * (e - n) if e >= 0 else 2 * (-1 - e) + 1)
+        for e, n in zip(entry[where].tolist(), last[where].tolist(), strict=True)
+    )
+
+
+def read_escapes(symbols: Ints, indices: Ints, tables: Tables, side: memoryview) -> None:
+    """Put the escaped values in place of the escape entries. Raises BadFile."""
+    last = tables.sizes[indices] - 1
+    position = 0
+    for i in np.flatnonzero(symbols - tables.offsets[indices] == last).tolist():
+        code, position = read_varint(side, position, "escape")
+        first = int(tables.offsets[indices[i]])
+        value = first - 1 - code // 2 if code & 1 else first + int(last[i]) + code // 2
+        expect(-(1 << 15) <= value < 1 << 15, BadFile, "escaped symbol", value, "a 16-bit integer")
+        symbols[i] = value
+    expect(position == len(side), BadFile, "escapes", len(side), f"{position} bytes")
+
+
+def write_varint(value: int) -> bytes:
+    """LEB128: 7 bits a byte, low first, the top bit where more follow."""
+    out = bytearray()
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def read_varint(data: memoryview | bytes, position: int, field: str, limit: int = 1 << 35) -> tuple[int, int]:
+    """(value, position after it); the shortest form only. Raises BadFile naming the field."""
+    value = shift = 0
+    while True:
+        expect(position < len(data), BadFile, field, "the end of the data", "a varint")
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            break
+        expect(shift < 35, BadFile, field, "a varint of over 5 bytes", "at most 5")
+    expect(value < limit and (byte > 0 or shift == 7), BadFile, field, value, "the shortest form of a small number")
+    return value, position
+
+
+class Backend:
+    """What a backend module offers: encode_block and decode_block, as in `rans.py`."""
+
+    encode_block: Callable[[Ints, Ints, Tables, int], tuple[list[int], NDArray[np.uint16]]]
+    decode_block: Callable[[list[int], NDArray[np.uint16], Ints, Tables], Ints]
+
+
+def load(backend: str) -> Backend:
+    expect(backend in BACKENDS, BadInput, "backend", backend, f"one of {', '.join(BACKENDS)}")
+    module: Backend = import_module(BACKENDS[backend])  # type: ignore[assignment]
+    return module
+
+
+def cut(n: int) -> Iterator[slice]:
+    return (slice(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK))
+
+
+def each(work: Callable[[T], R], jobs: list[T], threads: int | None) -> list[R]:
+    """The work on each job, in order, on a thread pool where there are several."""
+    n = min(len(jobs), threads or 2)
+    if n < 2:
+        return [work(job) for job in jobs]
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(work, jobs))
+
+
+def checked(values: ArrayLike, field: str, low: int, high: int) -> Ints:
+    """Integers [N] in low..high - 1 as int32."""
+    array = np.asarray(values)
+    expect(array.ndim == 1 and array.dtype.kind in "iu", BadInput, field, (array.dtype, array.shape), "integers [N]")
+    if array.size:
+        least, most = int(array.min()), int(array.max())
+        expect(low <= least and most < high, BadInput, field, (least, most), f"{low} to {high - 1}")
+    return np.ascontiguousarray(array, np.int32)

@@ -1,0 +1,44 @@
+"""Float PMF -> integer PMF: every mass at least 1, the total a power of two, least added codelength."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from laconic.entropy.errors import BadInput, expect
+
+PRECISION = 15
+TOTAL = 1 << PRECISION
+
+
+def quantise(pmf: ArrayLike, total: int = TOTAL) -> NDArray[np.int64]:
+    """The integer masses that code a source of `pmf` with the fewest bits.
+
+    pmf: float [n], finite, >= 0, not all 0, 1 <= n <= total; need not sum to 1.
+    Returns int64 [n], each >= 1, sum `total`. Greedy in steps of one, which is optimal because the cost of a symbol,
+    -p log2 f, is convex in f; ties go to the lowest index. Raises BadInput.
+    """
+    p = np.asarray(pmf, np.float64)
+    expect(p.ndim == 1 and 1 <= p.size <= total, BadInput, "pmf shape", p.shape, f"[n], n in 1 to {total}")
+    expect(bool(np.isfinite(p).all() and (p >= 0).all() and p.sum() > 0), BadInput, "pmf", "a bad mass", "masses >= 0")
+    p = p / p.sum()
+    masses: list[int] = np.maximum(1, np.floor(p * total)).astype(np.int64).tolist()
+    weights: list[float] = p.tolist()
+    surplus = total - sum(masses)
+    move = 1 if surplus > 0 else -1
+    heap = [(cost(weights[i], masses[i], move), i) for i in range(len(masses)) if masses[i] + move >= 1]
+    heapq.heapify(heap)
+    for _ in range(abs(surplus)):
+        _, i = heapq.heappop(heap)
+        masses[i] += move
+        if masses[i] + move >= 1:
+            heapq.heappush(heap, (cost(weights[i], masses[i], move), i))
+    return np.asarray(masses, np.int64)
+
+
+def cost(weight: float, mass: int, move: int) -> float:
+    """Bits that a change of `mass` by `move` adds."""
+    return -weight * math.log2((mass + move) / mass)

@@ -1,0 +1,66 @@
+"""rANS, the plain reference (Duda 2013; Giesen 2014, interleaved): what every kernel must equal byte for byte.
+
+A state x in [2**16, 2**32) holds what was coded; 16-bit words take the overflow. Coding runs backward, so decoding
+runs forward. Symbol i belongs to lane i mod N; in a row of N symbols the decoder refills its lanes in order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.entropy.errors import BadFile, expect
+from laconic.entropy.pmf import PRECISION, TOTAL
+from laconic.entropy.tables import Tables
+
+START = 1 << 16  # the state of every lane before the first symbol, and after the last one is read
+WORD = 1 << 16
+
+
+def push(x: int, start: int, freq: int, words: list[int]) -> int:
+    """Code an interval [start, start + freq) of 2**15 into state x; words come out in reverse reading order."""
+    if x >= freq << (32 - PRECISION):
+        words.append(x % WORD)
+        x >>= 16
+    return (x // freq << PRECISION) + start + x % freq
+
+
+def pop(x: int, start: int, freq: int) -> int:
+    """Take the interval that x points at out of it; call `refill` after."""
+    return freq * (x >> PRECISION) + x % TOTAL - start
+
+
+def encode_block(
+    symbols: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
+) -> tuple[list[int], NDArray[np.uint16]]:
+    """Entries of the symbols -> the final state of each lane, and the words in reading order."""
+    entries = tables.entries(symbols, indices).tolist()
+    states, words = [START] * n_lanes, list[int]()
+    for i in reversed(range(len(entries))):
+        cdf = tables.cdf[indices[i]]
+        start = int(cdf[entries[i]])
+        states[i % n_lanes] = push(states[i % n_lanes], start, int(cdf[entries[i] + 1]) - start, words)
+    return states, np.array(words[::-1], np.uint16)
+
+
+def decode_block(
+    states: list[int], words: NDArray[np.uint16], indices: NDArray[np.int32], tables: Tables
+) -> NDArray[np.int32]:
+    """As the encoder was given, escapes as the entry after the row's last symbol. Raises BadFile on damage."""
+    n_lanes, cursor = len(states), 0
+    states = list(states)
+    out = np.empty(len(indices), np.int32)
+    for i, row in enumerate(indices.tolist()):
+        x, cdf = states[i % n_lanes], tables.cdf[row]
+        entry = int(np.searchsorted(cdf, x % TOTAL, side="right")) - 1
+        start = int(cdf[entry])
+        x = pop(x, start, int(cdf[entry + 1]) - start)
+        if x < WORD:
+            expect(cursor < len(words), BadFile, "words", len(words), "more: the stream ends early")
+            x = x << 16 | int(words[cursor])
+            cursor += 1
+        states[i % n_lanes] = x
+        out[i] = tables.offsets[row] + entry
+    expect(cursor == len(words), BadFile, "words", len(words), f"{cursor}, as the symbols need")
+    expect(all(x == START for x in states), BadFile, "final states", "another state", "the start state in every lane")
+    return out

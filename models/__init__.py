@@ -1,0 +1,1 @@
+"""Media <-> integers: one file per system."""

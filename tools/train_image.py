@@ -1,0 +1,296 @@
+"""Train the photo model: `python -m laconic.tools.train_image --data DIR --out CHECKPOINT`.
+
+Runs in pieces of a given wall-clock length that resume each other and anneal once over the whole, on a CPU or a GPU,
+in one process or under torchrun. Recipe: one lambda a sample, stratified over the batch, weighted by lambda**-0.6;
+a linear start from principal components; AdamW, clipping, an exponential moving average of the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+import tarfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from laconic.models.photo import Photo, PhotoConfig, bin_bits, scale_of, start_as_pca
+
+LAMBDA_WEIGHT = -0.6  # exponent; the loss of a sample is weighted by (lambda / 0.01) ** LAMBDA_WEIGHT
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run; stored in the checkpoint."""
+
+    data: str
+    out: str
+    valid: str | None = None
+    init: str | None = None
+    list: str | None = None
+    minutes: float = 9.0
+    total: float = 9.0
+    batch: int = 8
+    crop: int = 128
+    rate: float = 1e-3
+    ema: float = 0.999
+    warmup: int = 100
+    clip: float = 1.0
+    steps: int = 1 << 40
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 1
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train for --minutes, write the checkpoint, print a validation line."""
+    config = parse(argv)
+    torch.set_num_threads(config.threads)
+    if "RANK" in os.environ:
+        dist.init_process_group("nccl" if config.device == "cuda" else "gloo")
+    state = Training(config)
+    state.run()
+    if rank() == 0:
+        state.save()
+        if config.valid:
+            print(validate(state.ema_model(), read_pictures(Path(config.valid)), config.device))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Training:
+    """Model, optimiser, average and progress, as stored in the checkpoint."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        torch.manual_seed(config.seed)
+        self.device = torch.device(config.device)
+        self.pictures = [p for p in read_pictures(Path(config.data), config.list) if min(p.shape[:2]) >= config.crop]
+        if not self.pictures:
+            raise SystemExit(f"{config.data}: found no picture of at least {config.crop} x {config.crop} pixels")
+        self.model = Photo(PhotoConfig())
+        self.elapsed_s, self.step_number, self.skipped = 0.0, 0, 0
+        rng = np.random.default_rng(config.seed)
+        checkpoint = Path(config.out)
+        saved: dict[str, Any] | None = None
+        if checkpoint.exists():
+            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            self.elapsed_s, self.step_number, self.skipped = saved["elapsed_s"], saved["step"], saved["skipped"]
+        elif config.init:
+            self.model.load_state_dict(load_weights(Path(config.init)))
+        else:
+            start_as_pca(self.model, to_float(crops(self.pictures, rng, 4096, 16)))
+        self.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.optimiser = optimiser(self.model, config.rate)
+        if saved:
+            self.ema = {k: v.to(self.device) for k, v in saved["ema"].items()}
+            self.optimiser.load_state_dict(saved["optimiser"])
+        self.rng = np.random.default_rng((config.seed, self.step_number))
+
+    def run(self) -> None:
+        """Steps until --minutes of this piece, or --total of all pieces, are spent."""
+        start, saved_at = time.monotonic(), time.monotonic()
+        before = self.elapsed_s
+        end = min(self.config.minutes, self.config.total - before / 60) * 60
+        with tqdm(total=round(end), unit="s", disable=None if rank() == 0 else True) as bar:
+            while not self.finished(time.monotonic() - start, end):
+                self.elapsed_s = before + time.monotonic() - start
+                loss = self.step()
+                if self.step_number % 20 == 0:
+                    bar.n = round(time.monotonic() - start)
+                    bar.set_postfix(step=self.step_number, loss=f"{loss:.3f}", skipped=self.skipped)
+                if rank() == 0 and time.monotonic() - saved_at > 120:
+                    self.save()
+                    saved_at = time.monotonic()
+
+    def finished(self, piece_s: float, end_s: float) -> bool:
+        """Whether to stop; under torchrun the first process decides for all."""
+        done = torch.tensor(float(piece_s >= end_s or self.step_number >= self.config.steps), device=self.device)
+        if dist.is_initialized():
+            dist.broadcast(done, 0)
+        return bool(done)
+
+    def step(self) -> float:
+        """One optimiser step over the (global) batch. Returns the loss of this process."""
+        config, n = self.config, world()
+        self.step_number += 1
+        batch = crops(self.pictures, self.rng, config.batch * n, config.crop)
+        quality = (np.arange(config.batch * n) + self.rng.random(config.batch * n)) * (100 / (config.batch * n))
+        mine = slice(rank(), None, n)
+        x = to_float(batch[mine]).to(self.device, memory_format=torch.channels_last)
+        q = torch.from_numpy(quality[mine]).float().to(self.device)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.rate * self.schedule()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.loss(x, q)
+        loss.backward()
+        self.average_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        else:
+            self.skipped += 1
+        self.update_ema()
+        return float(loss.detach())
+
+    def loss(self, x: Tensor, quality: Tensor) -> Tensor:
+        """Bits a pixel + lambda * 255**2 MSE, weighted a sample, mean over the batch."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            x_hat, bits_y, bits_z = self.model(x, quality)
+        lambda_ = self.model.lambda_of(quality)
+        mse = (x_hat.float() - x).square().mean((1, 2, 3)) * 255**2
+        rate = (bits_y + bits_z) / (x.shape[2] * x.shape[3])
+        loss: Tensor = ((lambda_ / 0.01) ** LAMBDA_WEIGHT * (rate + lambda_ * mse)).mean()
+        return loss
+
+    def schedule(self) -> float:
+        """Warm-up, then linear to nothing at --total."""
+        left = 1 - min(1.0, self.elapsed_s / (self.config.total * 60))
+        if self.config.steps < 1 << 40:
+            left = 1 - (self.step_number - 1) / self.config.steps
+        return min(1.0, self.step_number / self.config.warmup) * max(left, 1e-3)
+
+    def average_gradients(self) -> None:
+        if dist.is_initialized():
+            for p in self.model.parameters():
+                if p.grad is not None:
+                    dist.all_reduce(p.grad)
+                    p.grad /= world()
+
+    def update_ema(self) -> None:
+        decay = min(self.config.ema, (1 + self.step_number) / (10 + self.step_number))
+        current = self.model.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [current[k] for k in self.ema], 1 - decay)
+
+    def ema_model(self) -> Photo:
+        model = Photo(self.model.config).to(self.device)
+        model.load_state_dict(self.ema)
+        return model.eval()
+
+    def save(self) -> None:
+        """Write the checkpoint by a temporary name: a killed run never leaves half a file."""
+        out = Path(self.config.out)
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimiser": self.optimiser.state_dict(),
+            "elapsed_s": self.elapsed_s,
+            "step": self.step_number,
+            "skipped": self.skipped,
+            "config": asdict(self.config),
+        }
+        torch.save(state, out.with_suffix(".part"))
+        os.replace(out.with_suffix(".part"), out)
+
+
+def optimiser(model: Photo, rate: float) -> torch.optim.AdamW:
+    """AdamW; gains, offsets and biases do not decay. Table rows live in units of 0.1 nat: their step is 10 x."""
+    weights = [p for p in model.parameters() if p.dim() == 4]
+    rows = [model.scale_offset, model.z_index]
+    rest = [p for p in model.parameters() if p.dim() != 4 and all(p is not r for r in rows)]
+    groups = [{"params": weights, "weight_decay": 1e-4}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups + [{"params": rows, "weight_decay": 0.0, "eps": 1e-8}], lr=rate)
+
+
+@torch.no_grad()
+def validate(model: Photo, pictures: list[np.ndarray], device: str = "cpu") -> str:
+    """Codelengths of the quantised symbols and PSNR at five qualities, means over centre crops of 512 x 512."""
+    line = []
+    for q in (0, 25, 50, 75, 100):
+        bpp, psnr = [], []
+        for picture in pictures:
+            h, w = (min(512, side // 64 * 64) for side in picture.shape[:2])
+            x = to_float(picture[None, :h, :w]).to(device)
+            quality = torch.tensor([float(q)], device=device)
+            y = model.analysis(x, quality)
+            z = model.hyper(y).round()
+            mean = model.mean(z)
+            symbols = (y - mean).round()
+            rows = model.y_indices(z, q * 100).float()
+            bits = bin_bits(symbols, scale_of(rows)).sum()
+            bits = bits + bin_bits(z, scale_of(model.z_indices(q * 100).float().to(device)[:, None, None])).sum()
+            x_hat = (model.synthesis(symbols + mean, quality).clamp(0, 1) * 255).round() / 255
+            bpp.append(float(bits) / (h * w))
+            psnr.append(-10 * math.log10(float((x_hat - x).square().mean())))
+        line.append(f"q{q} {np.mean(bpp):.3f}/{np.mean(psnr):.2f}")
+    return "valid bpp/PSNR: " + ", ".join(line)
+
+
+def read_pictures(source: Path, names: str | None = None) -> list[np.ndarray]:
+    """All pictures of a tar or a folder as uint8 [H, W, 3]; `names` is a file with one name a line to keep."""
+    keep = set(Path(names).read_text().split()) if names else None
+    if source.is_dir():
+        files = sorted(p for p in source.iterdir() if p.suffix in {".avif", ".webp", ".png", ".jpg", ".jpeg"})
+        return [read_rgb(p.read_bytes()) for p in files if keep is None or p.name in keep]
+    with tarfile.open(source) as tar:
+        members = [m for m in tar.getmembers() if m.isfile() and (keep is None or Path(m.name).name in keep)]
+        return [read_rgb(tar.extractfile(m).read()) for m in members]  # type: ignore[union-attr]
+
+
+def read_rgb(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def crops(pictures: list[np.ndarray], rng: np.random.Generator, n: int, side: int) -> np.ndarray:
+    """Random crops, half of them mirrored: uint8 [n, side, side, 3]."""
+    out = np.empty((n, side, side, 3), np.uint8)
+    for i in range(n):
+        picture = pictures[rng.integers(len(pictures))]
+        top, left = (int(rng.integers(0, s - side + 1)) for s in picture.shape[:2])
+        crop = picture[top : top + side, left : left + side]
+        out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return out
+
+
+def to_float(batch: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float() / 255
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file or from the average of a checkpoint."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return {k: v.float() for k, v in load_file(path).items()}
+    average: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["ema"]
+    return average
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def parse(argv: list[str] | None) -> Config:
+    parser = argparse.ArgumentParser(prog="python -m laconic.tools.train_image", description=__doc__)
+    parser.add_argument("--data", required=True, help="a tar or a folder of pictures")
+    parser.add_argument("--out", required=True, help="the checkpoint; resumed if it exists")
+    parser.add_argument("--valid", help="a folder of pictures for the validation line")
+    parser.add_argument("--init", help="weights or a checkpoint to start from")
+    parser.add_argument("--list", help="a file with the names to train on, one a line")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    for name in ("minutes", "total", "rate", "ema", "clip"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(Config, name))
+    for name in ("batch", "crop", "warmup", "steps", "threads", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(Config, name))
+    return Config(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()
