@@ -284,6 +284,21 @@ def start_as_pca(model: Photo, patches: Tensor) -> None:
     model.scale_offset.copy_(rows.clamp(0.5, N_SCALES - 1.5))
 
 
+@torch.no_grad()
+def wake_hyper(model: Photo, pictures: Tensor) -> None:
+    """Scale the last layer of h_a so that z starts with a standard deviation of 2 at quality 50.
+
+    Default weights give z below half a step: it rounds to zero, and a branch that says nothing is never heard again.
+    pictures: float [N, 3, H, W] in 0..1, H and W multiples of 64.
+    """
+    y = model.analysis(pictures, torch.full((len(pictures),), 50.0))
+    z = model.hyper(y)
+    factor = 2 / z.std((0, 2, 3)).clamp_min(1e-6)
+    weight, bias = model.h_a[-1].parameters()
+    weight.mul_(factor[:, None, None, None])
+    bias.sub_(z.mean((0, 2, 3))).mul_(factor)
+
+
 def principal(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The first n principal directions [n, D] of samples [N, D] about the origin, and their variances [n]."""
     values, vectors = torch.linalg.eigh((samples.T @ samples).double() / len(samples))

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from laconic.models.photo import Photo, PhotoConfig, bin_bits, scale_of, start_as_pca
+from laconic.models.photo import Photo, PhotoConfig, bin_bits, scale_of, start_as_pca, wake_hyper
 
 LAMBDA_WEIGHT = -0.6  # exponent; the loss of a sample is weighted by (lambda / 0.01) ** LAMBDA_WEIGHT
 
@@ -91,6 +91,7 @@ class Training:
             self.model.load_state_dict(load_weights(Path(config.init)))
         else:
             start_as_pca(self.model, to_float(crops(self.pictures, rng, 4096, 16)))
+            wake_hyper(self.model, to_float(crops(self.pictures, rng, 16, 128)))
         self.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimiser = optimiser(self.model, config.rate)
@@ -132,7 +133,7 @@ class Training:
         x = to_float(batch[mine]).to(self.device, memory_format=torch.channels_last)
         q = torch.from_numpy(quality[mine]).float().to(self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.rate * self.schedule()
+            group["lr"] = self.config.rate * self.schedule() * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.loss(x, q)
         loss.backward()
@@ -196,12 +197,16 @@ class Training:
 
 
 def optimiser(model: Photo, rate: float) -> torch.optim.AdamW:
-    """AdamW; gains, offsets and biases do not decay. Table rows live in units of 0.1 nat: their step is 10 x."""
-    weights = [p for p in model.parameters() if p.dim() == 4]
-    rows = [model.scale_offset, model.z_index]
-    rest = [p for p in model.parameters() if p.dim() != 4 and all(p is not r for r in rows)]
-    groups = [{"params": weights, "weight_decay": 1e-4}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups + [{"params": rows, "weight_decay": 0.0, "eps": 1e-8}], lr=rate)
+    """AdamW; gains, offsets and biases do not decay.
+
+    Table rows live in units of 0.1 nat, so their step is 10 times larger; the weights of the integer branch multiply
+    activations of up to 127, so theirs is 5 times smaller.
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, p in model.named_parameters():
+        pace = 10.0 if name in ("scale_offset", "z_index") else 0.2 if name.startswith("h_scale") else 1.0
+        groups.setdefault((pace, 1e-4 if p.dim() == 4 else 0.0), []).append(p)
+    return torch.optim.AdamW([{"params": g, "weight_decay": w, "pace": p} for (p, w), g in groups.items()], lr=rate)
 
 
 @torch.no_grad()
