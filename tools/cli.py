@@ -154,7 +154,7 @@ def each_file(
         source, out = job
         name = str(source or "-")
         try:
-            if out and out.exists() and not args.force:
+            if out and out.is_file() and not args.force:
                 raise FileExistsError(f"{out} exists; -f overwrites it")
             start = time.perf_counter()
             with warnings.catch_warnings(record=True) as caught:

@@ -187,3 +187,24 @@ def test_a_model_of_ones_own() -> None:
     data = laconic.compress(pixels, model="tiny")
     assert np.array_equal(laconic.decompress(data, as_array=True), pixels)
     assert laconic.info(data).model == "tiny"
+
+
+def test_damage_is_found_without_a_network_and_within_2_gigabytes(file: bytes, tmp_path: Path) -> None:
+    """A huge declared size, damage and other formats fail before torch loads, under an address-space limit."""
+    header, chunks = container.read(file, KINDS)
+    huge = Header(1, header.model, header.digest, b"\xff\xff\xff\x07" * 2 + b"\x00\x10")
+    cases = [b"", b"text", file[:-1], file[:30], container.write(huge, chunks), b"\x89PNG\r\n\x1a\n"]
+    for i, data in enumerate(cases):
+        (tmp_path / f"{i}.lac").write_bytes(data)
+    script = (
+        "import resource, sys, laconic\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: laconic.decompress(path)\n"
+        "    except laconic.LaconicError as error: assert 'expected' in str(error)\n"
+        "    else: raise SystemExit(path)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    paths = [str(tmp_path / f"{i}.lac") for i in range(len(cases))]
+    run = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

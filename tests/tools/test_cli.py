@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,19 @@ def test_help_loads_neither_torch_nor_numba() -> None:
     script = "import sys, laconic.tools.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'numba'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_a_full_disk_and_an_interrupt_leave_nothing(photo: Path) -> None:
+    run = [sys.executable, "-m", "laconic.tools.cli", "compress", str(photo)]
+    full = subprocess.run([*run, "-o", "/dev/full"], capture_output=True, text=True, check=False)
+    assert full.returncode == 1 and "No space left" in full.stderr and "Traceback" not in full.stderr
+    command = [*run[:-1], "-", "-o", str(photo.with_suffix(".lac"))]
+    many = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert many.stdin and many.stderr
+    many.stdin.write(photo.read_bytes()[:100])  # it waits for the rest
+    many.stdin.flush()
+    time.sleep(2)
+    many.send_signal(signal.SIGINT)
+    assert many.wait(30) == 130
+    assert b"Traceback" not in many.stderr.read()
+    assert [p.name for p in photo.parent.iterdir()] == ["photo.png"]
