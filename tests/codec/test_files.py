@@ -208,3 +208,10 @@ def test_damage_is_found_without_a_network_and_within_2_gigabytes(file: bytes, t
     paths = [str(tmp_path / f"{i}.lac") for i in range(len(cases))]
     run = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_bf16_decodes_the_same_symbols_to_nearly_the_same_pixels(file: bytes, photo: np.ndarray) -> None:
+    original = photo[:200, :300]
+    exact, fast = (laconic.decompress(file, precision=p, as_array=True) for p in ("float32", "bf16"))
+    assert psnr_of(exact, fast) >= 48
+    assert abs(psnr_of(exact, original) - psnr_of(fast, original)) <= 0.05

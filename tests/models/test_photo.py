@@ -30,3 +30,18 @@ def test_a_bound_that_is_too_large_is_refused() -> None:
         network.h_scale.enter.bias.fill_(1e6)
     with pytest.raises(ValueError, match="expected less than"):
         network.prove_exact()
+
+
+def test_a_float_network_would_fail_where_the_integer_branch_does_not() -> None:
+    """The same convolutions with float weights, summed in another order: some indices differ. Ours do not."""
+    network = model()
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randint(-6, 7, (1, network.config.hyper_channels, 24, 24), generator=generator).float()
+    order = torch.randperm(z.shape[1], generator=generator)
+    layer = network.h_scale.enter
+    weight, _ = layer.integers()
+    exact = F.conv2d(z, weight), F.conv2d(z[:, order], weight[:, order])
+    assert torch.equal(*exact)
+    real = layer.weight * 1.1  # no longer integers
+    floats = F.conv2d(z, real), F.conv2d(z[:, order], real[:, order])
+    assert not torch.equal(*floats)
