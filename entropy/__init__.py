@@ -7,8 +7,18 @@
 Importing it loads neither numba nor torch.
 """
 
-from laconic.entropy.blocks import BACKENDS, decode, encode
+from laconic.entropy.blocks import BACKENDS, decode, decode_next, encode
 from laconic.entropy.errors import BadFile, BadInput, LaconicError
 from laconic.entropy.tables import Tables, gaussian_tables
 
-__all__ = ["BACKENDS", "BadFile", "BadInput", "LaconicError", "Tables", "decode", "encode", "gaussian_tables"]
+__all__ = [
+    "BACKENDS",
+    "BadFile",
+    "BadInput",
+    "LaconicError",
+    "Tables",
+    "decode",
+    "decode_next",
+    "encode",
+    "gaussian_tables",
+]

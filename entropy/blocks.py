@@ -11,6 +11,7 @@ Symbols are cut into blocks of at most 2**18; the number of symbols is not store
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -25,19 +26,28 @@ from laconic.entropy.tables import Tables
 BLOCK = 1 << 18
 LANES = (1, 4, 8, 32)
 LANE_BYTES = (2_000, 8_000, 32_000)  # below so many bytes: 1, 4, 8 lanes; above: 32
-BACKENDS = {"numba": "laconic.entropy.rans_numba", "reference": "laconic.entropy.rans"}
+BACKENDS = {
+    "numba": "laconic.entropy.rans_numba",
+    "reference": "laconic.entropy.rans",
+    "constriction": "laconic.entropy.rans_constriction",
+}
+SPARE_WORDS = 4  # beyond one a symbol: constriction ends on whole 32-bit words
 Ints = NDArray[np.int32]
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def encode(
-    symbols: ArrayLike, indices: ArrayLike, tables: Tables, backend: str = "numba", threads: int | None = None
+    symbols: ArrayLike,
+    indices: ArrayLike,
+    tables: Tables,
+    backend: str = "numba",
+    threads: int | None = None,
 ) -> bytes:
     """Code integers with a table each.
 
     symbols: integers [N] in -2**15 .. 2**15 - 1. indices: rows of the tables, integers [N].
-    backend: see BACKENDS; all give the same bytes. threads: how many blocks at a time; None is 2. Raises BadInput.
+    backend: see BACKENDS; all but constriction, which only reads its own, give the same bytes. threads: how many blocks at a time; None is one a core. Raises BadInput.
     """
     coder = load(backend)
     values, rows = checked(symbols, "symbols", -(1 << 15), 1 << 15), checked(indices, "indices", 0, len(tables.sizes))
@@ -54,15 +64,27 @@ def decode(
     threads: int | None = None,
 ) -> NDArray[np.int16]:
     """The symbols int16 [N] that `encode` was given, with the same indices and tables. Raises BadFile on damage."""
+    symbols, rest = decode_next(data, indices, tables, backend, threads)
+    expect(not rest, BadFile, "coded symbols", f"{len(rest)} bytes more", "the end")
+    return symbols
+
+
+def decode_next(
+    data: bytes | memoryview,
+    indices: ArrayLike,
+    tables: Tables,
+    backend: str = "numba",
+    threads: int | None = None,
+) -> tuple[NDArray[np.int16], memoryview]:
+    """As `decode`, where more may follow: also returns the bytes after the coded symbols."""
     coder = load(backend)
     rows = checked(indices, "indices", 0, len(tables.sizes))
     raw, position, jobs = memoryview(data), 0, []
     for span in cut(len(rows)):
         block, position = parse(raw, position, rows[span], span)
         jobs.append(block)
-    expect(position == len(raw), BadFile, "coded symbols", f"{len(raw) - position} bytes more", "the end")
     parts = each(lambda job: decode_block(job, rows[job[0]], tables, coder), jobs, threads)
-    return np.concatenate([np.empty(0, np.int16), *parts])
+    return np.concatenate([np.empty(0, np.int16), *parts]), raw[position:]
 
 
 Job = tuple[slice, list[int], NDArray[np.uint16], memoryview]
@@ -73,7 +95,8 @@ def parse(raw: memoryview, position: int, rows: Ints, span: slice) -> tuple[Job,
     head, position = read_varint(raw, position, "block head")
     n_words, lanes = head >> 3, LANES[head & 3]
     n_escape, position = read_varint(raw, position, "escape bytes") if head & 4 else (0, position)
-    expect(n_words <= len(rows), BadFile, "words", n_words, f"at most {len(rows)}, the block's symbols")
+    most = len(rows) + SPARE_WORDS
+    expect(n_words <= most, BadFile, "words", n_words, f"at most {most} for {len(rows)} symbols")
     end = position + 4 * lanes + 2 * n_words + n_escape
     expect(end <= len(raw), BadFile, "block length", len(raw) - position, f"at least {end - position} bytes")
     states = np.frombuffer(raw[position : position + 4 * lanes], "<u4")
@@ -83,10 +106,11 @@ def parse(raw: memoryview, position: int, rows: Ints, span: slice) -> tuple[Job,
 
 
 def encode_block(symbols: Ints, indices: Ints, tables: Tables, coder: Backend) -> bytes:
-    estimate = tables.codelength(symbols, indices) / 8
+    entries = tables.entries(symbols, indices)
+    estimate = tables.cost(entries, indices) / 8
     lane_code = sum(estimate >= limit for limit in LANE_BYTES)
-    states, words = coder.encode_block(symbols, indices, tables, LANES[lane_code])
-    side = write_escapes(symbols, indices, tables)
+    states, words = coder.encode_block(entries, indices, tables, LANES[lane_code])
+    side = write_escapes(symbols, entries, indices, tables)
     head = write_varint(len(words) << 3 | (4 if side else 0) | lane_code) + (write_varint(len(side)) if side else b"")
     return head + np.array(states, "<u4").tobytes() + words.astype("<u2").tobytes() + side
 
@@ -98,14 +122,13 @@ def decode_block(job: Job, indices: Ints, tables: Tables, coder: Backend) -> NDA
     return symbols.astype(np.int16)
 
 
-def write_escapes(symbols: Ints, indices: Ints, tables: Tables) -> bytes:
+def write_escapes(symbols: Ints, entries: Ints, indices: Ints, tables: Tables) -> bytes:
     """Symbols outside their rows: distance d >= 0 above the row as 2d, below it as 2d + 1."""
-    entry = symbols - tables.offsets[indices]
-    last = tables.sizes[indices] - 1
-    where = np.flatnonzero((entry < 0) | (entry >= last))
+    where = np.flatnonzero(entries == tables.sizes[indices] - 1)
+    beyond = symbols[where] - tables.offsets[indices[where]]
     return b"".join(
         write_varint(2 * (e - n) if e >= 0 else 2 * (-1 - e) + 1)
-        for e, n in zip(entry[where].tolist(), last[where].tolist(), strict=True)
+        for e, n in zip(beyond.tolist(), entries[where].tolist(), strict=True)
     )
 
 
@@ -166,7 +189,7 @@ def cut(n: int) -> Iterator[slice]:
 
 def each(work: Callable[[T], R], jobs: list[T], threads: int | None) -> list[R]:
     """The work on each job, in order, on a thread pool where there are several."""
-    n = min(len(jobs), threads or 2)
+    n = min(len(jobs), threads or os.cpu_count() or 1)
     if n < 2:
         return [work(job) for job in jobs]
     with ThreadPoolExecutor(n) as pool:

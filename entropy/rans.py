@@ -31,15 +31,14 @@ def pop(x: int, start: int, freq: int) -> int:
 
 
 def encode_block(
-    symbols: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
+    entries: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
 ) -> tuple[list[int], NDArray[np.uint16]]:
-    """Entries of the symbols -> the final state of each lane, and the words in reading order."""
-    entries = tables.entries(symbols, indices).tolist()
+    """Entries of rows -> the final state of each lane, and the words in reading order."""
     states, words = [START] * n_lanes, list[int]()
-    for i in reversed(range(len(entries))):
+    for i, entry in reversed(list(enumerate(entries.tolist()))):
         cdf = tables.cdf[indices[i]]
-        start = int(cdf[entries[i]])
-        states[i % n_lanes] = push(states[i % n_lanes], start, int(cdf[entries[i] + 1]) - start, words)
+        start = int(cdf[entry])
+        states[i % n_lanes] = push(states[i % n_lanes], start, int(cdf[entry + 1]) - start, words)
     return states, np.array(words[::-1], np.uint16)
 
 

@@ -17,12 +17,12 @@ MASK = TOTAL - 1
 
 
 def encode_block(
-    symbols: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
+    entries: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
 ) -> tuple[list[int], NDArray[np.uint16]]:
     """As `rans.encode_block`."""
     states = np.full(n_lanes, START, np.uint32)
-    words = np.empty(len(symbols), np.uint16)  # one word a symbol at most
-    first = push_all(symbols, indices, tables.cdf, tables.offsets, tables.sizes, states, words)
+    words = np.empty(len(entries), np.uint16)  # one word a symbol at most
+    first = push_all(entries, indices, tables.cdf, states, words)
     return states.tolist(), words[first:]
 
 
@@ -40,17 +40,14 @@ def decode_block(
 
 
 @numba.njit(cache=True, nogil=True)
-def push_all(symbols, indices, cdf, offsets, sizes, states, words):  # type: ignore[no-untyped-def]
-    """Code backward; returns where the words begin. Rows and sizes were checked by Tables and `encode`."""
+def push_all(entries, indices, cdf, states, words):  # type: ignore[no-untyped-def]
+    """Code backward; returns where the words begin. Rows and entries were checked by `encode` and Tables."""
     lanes = I64(states.size)
     cursor = I64(words.size)
-    lane = I64((symbols.size - 1) % lanes)
-    for i in range(symbols.size - 1, -1, -1):
+    lane = I64((entries.size - 1) % lanes)
+    for i in range(entries.size - 1, -1, -1):
         row = I64(indices[i])
-        last = I64(sizes[row]) - 1
-        entry = I64(symbols[i]) - I64(offsets[row])
-        if entry < 0 or entry >= last:
-            entry = last
+        entry = I64(entries[i])
         start = U32(cdf[row, entry])
         freq = U32(cdf[row, entry + 1] - start)
         x = U32(states[lane])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from laconic.entropy.errors import BadInput, expect
-from laconic.entropy.pmf import TOTAL, quantise
+from laconic.entropy.pmf import PRECISION, TOTAL, quantise
 
 N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
@@ -34,6 +34,7 @@ class Tables:
     offsets: NDArray[np.int32]
     sizes: NDArray[np.int32]
     bins: NDArray[np.uint16] = field(init=False, repr=False)  # [rows, 512]: the entry that holds a bin's first slot
+    bits: NDArray[np.float32] = field(init=False, repr=False)  # [rows, width]: codelength of an entry
 
     def __post_init__(self) -> None:
         rows, width = self.cdf.shape[0], self.cdf.shape[1] - 1
@@ -46,6 +47,8 @@ class Tables:
             expect(ok and bool((cdf[size:] == TOTAL).all()), BadInput, f"row {row}", cdf[:8].tolist(), "a rising CDF")
             bins[row] = np.searchsorted(cdf[1 : size + 1], firsts, side="right")
         object.__setattr__(self, "bins", bins)
+        masses = np.maximum(np.diff(self.cdf.astype(np.int64)), 1)  # 0 beyond a row's end, where no entry points
+        object.__setattr__(self, "bits", (PRECISION - np.log2(masses)).astype(np.float32))
 
     @classmethod
     def from_pmf(cls, pmfs: Sequence[ArrayLike], offsets: ArrayLike, escape: float = 2.0**-20) -> Tables:
@@ -80,9 +83,11 @@ class Tables:
     def codelength(self, symbols: ArrayLike, indices: ArrayLike) -> float:
         """Ideal bits of the symbols under these tables, the escapes' own values left out."""
         rows = np.asarray(indices, np.int32)
-        entry = self.entries(np.asarray(symbols, np.int32), rows)
-        mass = self.cdf[rows, entry + 1] - self.cdf[rows, entry]
-        return float(-np.log2(mass / TOTAL).sum())
+        return self.cost(self.entries(np.asarray(symbols, np.int32), rows), rows)
+
+    def cost(self, entries: NDArray[np.int32], indices: NDArray[np.int32]) -> float:
+        """Ideal bits of entries of rows."""
+        return float(self.bits[indices, entries].sum(dtype=np.float64))
 
 
 @lru_cache(maxsize=1)
