@@ -1,11 +1,12 @@
-"""Files <-> pictures: the codec that users hold, and its targets."""
+"""Files <-> pictures: the codec that users hold."""
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 
 from laconic import container, picture, registry
 from laconic.container import Chunk, Header
-from laconic.entropy.errors import BadFile, BadInput, ModelMissing, TargetOutOfReach, UnsupportedFile, expect
-from laconic.fields import DEFAULT_MAX_PIXELS, Fields, unpack
+from laconic.entropy.errors import BadFile, BadInput, ModelMissing, UnsupportedFile, expect
+from laconic.fields import DEFAULT_MAX_PIXELS, MAX_SIDE, Fields, unpack
 from laconic.picture import Picture
+from laconic.targets import psnr_of, search
 
 if TYPE_CHECKING:
     from laconic.photo import PhotoCoder
+
+__all__ = ["Codec", "FileInfo", "LaconicWarning", "Source", "info", "psnr_of", "verify"]
 
 Source = Any  # path, file object, bytes (decompress), PIL.Image or array (compress)
 PHOTO = 1  # media of the container
@@ -29,8 +33,6 @@ METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
 KINDS = frozenset({Z, Y, ALPHA, *METADATA})
 KIND_NAMES = {Z: "z", Y: "y", ALPHA: "alpha", **METADATA}
 DEFAULT_QUALITY = 60.0
-PSNR_MARGIN = 0.1  # dB above the target that are allowed
-SIZE_SHARE = 0.97  # of the target size that is reached where the range of qualities allows
 
 
 class LaconicWarning(UserWarning):
@@ -59,8 +61,9 @@ class Codec:
     """Compress and decompress with the networks kept warm. Picklable: the networks load again where it arrives.
 
     model: a name of `laconic.list_models()` or of a registered model; None is the default.
-    device: "cpu" or "cuda". precision: "float32" (default, what targets are searched with) or "bf16" (faster; pixels
-    agree to about 48 dB). threads: of the entropy coder and the networks; None leaves them as they are.
+    device: "cpu" or "cuda". precision: "float32" (default, and what a target in dB is measured with) or "bf16" (faster;
+    pixels agree with float32 to 48 dB or better). float32 pixels of two machines agree to 60 dB or better.
+    threads: of the entropy coder and the networks; None is a thread a core.
     """
 
     model: str | None = None
@@ -72,6 +75,7 @@ class Codec:
     def __post_init__(self) -> None:
         expect(self.device in ("cpu", "cuda"), BadInput, "device", self.device, "cpu or cuda")
         expect(self.precision in ("float32", "bf16"), BadInput, "precision", self.precision, "float32 or bf16")
+        expect(self.threads is None or self.threads > 0, BadInput, "threads", self.threads, "at least 1")
 
     def compress(
         self,
@@ -82,30 +86,33 @@ class Codec:
         size: int | None = None,
         psnr: float | None = None,
         strip: bool = False,
+        notes: list[str] | None = None,
     ) -> bytes:
         """A picture -> the bytes of a file.
 
         image: path, file object, PIL.Image, or uint8/uint16 array [H, W] or [H, W, C].
         At most one of: quality 0..100 (default 60), bpp (bits a pixel, kept within 2 %), size (bytes, never more),
         psnr (dB, reached and exceeded by at most 0.1). strip: leave out ICC, EXIF and XMP.
+        notes: a list to be told in what was changed, and of a file larger than its input; None warns (LaconicWarning).
         Raises BadInput; TargetOutOfReach names the range that can be reached.
         """
-        targets = {"quality": quality, "bpp": bpp, "size": size, "psnr": psnr}
-        given = {k: float(v) for k, v in targets.items() if v is not None}
-        expect(len(given) <= 1, BadInput, "targets", sorted(given), "at most one of quality, bpp, size, psnr")
-        for name, value in given.items():
-            expect(math.isfinite(value) and (value > 0 or name == "quality"), BadInput, name, value, "a positive number")
-        given = given or {"quality": DEFAULT_QUALITY}
+        name, value = one_target({"quality": quality, "bpp": bpp, "size": size, "psnr": psnr})
+        n_bytes = None
+        if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+            raw = load(image)
+            image, n_bytes = io.BytesIO(raw), len(raw)
         read = picture.read(image, max_pixels=self.max_pixels)
-        for note in read.notes:
-            warnings.warn(note, LaconicWarning, stacklevel=3)
+        tell(list(read.notes), notes)
         if strip:
             read = replace(read, metadata={})
-        ((name, value),) = given.items()
         if name == "quality":
-            expect(0 <= value <= 100, BadInput, "quality", value, "0 to 100")
-            return self._encode(read, round(value * 100))
-        return search(name, value, read, lambda units: self._encode(read, units), self._decode_pixels)
+            data = self._encode(read, round(value * 100))
+        else:
+            reference = replace(self, precision="float32")
+            data = search(name, value, read, lambda units: self._encode(read, units), reference._decode_pixels)
+        if n_bytes is not None and len(data) > n_bytes:
+            tell([f"the output is larger than the input ({len(data)} > {n_bytes} bytes)"], notes)
+        return data
 
     def decompress(
         self,
@@ -114,14 +121,24 @@ class Codec:
         region: tuple[int, int, int, int] | None = None,
         partial: bool = False,
         as_array: bool = False,
+        notes: list[str] | None = None,
     ) -> Any:
         """The bytes of a file (or its path, or a file object) -> PIL.Image, or array [H, W, C].
 
         region: x, y, width, height in pixels: only the tiles that it needs are decoded. partial: a damaged file gives
-        what it still holds, with a LaconicWarning that says what is missing. Raises BadFile, ModelMissing, BadInput.
+        what it still holds. notes: a list to be told in what is missing then; None warns (LaconicWarning).
+        Raises BadFile, ModelMissing, BadInput.
         """
         out = self._decode(load(data), region, partial)
+        tell(list(out.notes), notes)
         return picture.to_array(out) if as_array else picture.to_image(out)
+
+    def codelength(self, data: Source) -> float:
+        """Ideal bits of a photo's symbols under its model, by unquantised Gaussians: what the coder is measured by."""
+        header, chunks = container.read(load(data), KINDS)
+        fields = self._fields(header)
+        coder = self._coder(registry.find(header.model, header.digest))
+        return coder.codelength(coder.parse(layers_of(chunks, fields), fields), fields)
 
     def compress_batch(self, images: Iterable[Source], **targets: Any) -> list[bytes]:
         """`compress` for several pictures, with the same targets for each."""
@@ -142,7 +159,7 @@ class Codec:
         else:
             model = registry.find(self.model or registry.DEFAULT_PHOTO)
             name, digest = model.name, bytes.fromhex(model.digest)[: registry.DIGEST_BYTES]
-            payloads = self._coder(model.path).encode(rgb, fields)
+            payloads = self._coder(model).encode(rgb, fields)
             chunks = [Chunk(Z, payloads[0])] + [Chunk(Y, payload) for payload in payloads[1:]]
         if source.alpha is not None:
             chunks.append(Chunk(ALPHA, picture.encode_alpha(source.alpha)))
@@ -154,44 +171,38 @@ class Codec:
     def _decode(self, data: bytes, region: tuple[int, int, int, int] | None, partial: bool) -> Picture:
         header, chunks = container.read(data, KINDS, partial=partial)
         fields = self._fields(header)
-        window = checked_region(region, fields)
-        layers = [chunk for chunk in chunks if chunk.kind in (Z, Y)]
+        x, y, width, height = checked_region(region, fields)
         own = registry.registered(header.model)
-        pixels = self._own_pixels(own, layers, fields) if own else self._photo_pixels(header, layers, fields, window)
-        top, left = window[1], window[0]
         if own:
-            pixels = pixels[top : top + window[3], left : left + window[2]]
-        missing = [KIND_NAMES[chunk.kind] for chunk in chunks if chunk.payload is None]
-        if missing:
-            warnings.warn(f"damaged chunks left out: {', '.join(missing)}", LaconicWarning, stacklevel=4)
+            pixels = self._own_pixels(own, chunks, fields)[y : y + height, x : x + width]
+        else:
+            pixels = self._photo_pixels(header, chunks, fields, (x, y, width, height))
         alpha = None
         metadata: dict[str, bytes] = {}
         for chunk in chunks:
             if chunk.kind == ALPHA and chunk.payload is not None:
                 alpha = picture.decode_alpha(bytes(chunk.payload), fields.height, fields.width)
-                alpha = alpha[top : top + window[3], left : left + window[2]]
+                alpha = alpha[y : y + height, x : x + width]
             elif chunk.kind in METADATA and chunk.payload is not None:
                 metadata[METADATA[chunk.kind]] = picture.decode_metadata(bytes(chunk.payload))
         if fields.gray:
             pixels = ((pixels.sum(2, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
-        return Picture(pixels, alpha, metadata, ())
+        return Picture(pixels, alpha, metadata, tuple(missing_parts(chunks, fields)))
 
     def _photo_pixels(
-        self, header: Header, layers: list[Chunk], fields: Fields, window: tuple[int, int, int, int]
+        self, header: Header, chunks: list[Chunk], fields: Fields, region: tuple[int, int, int, int]
     ) -> NDArray[np.uint8]:
-        kinds = [chunk.kind for chunk in layers]
-        expected = [Z] + [Y] * fields.n_tiles
-        expect(kinds == expected, BadFile, "photo chunks", len(kinds), f"z and {fields.n_tiles} y tiles, in this order")
+        layers = layers_of(chunks, fields)
         model = registry.find(header.model, header.digest)
         from laconic.photo import Window
 
-        x, y, width, height = window
-        region = Window(y, y + height, x, x + width)
-        coder = self._coder(model.path)
-        parsed = coder.parse([chunk.payload for chunk in layers], fields, region)
-        return coder.decode(parsed, fields, region)
+        x, y, width, height = region
+        window = Window(y, y + height, x, x + width)
+        coder = self._coder(model)
+        return coder.decode(coder.parse(layers, fields, window), fields, window)
 
-    def _own_pixels(self, own: registry.PictureModel, layers: list[Chunk], fields: Fields) -> NDArray[np.uint8]:
+    def _own_pixels(self, own: registry.PictureModel, chunks: list[Chunk], fields: Fields) -> NDArray[np.uint8]:
+        layers = [chunk for chunk in chunks if chunk.kind in (Z, Y)]
         expect(len(layers) == 1 and layers[0].payload is not None, BadFile, "chunks", len(layers), "one intact chunk")
         pixels = own.decode(bytes(layers[0].payload or b""), fields.height, fields.width, fields.quality / 100)
         expect(pixels.shape == (fields.height, fields.width, 3), BadFile, "decoded shape", pixels.shape, "the header's")
@@ -208,7 +219,7 @@ class Codec:
     def _decode_pixels(self, data: bytes) -> NDArray[np.uint8]:
         return self._decode(data, None, False).pixels
 
-    def _coder(self, path: str) -> PhotoCoder:
+    def _coder(self, model: registry.ModelInfo) -> PhotoCoder:
         import torch
 
         from laconic.photo import PhotoCoder
@@ -217,45 +228,92 @@ class Codec:
             expect(torch.cuda.is_available(), BadInput, "device", "no CUDA device", "one, or device cpu")
         if self.threads:
             torch.set_num_threads(self.threads)
-        return PhotoCoder(registry.load_photo(path, self.device), self.device, self.precision, self.threads)
+        return PhotoCoder(registry.load_photo(model, self.device), self.device, self.precision, self.threads)
 
 
 def info(data: Source) -> FileInfo:
-    """What is in a file; only its header and table are read."""
+    """What is in a file, from its header and chunk table alone; payloads are not checked."""
     raw = load(data)
     header, table = container.read_header(raw)
     expect(header.medium == PHOTO, UnsupportedFile, "medium", header.medium, f"{PHOTO} (photo)")
-    fields = unpack(header.fields)
-    chunks = tuple((KIND_NAMES.get(kind, f"kind {kind}"), length) for kind, length in table)
-    bpp = 8 * len(raw) / (fields.width * fields.height)
+    fields = unpack(header.fields, MAX_SIDE**2)
     return FileInfo(
-        "photo",
-        fields.width,
-        fields.height,
-        fields.gray,
-        fields.quality / 100,
-        header.model,
-        header.digest.hex(),
-        fields.tile,
-        len(raw),
-        bpp,
-        chunks,
+        medium="photo",
+        width=fields.width,
+        height=fields.height,
+        gray=fields.gray,
+        quality=fields.quality / 100,
+        model=header.model,
+        digest=header.digest.hex(),
+        tile=fields.tile,
+        n_bytes=len(raw),
+        bpp=8 * len(raw) / (fields.width * fields.height),
+        chunks=tuple((KIND_NAMES.get(kind, f"kind {kind}"), length) for kind, length in table),
     )
 
 
-def verify(data: Source) -> None:
+def verify(data: Source, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     """Check a file without running a float network: every checksum, every length, every symbol. Raises BadFile."""
-    raw = load(data)
-    header, chunks = container.read(raw, KINDS)
-    codec = Codec()
+    header, chunks = container.read(load(data), KINDS)
+    codec = Codec(max_pixels=max_pixels)
     fields = codec._fields(header)
-    layers = [chunk for chunk in chunks if chunk.kind in (Z, Y)]
-    if not registry.registered(header.model):
-        model = registry.find(header.model, header.digest)
-        codec._coder(model.path).parse([chunk.payload for chunk in layers], fields)
+    own = registry.registered(header.model)
+    if own:
+        codec._own_pixels(own, chunks, fields)
+    else:
+        layers = layers_of(chunks, fields)
+        codec._coder(registry.find(header.model, header.digest)).parse(layers, fields)
     for chunk in chunks:
         if chunk.kind == ALPHA:
             picture.decode_alpha(bytes(chunk.payload or b""), fields.height, fields.width)
+        elif chunk.kind in METADATA:
+            picture.decode_metadata(bytes(chunk.payload or b""))
+
+
+def layers_of(chunks: list[Chunk], fields: Fields) -> list[bytes | memoryview | None]:
+    """Payloads of z and of each y tile. Raises BadFile where one is missing or out of order."""
+    kinds = [KIND_NAMES[chunk.kind] for chunk in chunks if chunk.kind in (Z, Y)]
+    expected = ["z"] + ["y"] * fields.n_tiles
+    expect(kinds == expected, BadFile, "photo chunks", kinds[:3], f"z and {fields.n_tiles} y, in this order")
+    return [chunk.payload for chunk in chunks if chunk.kind in (Z, Y)]
+
+
+def missing_parts(chunks: list[Chunk], fields: Fields) -> list[str]:
+    """What partial reading left out, a line for each damaged chunk."""
+    found = []
+    across = -(-fields.width // fields.tile)
+    n_tiles = 0
+    for chunk in chunks:
+        name = KIND_NAMES[chunk.kind]
+        if chunk.kind == Y:
+            row, column = divmod(n_tiles, across)
+            name = f"y of the tile at {column * fields.tile},{row * fields.tile} ({fields.tile} pixels a side)"
+            n_tiles += 1
+        if chunk.payload is None:
+            found.append(f"damaged, left out: {name}")
+    return found
+
+
+def one_target(targets: dict[str, float | None]) -> tuple[str, float]:
+    """The target that was given, or the default quality. Raises BadInput."""
+    given = {name: value for name, value in targets.items() if value is not None}
+    expect(len(given) <= 1, BadInput, "targets", sorted(given), "at most one of quality, bpp, size, psnr")
+    ((name, value),) = given.items() or [("quality", DEFAULT_QUALITY)]
+    number = isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
+    if name == "quality":
+        expect(number and 0 <= value <= 100, BadInput, name, value, "0 to 100")
+    else:
+        expect(number and value > 0, BadInput, name, value, "a positive number")
+    return name, float(value)
+
+
+def tell(texts: list[str], notes: list[str] | None) -> None:
+    """Into the caller's list, or as warnings that point at the line which called the codec."""
+    if notes is not None:
+        notes += texts
+    else:
+        for text in texts:
+            warnings.warn(text, LaconicWarning, stacklevel=4)
 
 
 def load(data: Source) -> bytes:
@@ -264,82 +322,21 @@ def load(data: Source) -> bytes:
         return bytes(data)
     if isinstance(data, (str, os.PathLike)):
         return Path(data).read_bytes()
+    expect(hasattr(data, "read"), BadInput, "source", type(data).__name__, "bytes, a path or a file object")
     file: BinaryIO = data
     raw = file.read()
     expect(isinstance(raw, bytes), BadInput, "file object", type(raw).__name__, "one opened in binary mode")
     return raw
 
 
-def search(
-    name: str,
-    target: float,
-    source: Picture,
-    encode: Callable[[int], bytes],
-    decode: Callable[[bytes], NDArray[np.uint8]],
-) -> bytes:
-    """The file that keeps a target: bisection over quality x 100 with real bytes (and pixels, for psnr)."""
-    n_pixels = source.pixels.shape[0] * source.pixels.shape[1]
-    files: dict[int, tuple[float, bytes]] = {}
-
-    def reached(units: int) -> float:
-        if units not in files:
-            data = encode(units)
-            if name == "psnr":
-                measured = psnr_of(decode(data), source.pixels)
-            else:
-                measured = float(len(data)) if name == "size" else 8 * len(data) / n_pixels
-            files[units] = measured, data
-        return files[units][0]
-
-    low, high = 0, 10_000
-    unit = {"size": "bytes", "bpp": "bpp", "psnr": "dB"}[name]
-    in_reach = reached(low) <= target if name == "size" else reached(low) <= target * 1.02 or name == "psnr"
-    in_reach = in_reach and (reached(high) >= target * 0.98 or name == "size")
-    if not in_reach:
-        raise TargetOutOfReach(
-            f"{name}: found {target:g} {unit}, expected {reached(low):.4g} to {reached(high):.4g} {unit} for this picture"
-        )
-    while high - low > 1:  # invariant: reached(low) <= target, or low is 0; likewise high
-        middle = (low + high) // 2
-        low, high = (middle, high) if reached(middle) <= target else (low, middle)
-        if name == "size" and SIZE_SHARE + 0.02 <= reached(low) / target <= 1:
-            break
-        if name == "bpp" and min(abs(v / target - 1) for v, _ in files.values()) < 0.005:
-            break
-        if name == "psnr" and any(0 <= v - target <= PSNR_MARGIN / 2 for v, _ in files.values()):
-            break
-    return best(name, target, list(files.values()))
-
-
-def best(name: str, target: float, files: list[tuple[float, bytes]]) -> bytes:
-    """The file nearest to the target on its allowed side."""
-    if name == "size":
-        return max((f for f in files if f[0] <= target), key=lambda f: f[0])[1]
-    if name == "bpp":
-        value, data = min(files, key=lambda f: abs(f[0] - target))
-        if abs(value / target - 1) <= 0.02:
-            return data
-    else:
-        above = [f for f in files if target <= f[0]]
-        if above:
-            value, data = min(above, key=lambda f: f[0])
-            if value <= target + PSNR_MARGIN:
-                return data
-    low, high = min(files, key=lambda f: f[0])[0], max(files, key=lambda f: f[0])[0]
-    raise TargetOutOfReach(f"{name}: found {target:g}, expected one of the values reached, {low:.4g} to {high:.4g}")
-
-
-def psnr_of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """PSNR in dB over all samples; 100 where they are equal."""
-    mse = float(np.mean((a.astype(np.float64) - b) ** 2))
-    return 10 * math.log10(255**2 / mse) if mse else 100.0
-
-
 def checked_region(region: tuple[int, int, int, int] | None, fields: Fields) -> tuple[int, int, int, int]:
     """x, y, width, height inside the picture. Raises BadInput."""
     if region is None:
         return 0, 0, fields.width, fields.height
+    expected = f"four integers X,Y,W,H inside {fields.width} x {fields.height}"
+    ok = len(region) == 4 and all(isinstance(value, (int, np.integer)) for value in region)
+    expect(ok, BadInput, "region", region, expected)
     x, y, width, height = region
     ok = min(x, y) >= 0 and min(width, height) > 0 and x + width <= fields.width and y + height <= fields.height
-    expect(ok, BadInput, "region", region, f"X,Y,W,H inside {fields.width} x {fields.height}")
+    expect(ok, BadInput, "region", region, expected)
     return region

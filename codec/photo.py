@@ -2,12 +2,18 @@
 
 A picture of any size is one latent grid. z of the whole picture is the first chunk; y is cut into tiles, a chunk each.
 The transforms run tile by tile, fed with a halo of their neighbours, so there are no seams, nothing is coded twice and
-memory follows the tile. Parsing gives all symbols before any float network runs.
+the networks' memory follows the tile; y of the whole picture is kept, 4 bytes a pixel to encode and 2 to decode. Context
+ends at a tile's border, so each tile is parsed alone. Parsing gives all symbols before any float network runs.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,17 +23,18 @@ from torch import Tensor
 from laconic import entropy
 from laconic.entropy.errors import BadFile, expect
 from laconic.fields import Fields
-from laconic.models.photo import STRIDE, Photo
+from laconic.models.photo import STRIDE, Photo, bin_bits, pass_masks, scale_of
 
 Pixels = NDArray[np.uint8]
 Symbols = NDArray[np.int16]
+T = TypeVar("T")
+R = TypeVar("R")
 
 LATENT = 16  # pixels a sample of y
 PER_Z = STRIDE // LATENT  # samples of y per sample of z
-ANALYSIS_HALO = 64  # pixels; every block reaches 8 or 16 further
 HYPER_HALO = 4  # samples of y that z looks at beyond its own
-SYNTHESIS_HALO = 8  # samples of y
 Z_HALO = 1  # samples of z that the mean and the scale look at beyond their own
+SYMBOL_MAX = 32_000
 
 
 @dataclass(frozen=True)
@@ -48,20 +55,25 @@ class Window:
             min(width, self.right + halo),
         )
 
+    def common(self, other: Window) -> Window:
+        """The part that both cover; empty where they do not meet."""
+        return Window(
+            max(self.top, other.top),
+            min(self.bottom, other.bottom),
+            max(self.left, other.left),
+            min(self.right, other.right),
+        )
+
+    @property
+    def empty(self) -> bool:
+        return self.top >= self.bottom or self.left >= self.right
+
     def scaled(self, times: int) -> Window:
         return Window(self.top * times, self.bottom * times, self.left * times, self.right * times)
 
     def within(self, outer: Window) -> Window:
         """The same place, counted from the corner of `outer`."""
         return Window(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
-
-    def overlaps(self, other: Window) -> bool:
-        return (
-            self.top < other.bottom
-            and other.top < self.bottom
-            and self.left < other.right
-            and other.left < self.right
-        )
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -80,69 +92,115 @@ class PhotoCoder:
     def encode(self, pixels: Pixels, fields: Fields) -> list[bytes]:
         """uint8 [H, W, 3] -> payloads: z, then y of each tile in rows from the top left."""
         with torch.inference_mode():
-            return self._encode(pixels, fields)
-
-    def decode(self, symbols: Parsed, fields: Fields, region: Window | None = None) -> Pixels:
-        """Symbols -> uint8 pixels of the region (or all). Tiles that were not parsed read as their mean."""
-        with torch.inference_mode():
-            return self._decode(symbols, fields, region or Window(0, fields.height, 0, fields.width))
+            grid = Grid(fields)
+            y = self._analysis(pixels, fields, grid)
+            z = torch.cat([self._hyper_rows(y, window, grid) for window in grid.z_strips()], 2)
+            z_symbols = z.to("cpu", torch.int16).numpy()[0]
+        first = entropy.encode(
+            z_symbols.ravel(), self._z_indices(fields, z_symbols.shape), entropy.gaussian_tables(), threads=self.threads
+        )
+        return [
+            first,
+            *self._each(lambda tile: self._encode_tile(y[(..., *tile.slices)], z, tile, fields), grid.tiles()),
+        ]
 
     def parse(self, payloads: list[memoryview | bytes | None], fields: Fields, region: Window | None = None) -> Parsed:
-        """Payloads -> all symbols that the region needs. Integers only; raises BadFile on damage."""
-        with torch.inference_mode():
-            return self._parse(payloads, fields, region or Window(0, fields.height, 0, fields.width))
-
-    def _encode(self, pixels: Pixels, fields: Fields) -> list[bytes]:
+        """Payloads -> all symbols that the region (or all) needs. Integers only; raises BadFile on damage."""
         grid = Grid(fields)
-        y = self._analysis(pixels, fields, grid)
-        z = torch.cat([self._hyper_rows(y, window, grid) for window in grid.z_strips()], 2)
-        z_symbols = z.to("cpu", torch.int16).numpy()[0]
-        tables = entropy.gaussian_tables()
-        payloads = [entropy.encode(z_symbols.ravel(), self._z_indices(fields, z_symbols.shape), tables, threads=self.threads)]
-        for tile in grid.tiles():
-            mean, indices = self._prior(z, tile, grid, fields)
-            symbols = (y[(..., *tile.slices)] - mean).round().clamp(-32000, 32000)
-            payloads.append(entropy.encode(to_symbols(symbols), indices.cpu().numpy().ravel(), tables, threads=self.threads))
-        return payloads
-
-    def _parse(self, payloads: list[memoryview | bytes | None], fields: Fields, region: Window) -> Parsed:
-        grid, tables = Grid(fields), entropy.gaussian_tables()
         shape = (self.model.config.hyper_channels, grid.height // PER_Z, grid.width // PER_Z)
         expect(payloads[0] is not None, BadFile, "z chunk", "damage", "an intact chunk: nothing decodes without it")
-        z_symbols = entropy.decode(bytes(payloads[0] or b""), self._z_indices(fields, shape), tables, threads=self.threads)
-        z = torch.from_numpy(z_symbols.reshape(1, *shape).astype(np.float32)).to(self.device)
-        y: dict[Window, Symbols] = {}
-        needed = grid.latents(region).grown(SYNTHESIS_HALO, grid.height, grid.width)
-        for tile, payload in zip(grid.tiles(), payloads[1:], strict=True):
-            if payload is not None and tile.overlaps(needed):
-                indices = self._indices(z, tile, grid, fields)
-                flat = entropy.decode(bytes(payload), indices.cpu().numpy().ravel(), tables, threads=self.threads)
-                y[tile] = flat.reshape(indices.shape[1:])
-        return Parsed(z, y)
+        flat = entropy.decode(
+            payloads[0] or b"", self._z_indices(fields, shape), entropy.gaussian_tables(), threads=self.threads
+        )
+        z = torch.from_numpy(flat.reshape(1, *shape).astype(np.float32)).to(self.device)
+        needed = grid.latents(region or grid.whole()).grown(self.model.config.synthesis_halo, grid.height, grid.width)
+        found = [
+            (tile, payload)
+            for tile, payload in zip(grid.tiles(), payloads[1:], strict=True)
+            if payload is not None and not tile.common(needed).empty
+        ]
+        symbols = self._each(lambda job: self._parse_tile(job[1], z, job[0], fields), found)
+        return Parsed(z, dict(zip([tile for tile, _ in found], symbols, strict=True)))
 
-    def _decode(self, parsed: Parsed, fields: Fields, region: Window) -> Pixels:
+    def decode(self, parsed: Parsed, fields: Fields, region: Window | None = None) -> Pixels:
+        """Symbols -> uint8 pixels of the region (or all). Tiles that were not parsed read as their mean."""
         grid = Grid(fields)
+        region = region or grid.whole()
         out = np.empty((region.bottom - region.top, region.right - region.left, 3), np.uint8)
-        for tile in grid.tiles():
-            pixels = tile.scaled(LATENT)
-            part = Window(
-                max(pixels.top, region.top),
-                min(pixels.bottom, region.bottom),
-                max(pixels.left, region.left),
-                min(pixels.right, region.right),
-            )
-            if part.top < part.bottom and part.left < part.right:
-                window = grid.latents(part).grown(SYNTHESIS_HALO, grid.height, grid.width)
-                picture = self._synthesis(self._y_hat(parsed, window, grid, fields), fields)
-                inner = part.within(window.scaled(LATENT))
-                out[part.within(region).slices] = to_pixels(picture[(..., *inner.slices)])
+        y_hat: dict[Window, Tensor] = {}
+        with torch.inference_mode():
+            for tile in grid.tiles(grid.latents(region)):
+                part = tile.scaled(LATENT).common(region)
+                window = grid.latents(part).grown(self.model.config.synthesis_halo, grid.height, grid.width)
+                y_hat = {other: y for other, y in y_hat.items() if other.bottom > window.top}
+                picture = self._synthesis(self._y_hat(parsed, window, fields, y_hat), fields)
+                out[part.within(region).slices] = to_pixels(picture[(..., *part.within(window.scaled(LATENT)).slices)])
         return out
+
+    def coded(self, parsed: Parsed, fields: Fields) -> list[tuple[Symbols, NDArray[np.uint8]]]:
+        """(symbols, table indices) in the order they are coded: z, then the passes of each tile."""
+        rows = self._z_indices(fields, tuple(parsed.z.shape[1:]))
+        found = [(parsed.z.to("cpu", torch.int16).numpy().ravel(), rows)]
+        with torch.inference_mode():
+            for tile, numbers in parsed.y.items():
+                y, rows_y = to_float(numbers, self.device), self._rows(parsed.z, tile, fields)
+                symbols = torch.zeros_like(y)
+                for n, where in enumerate(pass_places(*numbers.shape, self.device)):
+                    indices = self._indices(n, rows_y, symbols, where)
+                    symbols.view(-1)[where] = y.view(-1)[where]
+                    found.append((numbers.ravel()[where.cpu().numpy()], indices.cpu().numpy()))
+        return found
+
+    def codelength(self, parsed: Parsed, fields: Fields) -> float:
+        """Ideal bits of all symbols: -log2 of the unquantised Gaussian bin at the scale of each one's table row."""
+        return sum(ideal_bits(torch.from_numpy(s), torch.from_numpy(i)) for s, i in self.coded(parsed, fields))
+
+    def _encode_tile(self, y: Tensor, z: Tensor, tile: Window, fields: Fields) -> bytes:
+        """Four passes, each coded on its own: the tables of the next depend on its symbols."""
+        mean, rows = self._mean(z, tile, fields), self._rows(z, tile, fields)
+        symbols, y_hat, parts = torch.zeros_like(mean), torch.zeros_like(mean), []
+        for n, where in enumerate(pass_places(*mean.shape[1:], self.device)):
+            pass_mean = self.model.pass_mean(n, mean, y_hat).flatten()[where]
+            indices = self._indices(n, rows, symbols, where)
+            found = (y.flatten()[where] - pass_mean).round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
+            symbols.view(-1)[where] = found
+            y_hat.view(-1)[where] = found + pass_mean
+            numbers = found.to("cpu", torch.int16).numpy(), indices.cpu().numpy()
+            parts.append(entropy.encode(*numbers, entropy.gaussian_tables(), threads=self.threads))
+        return b"".join(parts)
+
+    def _parse_tile(self, payload: memoryview | bytes, z: Tensor, tile: Window, fields: Fields) -> Symbols:
+        """The inverse of `_encode_tile`, by integers alone."""
+        rest, rows = memoryview(payload), self._rows(z, tile, fields)
+        symbols = torch.zeros_like(rows)
+        for n, where in enumerate(pass_places(*rows.shape[1:], self.device)):
+            indices = self._indices(n, rows, symbols, where).cpu().numpy()
+            found, rest = entropy.decode_next(rest, indices, entropy.gaussian_tables(), threads=self.threads)
+            symbols.view(-1)[where] = torch.from_numpy(found).to(symbols)
+        expect(not rest, BadFile, "y chunk", f"{len(rest)} bytes more", "the end")
+        whole: Symbols = symbols[0].to("cpu", torch.int16).numpy()
+        return whole
+
+    def _decode_tile(self, symbols: Symbols | None, z: Tensor, tile: Window, fields: Fields) -> Tensor:
+        """y_hat of a tile: its symbols on the means of the passes; the hyper decoder's mean where there are none."""
+        mean = self._mean(z, tile, fields)
+        if symbols is None:
+            return mean
+        numbers, y_hat = to_float(symbols, self.device), torch.zeros_like(mean)
+        for n, where in enumerate(pass_places(*symbols.shape, self.device)):
+            pass_mean = self.model.pass_mean(n, mean, y_hat).flatten()[where]
+            y_hat.view(-1)[where] = numbers.view(-1)[where] + pass_mean
+        return y_hat
+
+    def _indices(self, n: int, rows: Tensor, symbols: Tensor, where: Tensor) -> Tensor:
+        """Table indices uint8 of the symbols of pass n, in their order."""
+        return self.model.indices(self.model.pass_rows(n, rows, symbols)).flatten()[where]
 
     def _analysis(self, pixels: Pixels, fields: Fields, grid: Grid) -> Tensor:
         y = torch.empty(1, self.model.config.latent_channels, grid.height, grid.width, device=self.device)
         quality = self._quality(fields)
         for tile in grid.tiles():
-            outer = tile.scaled(LATENT).grown(ANALYSIS_HALO, grid.height * LATENT, grid.width * LATENT)
+            outer = tile.grown(self.model.config.analysis_halo, grid.height, grid.width).scaled(LATENT)
             x = to_tensor(cut_padded(pixels, outer)).to(self.device, memory_format=torch.channels_last)
             with self._autocast():
                 part = self.model.analysis(x, quality)
@@ -156,54 +214,54 @@ class PhotoCoder:
         outer = own.grown(HYPER_HALO, grid.height, grid.width)
         z = self.model.hyper(y[(..., *outer.slices)])
         inner = strip.within(Window(outer.top // PER_Z, 0, outer.left // PER_Z, 0))
-        return z[(..., *inner.slices)].round().clamp(-32000, 32000)
+        return z[(..., *inner.slices)].round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
 
-    def _prior(self, z: Tensor, window: Window, grid: Grid, fields: Fields) -> tuple[Tensor, Tensor]:
-        """Mean and table indices of y in a window of the grid."""
-        outer, inner = self._z_window(window, grid)
-        part = z[(..., *outer.slices)]
-        mean = self.model.mean(part)[(..., *inner.slices)]
-        return mean, self.model.y_indices(part, fields.quality)[(..., *inner.slices)]
+    def _mean(self, z: Tensor, tile: Window, fields: Fields) -> Tensor:
+        """The hyper decoder's mean of y in a tile."""
+        outer, inner = z_window(tile, Grid(fields))
+        return self.model.mean(z[(..., *outer.slices)])[(..., *inner.slices)].contiguous()
 
-    def _indices(self, z: Tensor, window: Window, grid: Grid, fields: Fields) -> Tensor:
-        outer, inner = self._z_window(window, grid)
-        return self.model.y_indices(z[(..., *outer.slices)], fields.quality)[(..., *inner.slices)]
+    def _rows(self, z: Tensor, tile: Window, fields: Fields) -> Tensor:
+        """The hyper decoder's table rows of y in a tile, as `Photo.prior` has them."""
+        outer, inner = z_window(tile, Grid(fields))
+        return self.model.prior(z[(..., *outer.slices)], fields.quality)[(..., *inner.slices)].contiguous()
 
-    def _z_window(self, window: Window, grid: Grid) -> tuple[Window, Window]:
-        own = Window(
-            window.top // PER_Z, -(-window.bottom // PER_Z), window.left // PER_Z, -(-window.right // PER_Z)
-        )
-        outer = own.grown(Z_HALO, grid.height // PER_Z, grid.width // PER_Z)
-        return outer, window.within(outer.scaled(PER_Z))
-
-    def _y_hat(self, parsed: Parsed, window: Window, grid: Grid, fields: Fields) -> Tensor:
-        outer, inner = self._z_window(window, grid)
-        y = self.model.mean(parsed.z[(..., *outer.slices)])[(..., *inner.slices)].clone()
-        for tile, symbols in parsed.y.items():
-            if tile.overlaps(window):
-                both = Window(
-                    max(tile.top, window.top),
-                    min(tile.bottom, window.bottom),
-                    max(tile.left, window.left),
-                    min(tile.right, window.right),
-                )
-                part = symbols[(slice(None), *both.within(tile).slices)]
-                y[(0, slice(None), *both.within(window).slices)] += torch.from_numpy(part.astype(np.float32)).to(y)
+    def _y_hat(self, parsed: Parsed, window: Window, fields: Fields, known: dict[Window, Tensor]) -> Tensor:
+        """y_hat in a window of the grid; tiles that were not yet decoded are put into `known`."""
+        shape = self.model.config.latent_channels, window.bottom - window.top, window.right - window.left
+        y = torch.empty(1, *shape, device=self.device, memory_format=torch.channels_last)
+        for tile in Grid(fields).tiles(window):
+            part = tile.common(window)
+            if tile not in known:
+                known[tile] = self._decode_tile(parsed.y.get(tile), parsed.z, tile, fields)
+            y[(..., *part.within(window).slices)] = known[tile][(..., *part.within(tile).slices)]
         return y
 
     def _synthesis(self, y: Tensor, fields: Fields) -> Tensor:
         with self._autocast():
-            return self.model.synthesis(y.contiguous(memory_format=torch.channels_last), self._quality(fields))
+            return self.model.synthesis(y, self._quality(fields))
 
     def _z_indices(self, fields: Fields, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        rows = self.model.z_indices(fields.quality).numpy()
-        return np.broadcast_to(rows[:, None, None], shape).ravel()
+        rows = self.model.z_indices(fields.quality).cpu().numpy()
+        return np.repeat(rows, shape[1] * shape[2])
 
     def _quality(self, fields: Fields) -> Tensor:
         return torch.tensor([fields.quality / 100], device=self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _each(self, work: Callable[[T], R], jobs: list[T]) -> list[R]:
+        """The work on each job, in order, some at a time: coding releases the GIL."""
+
+        def run(job: T) -> R:
+            with torch.inference_mode():
+                return work(job)
+
+        if len(jobs) < 2:
+            return [run(job) for job in jobs]
+        with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
+            return list(pool.map(run, jobs))
 
 
 @dataclass(frozen=True)
@@ -228,12 +286,13 @@ class Grid:
     def width(self) -> int:
         return -(-self.fields.width // STRIDE) * PER_Z
 
-    def tiles(self) -> list[Window]:
-        side = self.fields.tile // LATENT
+    def tiles(self, window: Window | None = None) -> list[Window]:
+        """All tiles in rows from the top left, or those that meet a window."""
+        side, window = self.fields.tile // LATENT, window or Window(0, self.height, 0, self.width)
         return [
             Window(top, min(top + side, self.height), left, min(left + side, self.width))
-            for top in range(0, self.height, side)
-            for left in range(0, self.width, side)
+            for top in range(window.top // side * side, window.bottom, side)
+            for left in range(window.left // side * side, window.right, side)
         ]
 
     def z_strips(self) -> list[Window]:
@@ -246,6 +305,32 @@ class Grid:
         return Window(
             pixels.top // LATENT, -(-pixels.bottom // LATENT), pixels.left // LATENT, -(-pixels.right // LATENT)
         )
+
+    def whole(self) -> Window:
+        """The picture in pixels."""
+        return Window(0, self.fields.height, 0, self.fields.width)
+
+
+def z_window(tile: Window, grid: Grid) -> tuple[Window, Window]:
+    """The samples of z that a tile's prior looks at, and the tile within what they give."""
+    own = Window(tile.top // PER_Z, -(-tile.bottom // PER_Z), tile.left // PER_Z, -(-tile.right // PER_Z))
+    outer = own.grown(Z_HALO, grid.height // PER_Z, grid.width // PER_Z)
+    return outer, tile.within(outer.scaled(PER_Z))
+
+
+@lru_cache(maxsize=8)
+def pass_places(channels: int, height: int, width: int, device: str) -> tuple[Tensor, ...]:
+    """Flat places in [channels, height, width] of the samples of each pass, in the order they are coded."""
+    return tuple(mask.flatten().nonzero()[:, 0].to(device) for mask in pass_masks(channels, height, width))
+
+
+def ideal_bits(symbols: Tensor, indices: Tensor) -> float:
+    return float(bin_bits(symbols.double(), scale_of(indices.double())).sum())
+
+
+def to_float(symbols: Symbols, device: str) -> Tensor:
+    """int16 [M, h, w] -> float [1, M, h, w]."""
+    return torch.from_numpy(symbols.astype(np.float32))[None].to(device)
 
 
 def cut_padded(pixels: Pixels, window: Window) -> Pixels:
@@ -267,8 +352,3 @@ def to_pixels(picture: Tensor) -> Pixels:
     scaled = (picture[0].permute(1, 2, 0) * 255).round().clamp(0, 255)
     pixels: Pixels = scaled.to("cpu", torch.uint8).numpy()
     return pixels
-
-
-def to_symbols(symbols: Tensor) -> Symbols:
-    flat: Symbols = symbols.to("cpu", torch.int16).numpy().ravel()
-    return flat

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 import laconic
-from laconic.container import MAGIC
+from laconic import container, picture
+from laconic.files import METADATA
 
 OPTIONS = ("quality", "bpp", "size", "psnr", "strip")
+ANY_KIND = range(256)  # of chunk: what this version cannot decode is said when the pixels are asked for
 
 
 class LaconicImageFile(ImageFile.ImageFile):
-    """Size and mode from the header; pixels and metadata at the first load."""
+    """Size, mode and metadata when opened; pixels at the first load."""
 
     format = "LACONIC"
     format_description = "Laconic photo"
+    _data: bytes | None = None  # of the class too: an unpickled image has its pixels and no file
 
     def _open(self) -> None:
         self._data = self.fp.read()  # type: ignore[union-attr]
         try:
             found = laconic.info(self._data)
+            self.info.update(metadata(self._data))
         except laconic.LaconicError as error:
-            raise SyntaxError(str(error)) from error
+            # Not SyntaxError, whose text Pillow drops to try other formats: the magic says that the file is ours.
+            raise UnidentifiedImageError(str(error)) from error
         alpha = any(kind == "alpha" for kind, _ in found.chunks)
         self._mode = ("L" if found.gray else "RGB") + ("A" if alpha else "")
         self._size = (found.width, found.height)
@@ -31,22 +36,36 @@ class LaconicImageFile(ImageFile.ImageFile):
 
     def load(self) -> Any:
         if self._data is not None:
-            decoded = laconic.decompress(self._data)
+            self.im = laconic.decompress(self._data).im
             self._data = None
-            self.im = decoded.im
-            self.info.update(decoded.info)
+            if self._exclusive_fp and self.fp:
+                self.fp.close()
+            self.fp = None
         return super().load()
 
 
+def metadata(data: bytes) -> dict[str, bytes]:
+    """ICC, EXIF and XMP of a file under the keys of `Image.info`; `load` complains about damaged ones."""
+    _, chunks = container.read(data, ANY_KIND, partial=True)
+    found = {METADATA[c.kind]: bytes(c.payload) for c in chunks if c.kind in METADATA and c.payload is not None}
+    return {picture.INFO_KEYS[name]: picture.decode_metadata(value) for name, value in found.items()}
+
+
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """Called by Image.save; options: quality, bpp, size, psnr, strip."""
+    """Called by Image.save; options: quality, bpp, size, psnr, strip; exif, icc_profile, xmp override `info`."""
     options = {k: v for k, v in image.encoderinfo.items() if k in OPTIONS}
+    own = {k: image.encoderinfo[k] for k in picture.INFO_KEYS.values() if k in image.encoderinfo}
+    if own:
+        image = image.copy()  # its info is the caller's
+        image.info.update({k: v.tobytes() if isinstance(v, Image.Exif) else v for k, v in own.items()})
+    if "xmp" in own:
+        image.info.pop("XML:com.adobe.xmp", None)
     file.write(laconic.compress(image, **options))
 
 
 def accept(prefix: bytes) -> bool:
     """Whether a file that starts so is ours."""
-    return prefix.startswith(MAGIC)
+    return prefix.startswith(container.MAGIC)
 
 
 Image.register_open(LaconicImageFile.format, LaconicImageFile, accept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from laconic.models.photo import Photo
 
 DIGEST_BYTES = 4
-DEFAULT_PHOTO = "photo-1"
+DEFAULT_PHOTO = "photo-2"
 
 
 class PictureModel(Protocol):
@@ -70,50 +71,73 @@ def registered(name: str) -> PictureModel | None:
 
 
 def list_models() -> list[ModelInfo]:
-    """All installed models; the first of a name wins."""
-    found: dict[str, ModelInfo] = {}
+    """All installed models, first found first; a name may stand for several weights."""
+    found = []
     for folder in folders():
         for weights in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-            if weights.stem not in found and weights.with_suffix(".json").exists():
-                card = json.loads(weights.with_suffix(".json").read_text())
-                found[weights.stem] = ModelInfo(weights.stem, sha256(weights), str(weights), card)
-    return list(found.values())
+            card = read_card(weights.with_suffix(".json"))
+            if card is not None:
+                found.append(ModelInfo(weights.stem, sha256(weights), str(weights), card))
+    return found
 
 
 def find(name: str, digest: bytes | None = None) -> ModelInfo:
-    """The installed model of that name. Raises ModelMissing, also when a file's digest is another one's."""
-    for model in list_models():
-        if model.name == name:
-            mine = bytes.fromhex(model.digest)[:DIGEST_BYTES]
-            if digest is None or digest == mine:
-                return model
-            raise ModelMissing(
-                f"model {name}: found weights with digest {mine.hex()} ({model.path}), expected {digest.hex()}; "
-                "the file was made with other weights of that name: put those into LACONIC_MODELS"
-            )
-    known = ", ".join(m.name for m in list_models()) or "none"
+    """The installed model of that name, and of that digest where a file asks for one. Raises ModelMissing."""
+    name = DEFAULT_PHOTO if name == "photo" else name
+    models = list_models()
+    named = [model for model in models if model.name == name]
+    for model in named:
+        if digest is None or digest == bytes.fromhex(model.digest)[:DIGEST_BYTES]:
+            return model
+    if named and digest:
+        mine = ", ".join(f"{model.digest[: 2 * DIGEST_BYTES]} ({model.path})" for model in named)
+        raise ModelMissing(
+            f"model {name}: found weights with digest {mine}, expected {digest.hex()}; "
+            "the file was made with other weights of that name: put those into LACONIC_MODELS"
+        )
+    known = ", ".join(model.name for model in models) or "none"
     raise ModelMissing(
         f"model: found no {name!r} (installed: {known}), expected {name}.safetensors and {name}.json in "
         f"{' or '.join(str(f) for f in folders()[:2])}"
     )
 
 
+def load_photo(model: ModelInfo, device: str = "cpu") -> Photo:
+    """The network of a model, ready to run; its integer branches proved exact. Raises ModelMissing."""
+    return _load_photo(model.path, model.digest, device)
+
+
 @lru_cache(maxsize=2)
-def load_photo(path: str, device: str) -> Photo:
-    """The network of a weights file, ready to run; its integer branch proved exact."""
+def _load_photo(path: str, digest: str, device: str) -> Photo:
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from laconic.models.photo import Photo, PhotoConfig
 
-    card = json.loads(Path(path).with_suffix(".json").read_text())
-    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card["architecture"]["config"].items()}
-    model = Photo(PhotoConfig(**config))
-    model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    model.prove_exact()
+    try:
+        card: dict[str, Any] = json.loads(Path(path).with_suffix(".json").read_text())["architecture"]["config"]
+        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.items()}
+        model = Photo(PhotoConfig(**config))
+        model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+        model.prove_exact()
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelMissing(f"model {path}: found weights that do not load ({error}), expected a photo model") from error
     model.eval().requires_grad_(False)
     model.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
+
+
+def read_card(path: Path) -> dict[str, Any] | None:
+    """A model's card; None, with a warning, where it cannot be read."""
+    try:
+        card = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        warnings.warn(f"model card {path}: found {error}, expected JSON; left out", stacklevel=2)
+        return None
+    return card if isinstance(card, dict) else None
 
 
 def folders() -> list[Path]:

@@ -59,7 +59,9 @@ class ExactConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: integers in -127..127 as float32 -> sums, integers below `bound()`."""
         weight, bias = self.integers()
-        return F.conv2d(x, weight, bias, padding=self.kernel // 2, groups=self.groups)
+        if x.is_cuda and not self.training:  # tensor cores may round float32 (TF32)
+            x, weight, bias = x.double(), weight.double(), bias.double()
+        return F.conv2d(x, weight, bias, padding=self.kernel // 2, groups=self.groups).float()
 
 
 def requantise(x: Tensor) -> Tensor:

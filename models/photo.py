@@ -1,33 +1,39 @@
-"""Photo model: a variable-rate mean-scale hyperprior (Minnen et al. 2018, arXiv:1809.02736, section 3).
+"""Photo model: a variable-rate mean-scale hyperprior (Minnen et al. 2018, arXiv:1809.02736) with context in four passes.
 
     x ─ unshuffle(8) ─ g_a ─► y · gain(q) ─ − mean ─ round ─► y symbols       y [N, M, H/16, W/16]
                                 │                ▲
                                h_a ─ round ─► z symbols ─ h_mean (float)      z [N, Z, H/64, W/64]
-                                                      └── h_scale (integers) ─► table indices of y
+                                                      └── h_scale (integers) ─► table rows of y
 
-All that chooses a probability comes from z symbols and the quality by integer arithmetic (`exact.py`): `y_indices` and
-`z_indices`. Blocks follow EVC (Wang et al. 2023) and DCVC-RT (Jia et al. 2025): depthwise 3x3 and pointwise
-convolutions at 1/8 and 1/16 resolution only. Gains per quality: Cui et al. 2021, interpolated in the logarithm.
+y is coded in four passes, each a quarter of the channels at a quarter of the places (`pass_masks`; after DCVC-DC, Li et
+al. 2023). What earlier passes gave refines both halves of the prior: the means from y_hat in float, the table rows from
+the symbols in integers. So all that chooses a probability comes from symbols and the quality by integer arithmetic
+(`exact.py`), and a file can be parsed without a float network. Blocks follow EVC (Wang et al. 2023) and DCVC-RT (Jia et
+al. 2025): depthwise 3x3 and pointwise convolutions at 1/8 and 1/16 resolution only. Gains per quality: Cui et al.
+2021, interpolated in the logarithm.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laconic.entropy.tables import N_SCALES, SCALE_MAX, SCALE_MIN
 from laconic.models.exact import EXACT_LIMIT, SHIFT, ExactConv, interpolate, requantise, round_ste
 
 STRIDE = 64  # pixels per sample of z: pictures are padded to multiples of it
-N_SCALES = 64
-SCALE_MIN, SCALE_MAX = 0.11, 64.0
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (N_SCALES - 1)
 QUALITY_UNITS = 10_000  # quality is stored as an integer, quality x 100
-Z_CLAMP, Z_FACTOR = 31, 4  # the integer branch sees z clamped to +-31, times 4: an activation within +-127
+Z_CLAMP, Z_FACTOR = 7, 16  # the integer branch sees z clamped to +-7, times 16: an activation within +-127
 HYPER = 64  # channels of the two branches of the hyper decoder
+N_PASSES = 4
+LEVELS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)  # magnitudes of symbols that the scale context tells apart
+LEVEL_STEP = 8  # an activation is at most 8 * 14 = 112
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,22 @@ class PhotoConfig:
     c16: int = 256  # channels at 1/16
     latent_channels: int = 256  # M of the paper, channels of y
     hyper_channels: int = 96  # channels of z
+    context_channels: int = 160
     encoder_blocks: tuple[int, int] = (3, 1)  # at 1/8, 1/16
     decoder_blocks: tuple[int, int] = (2, 5)  # at 1/16, 1/8
     anchors: int = 16  # qualities with gains of their own
-    lambda_min: float = 0.0006
+    lambda_min: float = 0.0005
     lambda_max: float = 0.25
+
+    @property
+    def analysis_halo(self) -> int:
+        """Samples of y around a part that its analysis looks at: a block reaches 1 at 1/16, half of that at 1/8."""
+        return self.encoder_blocks[1] + (self.encoder_blocks[0] + 1) // 2
+
+    @property
+    def synthesis_halo(self) -> int:
+        """Samples of y around a part that its synthesis looks at."""
+        return self.decoder_blocks[0] + (self.decoder_blocks[1] + 1) // 2
 
 
 class Photo(nn.Module):
@@ -52,18 +69,20 @@ class Photo(nn.Module):
         super().__init__()
         c = self.config = config
         self.stem = nn.Conv2d(192, c.c8, 1)
-        self.g_a_8 = blocks(c.c8, c.encoder_blocks[0])
+        self.g_a_8 = residual_blocks(c.c8, c.encoder_blocks[0])
         self.down = nn.Conv2d(c.c8, c.c16, 2, 2)
-        self.g_a_16 = blocks(c.c16, c.encoder_blocks[1])
+        self.g_a_16 = residual_blocks(c.c16, c.encoder_blocks[1])
         self.to_y = nn.Conv2d(c.c16, c.latent_channels, 1)
         self.from_y = nn.Conv2d(c.latent_channels, c.c16, 1)
-        self.g_s_16 = blocks(c.c16, c.decoder_blocks[0])
+        self.g_s_16 = residual_blocks(c.c16, c.decoder_blocks[0])
         self.up = nn.Conv2d(c.c16, 4 * c.c8, 1)
-        self.g_s_8 = blocks(c.c8, c.decoder_blocks[1])
+        self.g_s_8 = residual_blocks(c.c8, c.decoder_blocks[1])
         self.head = nn.Conv2d(c.c8, 192, 1)
         self.h_a = hyper_analysis(c.latent_channels, c.hyper_channels)
         self.h_mean = hyper_mean(c.hyper_channels, c.latent_channels)
         self.h_scale = HyperScale(c.hyper_channels, c.latent_channels)
+        self.c_mean = nn.ModuleList(mean_context(c.latent_channels, c.context_channels) for _ in range(N_PASSES - 1))
+        self.c_scale = nn.ModuleList(ScaleContext(c.latent_channels) for _ in range(N_PASSES - 1))
         self.gain_y = log_gains(c.anchors, c.latent_channels)  # natural logarithms
         self.gain_y_inverse = log_gains(c.anchors, c.latent_channels)
         self.gain_enc = log_gains(c.anchors, c.c8)
@@ -73,17 +92,16 @@ class Photo(nn.Module):
 
     def analysis(self, x: Tensor, quality: Tensor) -> Tensor:
         """float [N, 3, H, W] in 0..1, H and W multiples of 16; quality [N] in 0..100 -> y [N, M, H/16, W/16]."""
-        f: Tensor = self.g_a_8(self.stem(F.pixel_unshuffle(x - 0.5, 8)))
-        f = self.g_a_16(self.down(f * self.gain(self.gain_enc, quality)))
-        y: Tensor = self.to_y(f)
-        return y.float() * self.gain(self.gain_y, quality)
+        f = self.g_a_8(in_float32(self.stem, F.pixel_unshuffle(x - 0.5, 8)))
+        f = self.g_a_16(in_float32(self.down, f * self.gain(self.gain_enc, quality)))
+        return in_float32(self.to_y, f) * self.gain(self.gain_y, quality)
 
     def synthesis(self, y: Tensor, quality: Tensor) -> Tensor:
         """y_hat float [N, M, H/16, W/16] -> picture float [N, 3, H, W], not clipped."""
-        f: Tensor = self.g_s_16(self.from_y(y * self.gain(self.gain_y_inverse, quality)))
-        f = self.g_s_8(F.pixel_shuffle(self.up(f), 2))
-        f = self.head(f * self.gain(self.gain_dec, quality))
-        return F.pixel_shuffle(f.float(), 8) + 0.5
+        f = self.g_s_16(in_float32(self.from_y, y * self.gain(self.gain_y_inverse, quality)))
+        f = self.g_s_8(F.pixel_shuffle(in_float32(self.up, f), 2))
+        f = in_float32(self.head, f * self.gain(self.gain_dec, quality))
+        return F.pixel_shuffle(f, 8) + 0.5
 
     def hyper(self, y: Tensor) -> Tensor:
         """y [N, M, H/16, W/16], sides multiples of 4 -> z [N, Z, H/64, W/64], before rounding."""
@@ -95,11 +113,31 @@ class Photo(nn.Module):
         mean: Tensor = self.h_mean(z)
         return mean.float()
 
-    def y_indices(self, z: Tensor, quality: int) -> Tensor:
-        """z symbols as float [N, Z, h, w], quality x 100 -> table indices uint8 [N, M, 4h, 4w]. Exact everywhere."""
+    def prior(self, z: Tensor, quality: int) -> Tensor:
+        """z symbols as float [N, Z, h, w], quality x 100 -> table rows of y before context, [N, M, 4h, 4w].
+
+        Integers in float32, 2**SHIFT to a row. Exact everywhere.
+        """
         offset = interpolate(self._integer(self.scale_offset), quality * (self.config.anchors - 1), QUALITY_UNITS)
-        with torch.autocast(z.device.type, enabled=False):
-            rows = self.h_scale(z.float()) + offset.to(z.device).float()[:, None, None]
+        rows: Tensor = self.h_scale(z.float()) + offset.to(z.device).float()[:, None, None]
+        return rows
+
+    def pass_mean(self, n: int, mean: Tensor, y_hat: Tensor) -> Tensor:
+        """Mean of y in pass n, from the hyper decoder's and y_hat of the passes before (0 elsewhere)."""
+        if n == 0:
+            return mean
+        refined: Tensor = mean + self.c_mean[n - 1](torch.cat([y_hat, mean], 1)).float()
+        return refined
+
+    def pass_rows(self, n: int, rows: Tensor, symbols: Tensor) -> Tensor:
+        """Table rows of y in pass n, from `prior` and the symbols of the passes before (0 elsewhere), as `prior`."""
+        if n == 0:
+            return rows
+        refined: Tensor = rows + self.c_scale[n - 1](symbols, rows)
+        return refined
+
+    def indices(self, rows: Tensor) -> Tensor:
+        """Table rows as `prior` has them -> table indices, uint8 of the same shape. Exact everywhere."""
         return torch.floor(rows * 2.0**-SHIFT).clamp(0, N_SCALES - 1).to(torch.uint8)
 
     def z_indices(self, quality: int) -> Tensor:
@@ -109,25 +147,38 @@ class Photo(nn.Module):
 
     def prove_exact(self) -> None:
         """Raise ValueError unless every sum of the integer branch stays below 2**24."""
-        offset = int(self._integer(self.scale_offset).abs().max())
-        for name, layer in self.h_scale.named_children():
-            bound = layer.bound() + offset if isinstance(layer, ExactConv) else 0
-            if bound >= EXACT_LIMIT:
-                raise ValueError(f"h_scale.{name}: found a sum of {bound}, expected less than {EXACT_LIMIT}")
+        largest = int(self._integer(self.scale_offset).abs().max()) + self.h_scale.leave.bound()
+        for name, layer in self.named_modules():
+            if isinstance(layer, ExactConv):
+                bound = layer.bound() + (largest if name.endswith(".leave") else 0)
+                if bound >= EXACT_LIMIT:
+                    raise ValueError(f"{name}: found a sum of {bound}, expected less than {EXACT_LIMIT}")
 
     def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One training pass: noise to the rate, straight-through rounding to the decoder.
+        """The picture as decoded, and the bits of y and of z, each [N]. x: float [N, 3, H, W]; quality [N].
 
-        x: float [N, 3, H, W]; quality [N]. Returns the picture, and the bits of y and of z, each [N].
+        Training: noise to the rate, straight-through rounding to the decoder. Otherwise the rate of the symbols.
         """
         y = self.analysis(x, quality)
         z = self.hyper(y)
         z_hat = round_ste(z)
-        mean = self.mean(z_hat)
-        rows = self.h_scale(z_hat) * 2.0**-SHIFT + self.table(self.scale_offset, quality)
-        bits_y = bin_bits(y - mean + uniform(y), scale_of(rows - 0.5)).flatten(1).sum(1)
-        bits_z = bin_bits(z + uniform(z), scale_of(self.table(self.z_index, quality) - 0.5)).flatten(1).sum(1)
-        return self.synthesis(round_ste(y - mean) + mean, quality), bits_y, bits_z
+        hyper_mean = self.mean(z_hat)
+        hyper_rows = self.h_scale(z_hat) + self.table(self.scale_offset, quality) * 2.0**SHIFT
+        y_hat, mean, rows = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
+        for n, mask in enumerate(pass_masks(y.shape[1], y.shape[2], y.shape[3], y.device)):
+            pass_mean = self.pass_mean(n, hyper_mean, y_hat)
+            mean = mean + mask * pass_mean
+            rows = rows + mask * self.pass_rows(n, hyper_rows, (y_hat - mean).detach().round())
+            y_hat = y_hat + mask * (round_ste(y - pass_mean) + pass_mean)
+        bits_y = self.bits(y - mean, rows * 2.0**-SHIFT).flatten(1).sum(1)
+        bits_z = self.bits(z, self.table(self.z_index, quality)).flatten(1).sum(1)
+        return self.synthesis(y_hat, quality), bits_y, bits_z
+
+    def bits(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Bits of x at table rows (real), with uniform noise in training, else rounded; rows are floored when coded."""
+        if self.training:
+            return bin_bits(x + torch.rand_like(x) - 0.5, scale_of(rows - 0.5))
+        return bin_bits(x.round(), scale_of(rows.floor()))
 
     def gain(self, table: Tensor, quality: Tensor) -> Tensor:
         """Log-interpolated gains [N, C, 1, 1] of the qualities [N]."""
@@ -195,7 +246,54 @@ class HyperScale(nn.Module):
         return out
 
 
-def blocks(channels: int, n: int) -> nn.Sequential:
+class ScaleContext(nn.Module):
+    """Symbols of earlier passes and rows of the hyper decoder -> what to add to the rows of a pass. All integers."""
+
+    level: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        magnitudes = torch.arange(LEVELS[-1] + 1)
+        levels = LEVEL_STEP * torch.bucketize(magnitudes, torch.tensor(LEVELS), right=True).float()
+        self.register_buffer("level", levels, persistent=False)  # magnitude -> activation
+        self.enter = ExactConv(2 * channels, HYPER)
+        self.dw = ExactConv(HYPER, HYPER, 3, HYPER)
+        self.pw = ExactConv(HYPER, HYPER)
+        self.leave = ExactConv(HYPER, channels)
+        nn.init.zeros_(self.leave.weight)
+
+    def forward(self, symbols: Tensor, rows: Tensor) -> Tensor:
+        with torch.autocast(rows.device.type, enabled=False):
+            size = self.level[symbols.abs().clamp(max=len(self.level) - 1).long()]
+            x = requantise(self.enter(torch.cat([size, requantise(rows)], 1)))
+            out: Tensor = self.leave(requantise(self.pw(requantise(self.dw(x)))))
+        return out
+
+
+def pass_masks(channels: int, height: int, width: int, device: torch.device | None = None) -> list[Tensor]:
+    """Which samples of y each pass codes: bool [channels, height, width] a pass.
+
+    Places of a 2 x 2 cell are numbered 0 and 1 on one diagonal, 2 and 3 on the other; pass p codes the channels of
+    group g = channel mod 4 at place p xor g.
+    """
+    row, column = torch.arange(height, device=device)[:, None] % 2, torch.arange(width, device=device) % 2
+    place = row + 2 * (row ^ column)
+    group = torch.arange(channels, device=device)[:, None, None] % 4
+    return [(place ^ group) == n for n in range(N_PASSES)]
+
+
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer of the main path: bf16 is for the branches of blocks.
+
+    What it rounds off the largest features was measured to hide the gradient: with the main path in bf16 the decoder's
+    gradients had a cosine of 0.7 with the exact ones, and training stood still at 34 dB.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = layer(x.float())
+    return out
+
+
+def residual_blocks(channels: int, n: int) -> nn.Sequential:
     return nn.Sequential(*(Block(channels) for _ in range(n)))
 
 
@@ -228,18 +326,47 @@ def hyper_mean(n_in: int, n_out: int) -> nn.Sequential:
     return layers
 
 
+def mean_context(channels: int, inner: int) -> nn.Sequential:
+    layers = nn.Sequential(
+        nn.Conv2d(2 * channels, inner, 1),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.Conv2d(inner, inner, 3, padding=1, groups=inner),
+        nn.Conv2d(inner, inner, 1),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.Conv2d(inner, channels, 1),
+    )
+    nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+    return layers
+
+
 def log_gains(anchors: int, channels: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(anchors, channels))
 
 
 def scale_of(rows: Tensor) -> Tensor:
-    """Table rows (real) -> scale. Clamped to the table; the gradient passes, or dead channels would never return."""
-    inside = rows + (rows.clamp(0, N_SCALES - 1) - rows).detach()
-    return SCALE_MIN * torch.exp(LOG_STEP * inside)
+    """Table rows (real) -> scale, bounded to the table."""
+    bounded: Tensor = Bounded.apply(rows)  # type: ignore[no-untyped-call]
+    return SCALE_MIN * torch.exp(LOG_STEP * bounded)
 
 
-def uniform(x: Tensor) -> Tensor:
-    return torch.rand_like(x) - 0.5
+class Bounded(torch.autograd.Function):
+    """Rows clamped to the table. Outside, only a gradient that leads back passes.
+
+    Without any, dead channels would never return; with all, their rows drift off (to -50 in 10,000 steps), and the
+    first symbol that is not zero costs so much that the channel is given up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return rows.clamp(0, N_SCALES - 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (rows,) = ctx.saved_tensors
+        back: Tensor = ((rows >= 0) | (gradient < 0)) & ((rows <= N_SCALES - 1) | (gradient > 0))
+        return gradient * back
 
 
 def bin_bits(x: Tensor, scale: Tensor) -> Tensor:
@@ -286,14 +413,15 @@ def start_as_pca(model: Photo, patches: Tensor) -> None:
 
 @torch.no_grad()
 def wake_hyper(model: Photo, pictures: Tensor) -> None:
-    """Scale the last layer of h_a so that z starts with a standard deviation of 2 at quality 50.
+    """Scale the last layer of h_a so that z starts with a standard deviation of 0.7 at quality 50.
 
     Default weights give z below half a step: it rounds to zero, and a branch that says nothing is never heard again.
+    A deviation of 2 was measured to cost a sixth of the file at quality 25 for nothing: training does not shrink it.
     pictures: float [N, 3, H, W] in 0..1, H and W multiples of 64.
     """
     y = model.analysis(pictures, torch.full((len(pictures),), 50.0))
     z = model.hyper(y)
-    factor = 2 / z.std((0, 2, 3)).clamp_min(1e-6)
+    factor = 0.7 / z.std((0, 2, 3)).clamp_min(1e-6)
     weight, bias = model.h_a[-1].parameters()
     weight.mul_(factor[:, None, None, None])
     bias.sub_(z.mean((0, 2, 3))).mul_(factor)
@@ -304,8 +432,3 @@ def principal(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh((samples.T @ samples).double() / len(samples))
     order = values.argsort(descending=True)[:n]
     return vectors[:, order].T.float(), values[order].float()
-
-
-def card_config(config: PhotoConfig) -> dict[str, object]:
-    """The config as JSON has it."""
-    return asdict(config)

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 import laconic
-from laconic.golden import symbol_digest
+from laconic.golden import bit_digests
 
 
 def main() -> None:
-    """Write NAME.lac, NAME.json (digest of the symbols) and NAME.png (the pixels) to assets/golden."""
+    """Write NAME.lac, NAME.json (digests of symbols, indices and bytes) and NAME.png (the pixels) to assets/golden."""
     folder = Path(str(files("laconic.assets") / "golden"))
     folder.mkdir(exist_ok=True)
     photo = np.asarray(Image.open(str(files("laconic.assets") / "sample.webp")).convert("RGB"))
@@ -22,7 +22,7 @@ def main() -> None:
     for name, (pixels, quality) in cases.items():
         data = laconic.compress(pixels, quality=quality)
         (folder / f"{name}.lac").write_bytes(data)
-        (folder / f"{name}.json").write_text(json.dumps({"symbols": symbol_digest(data)}) + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(bit_digests(data)) + "\n")
         Image.fromarray(laconic.decompress(data, as_array=True)).save(folder / f"{name}.png")
 
 

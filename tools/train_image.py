@@ -13,6 +13,7 @@ import math
 import os
 import tarfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from laconic.models.photo import Photo, PhotoConfig, bin_bits, scale_of, start_as_pca, wake_hyper
+from laconic.models.photo import Photo, PhotoConfig, start_as_pca, wake_hyper
 
+EMA_EVERY = 4  # steps between updates of the average
+PACE = dict.fromkeys(("scale_offset", "z_index"), 10.0)  # learning rates relative to --rate; 1 for all others
+PACE |= dict.fromkeys(("h_scale", "c_scale"), 0.2) | dict.fromkeys(("stem", "down", "to_y", "from_y", "up", "head"), 0.5)
 LAMBDA_WEIGHT = -0.6  # exponent; the loss of a sample is weighted by (lambda / 0.01) ** LAMBDA_WEIGHT
 
 
@@ -50,6 +54,7 @@ class Config:
     device: str = "cpu"
     threads: int = 1
     seed: int = 1
+    compile: bool = False
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,6 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     config = parse(argv)
     torch.set_num_threads(config.threads)
     if "RANK" in os.environ:
+        if config.device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if config.device == "cuda" else "gloo")
     state = Training(config)
     state.run()
@@ -98,7 +105,11 @@ class Training:
         if saved:
             self.ema = {k: v.to(self.device) for k, v in saved["ema"].items()}
             self.optimiser.load_state_dict(saved["optimiser"])
-        self.rng = np.random.default_rng((config.seed, self.step_number))
+        self.rng = np.random.default_rng((config.seed, self.step_number))  # the same crops in all processes
+        torch.manual_seed((config.seed << 40) + (self.step_number << 8) + rank())  # noise of their own
+        self.forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = self.model
+        if config.compile:
+            self.forward = torch.compile(self.model, dynamic=False)
 
     def run(self) -> None:
         """Steps until --minutes of this piece, or --total of all pieces, are spent."""
@@ -106,8 +117,7 @@ class Training:
         before = self.elapsed_s
         end = min(self.config.minutes, self.config.total - before / 60) * 60
         with tqdm(total=round(end), unit="s", disable=None if rank() == 0 else True) as bar:
-            while not self.finished(time.monotonic() - start, end):
-                self.elapsed_s = before + time.monotonic() - start
+            while not self.finished(time.monotonic() - start, before, end):
                 loss = self.step()
                 if self.step_number % 20 == 0:
                     bar.n = round(time.monotonic() - start)
@@ -116,12 +126,13 @@ class Training:
                     self.save()
                     saved_at = time.monotonic()
 
-    def finished(self, piece_s: float, end_s: float) -> bool:
-        """Whether to stop; under torchrun the first process decides for all."""
-        done = torch.tensor(float(piece_s >= end_s or self.step_number >= self.config.steps), device=self.device)
+    def finished(self, piece_s: float, before_s: float, end_s: float) -> bool:
+        """Whether to stop. The clock of the first process is everybody's, or the learning rates would differ."""
+        clock = torch.tensor(piece_s, dtype=torch.float64, device=self.device)
         if dist.is_initialized():
-            dist.broadcast(done, 0)
-        return bool(done)
+            dist.broadcast(clock, 0)
+        self.elapsed_s = before_s + float(clock)
+        return float(clock) >= end_s or self.step_number >= self.config.steps
 
     def step(self) -> float:
         """One optimiser step over the (global) batch. Returns the loss of this process."""
@@ -149,7 +160,7 @@ class Training:
     def loss(self, x: Tensor, quality: Tensor) -> Tensor:
         """Bits a pixel + lambda * 255**2 MSE, weighted a sample, mean over the batch."""
         with torch.autocast(self.device.type, torch.bfloat16):
-            x_hat, bits_y, bits_z = self.model(x, quality)
+            x_hat, bits_y, bits_z = self.forward(x, quality)
         lambda_ = self.model.lambda_of(quality)
         mse = (x_hat.float() - x).square().mean((1, 2, 3)) * 255**2
         rate = (bits_y + bits_z) / (x.shape[2] * x.shape[3])
@@ -164,16 +175,19 @@ class Training:
         return min(1.0, self.step_number / self.config.warmup) * max(left, 1e-3)
 
     def average_gradients(self) -> None:
+        """The mean over the processes, in one message."""
         if dist.is_initialized():
-            for p in self.model.parameters():
-                if p.grad is not None:
-                    dist.all_reduce(p.grad)
-                    p.grad /= world()
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            flat = torch.cat([g.flatten() for g in gradients])
+            dist.all_reduce(flat)
+            parts = flat.div_(world()).split([g.numel() for g in gradients])
+            torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
     def update_ema(self) -> None:
-        decay = min(self.config.ema, (1 + self.step_number) / (10 + self.step_number))
-        current = self.model.state_dict()
-        torch._foreach_lerp_(list(self.ema.values()), [current[k] for k in self.ema], 1 - decay)
+        if self.step_number % EMA_EVERY == 0:
+            decay = min(self.config.ema, (1 + self.step_number) / (10 + self.step_number)) ** EMA_EVERY
+            current = self.model.state_dict()
+            torch._foreach_lerp_(list(self.ema.values()), [current[k] for k in self.ema], 1 - decay)
 
     def ema_model(self) -> Photo:
         model = Photo(self.model.config).to(self.device)
@@ -191,6 +205,7 @@ class Training:
             "step": self.step_number,
             "skipped": self.skipped,
             "config": asdict(self.config),
+            "model_config": asdict(self.model.config),
         }
         torch.save(state, out.with_suffix(".part"))
         os.replace(out.with_suffix(".part"), out)
@@ -199,19 +214,21 @@ class Training:
 def optimiser(model: Photo, rate: float) -> torch.optim.AdamW:
     """AdamW; gains, offsets and biases do not decay.
 
-    Table rows live in units of 0.1 nat, so their step is 10 times larger; the weights of the integer branch multiply
-    activations of up to 127, so theirs is 5 times smaller.
+    Table rows live in units of 0.1 nat; the weights of the integer branches multiply activations of up to 127; and the
+    layers that start as principal components are near their goal.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, p in model.named_parameters():
-        pace = 10.0 if name in ("scale_offset", "z_index") else 0.2 if name.startswith("h_scale") else 1.0
+        pace = PACE.get(name.split(".")[0], 1.0)
         groups.setdefault((pace, 1e-4 if p.dim() == 4 else 0.0), []).append(p)
-    return torch.optim.AdamW([{"params": g, "weight_decay": w, "pace": p} for (p, w), g in groups.items()], lr=rate)
+    return torch.optim.AdamW(
+        [{"params": g, "weight_decay": w, "pace": p} for (p, w), g in groups.items()], lr=rate, fused=True
+    )
 
 
 @torch.no_grad()
 def validate(model: Photo, pictures: list[np.ndarray], device: str = "cpu") -> str:
-    """Codelengths of the quantised symbols and PSNR at five qualities, means over centre crops of 512 x 512."""
+    """Codelengths of the quantised symbols and PSNR at five qualities, means over crops of at most 512 x 512."""
     line = []
     for q in (0, 25, 50, 75, 100):
         bpp, psnr = [], []
@@ -219,15 +236,9 @@ def validate(model: Photo, pictures: list[np.ndarray], device: str = "cpu") -> s
             h, w = (min(512, side // 64 * 64) for side in picture.shape[:2])
             x = to_float(picture[None, :h, :w]).to(device)
             quality = torch.tensor([float(q)], device=device)
-            y = model.analysis(x, quality)
-            z = model.hyper(y).round()
-            mean = model.mean(z)
-            symbols = (y - mean).round()
-            rows = model.y_indices(z, q * 100).float()
-            bits = bin_bits(symbols, scale_of(rows)).sum()
-            bits = bits + bin_bits(z, scale_of(model.z_indices(q * 100).float().to(device)[:, None, None])).sum()
-            x_hat = (model.synthesis(symbols + mean, quality).clamp(0, 1) * 255).round() / 255
-            bpp.append(float(bits) / (h * w))
+            x_hat, bits_y, bits_z = model(x, quality)
+            x_hat = (x_hat.clamp(0, 1) * 255).round() / 255
+            bpp.append(float(bits_y + bits_z) / (h * w))
             psnr.append(-10 * math.log10(float((x_hat - x).square().mean())))
         line.append(f"q{q} {np.mean(bpp):.3f}/{np.mean(psnr):.2f}")
     return "valid bpp/PSNR: " + ", ".join(line)
@@ -294,6 +305,7 @@ def parse(argv: list[str] | None) -> Config:
         parser.add_argument(f"--{name}", type=float, default=getattr(Config, name))
     for name in ("batch", "crop", "warmup", "steps", "threads", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Config, name))
+    parser.add_argument("--compile", action="store_true", help="fuse with torch.compile: needs a C++ compiler")
     return Config(**vars(parser.parse_args(argv)))
 
 

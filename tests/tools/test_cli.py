@@ -2,23 +2,85 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import io
+import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import pytest
 
+from laconic.tools import cli
 from laconic.tools.cli import main
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
+RUN = [sys.executable, "-m", "laconic.tools.cli"]
 
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     return Path(shutil.copy(FORMATS / "interlaced.png", tmp_path / "photo.png"))
+
+
+@contextmanager
+def nobody_reads() -> Iterator[None]:
+    """stdout is a pipe whose other end is closed."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as stdout, redirect_stdout(stdout):
+        yield
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, running. It is killed where it hangs, and at the end of the block."""
+    with subprocess.Popen([*RUN, *arguments], stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+        alarm = threading.Timer(30, process.kill)
+        alarm.start()
+        try:
+            yield process
+        finally:
+            alarm.cancel()
+            process.kill()
+
+
+def let_read(process: subprocess.Popen[bytes], pipe: int) -> None:
+    """Write more than a pipe holds; return when the process has read it all and waits for the rest.
+
+    Python looks at signals where one cuts a read short: one that comes between two reads would wait for the second.
+    """
+    os.set_blocking(pipe, False)
+    data = bytes(1 << 18)
+    deadline = time.monotonic() + 30
+    while data or n_unread(pipe) or not is_asleep(process):
+        assert time.monotonic() < deadline, "the process does not read"
+        with suppress(BlockingIOError):
+            data = data[os.write(pipe, data) :]
+        time.sleep(0.01)
+
+
+def n_unread(pipe: int) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def is_asleep(process: subprocess.Popen[bytes]) -> bool:
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def test_there_and_back(photo: Path) -> None:
@@ -27,8 +89,10 @@ def test_there_and_back(photo: Path) -> None:
     assert file.stat().st_mtime_ns == photo.stat().st_mtime_ns
     assert main(["decompress", str(file)]) == 1  # photo.png exists
     assert main(["decompress", str(file), "-f"]) == 0
+    assert main(["decompress", str(file), "--region", "10,20,30,40", "-o", str(photo.with_name("part.jpg"))]) == 0
+    assert main(["decompress", str(file), "--region", "10,20,300,40", "-o", str(photo.with_name("no.jpg"))]) == 1
     assert main(["verify", str(file)]) == 0 and main(["info", str(file), "--json"]) == 0
-    assert sorted(p.name for p in photo.parent.iterdir()) == ["photo.lac", "photo.png"]
+    assert names(photo.parent) == ["part.jpg", "photo.lac", "photo.png"]
 
 
 def test_damage_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,38 +101,175 @@ def test_damage_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err.count("\n") == 1
     (tmp_path / "x.lac").write_bytes(b"not ours")
     assert main(["decompress", str(tmp_path / "x.lac")]) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["truncated.png", "x.lac"]
+    assert names(tmp_path) == ["truncated.png", "x.lac"]
 
 
-def test_collisions_and_wrong_usage_write_nothing(photo: Path) -> None:
-    twin = Path(shutil.copy(photo, photo.with_suffix(".bmp")))
-    assert main(["compress", str(photo), str(twin)]) == 2
-    assert main(["compress", str(photo), str(twin), "-o", str(photo.parent / "x.lac")]) == 2
-    assert main(["decompress", "x.lac", "--region", "1,2"]) == 2
-    assert not list(photo.parent.glob("*.lac"))
+def test_collisions_and_wrong_usage_write_nothing(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photo.parent)
+    shutil.copy(photo, "photo.bmp")
+    Path("folder").mkdir()
+    assert main(["compress", "photo.png", "photo.bmp"]) == 2
+    assert main(["compress", "photo.png", f"../{photo.parent.name}/photo.png"]) == 2
+    assert main(["compress", "photo.png", "photo.bmp", "-o", "x.lac"]) == 2
+    assert main(["compress", "photo.png", "folder", "-o", "-"]) == 2
+    assert main(["compress", "folder"]) == 2  # holds no picture
+    assert main(["compress", "-", "-o", "folder"]) == 2
+    assert main(["compress", "-", "-"]) == 2
+    assert main(["decompress", "x.lac", "-o", "x.doc"]) == 2
+    assert names(photo.parent) == ["photo.bmp", "photo.png"]
 
 
-def test_a_folder_is_mirrored_and_the_rest_is_done(photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    shutil.copy(photo, tmp_path / "in" / "a.png")
-    shutil.copy(photo, tmp_path / "in" / "deep" / "b.png")
-    (tmp_path / "in" / "c.png").write_text("no picture")
-    (tmp_path / "out").mkdir()
-    assert main(["compress", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-j", "2"]) == 1
-    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/**/*.lac")) == [
-        "a.lac",
-        "deep/b.lac",
-    ]
+@pytest.mark.parametrize("other_name", ["photo.png", "folder/../photo.png", "symbolic.png", "hard.png"])
+def test_inputs_are_kept(photo: Path, monkeypatch: pytest.MonkeyPatch, other_name: str) -> None:
+    monkeypatch.chdir(photo.parent)
+    Path("folder").mkdir()
+    Path("symbolic.png").symlink_to("photo.png")
+    Path("hard.png").hardlink_to("photo.png")
+    before = photo.read_bytes()
+    assert main(["compress", "photo.png", "-o", other_name, "-f"]) == 2
+    assert photo.read_bytes() == Path(other_name).read_bytes() == before
 
 
-def test_pipes_and_a_mistyped_flag(photo: Path) -> None:
-    run = [sys.executable, "-m", "laconic.tools.cli"]
-    packed = subprocess.run([*run, "compress", "-", "-o", "-"], input=photo.read_bytes(), capture_output=True, check=True)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--size", value] for value in ("inf", "nan", "1e999k", "-5", "0", "0.2", "many", "")),
+        *(["-q", value] for value in ("101", "-1", "nan", "good")),
+        *([flag, value] for flag in ("--bpp", "--psnr") for value in ("0", "-1", "nan", "inf")),
+        *([flag, value] for flag in ("--threads", "-j") for value in ("0", "-3", "1.5", "99999999999")),
+        *([f"--region={value}"] for value in ("²,0,1,1", "1,2", "-1,0,1,1", "0,0,0,1", "a,b,c,d")),
+        ["--max-pixels", "0"],
+        ["-o", ""],
+        ["-q", "3", "--bpp", "1"],
+    ],
+    ids="=".join,
+)
+def test_a_wrong_value_is_one_message(photo: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    command = "decompress" if flags[0].startswith("--region") else "compress"
+    with pytest.raises(SystemExit) as stop:
+        main([command, str(photo), str(photo), *flags])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and flags[0].split("=")[0] in last and "error:" in last
+    assert names(photo.parent) == ["photo.png"]
+
+
+def test_values_are_read() -> None:
+    parse = cli.build_parser().parse_args
+    for text, n_bytes in (("40000", 40000), ("1.5k", 1500), ("2K", 2000), ("3M", 3_000_000)):
+        assert parse(["compress", "a", "--size", text]).size == n_bytes
+    for text in ("0", "42.5", "100"):
+        assert parse(["compress", "a", "-q", text]).quality == float(text)
+    assert parse(["decompress", "a", "--region", "0, 2,3,4"]).region == (0, 2, 3, 4)
+
+
+def test_a_folder_is_mirrored_and_the_rest_is_done(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = photo.parent / "in", photo.parent / "out"
+    for name in ("a.png", "deep/b.png", "a folder.png/with space.PNG"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, root / name)
+    (root / "c.png").write_text("no picture")
+    assert main(["compress", str(root), "-o", f"{out}/", "-j", "2"]) == 1
+    assert names(out) == ["a folder.png/with space.lac", "a.lac", "deep/b.lac"]
+    err = capsys.readouterr().err
+    assert "c.png: " in err and "1 of 4 failed" in err
+
+
+def test_info_and_verify_do_the_rest_and_name_what_failed(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, other, bad = (photo.with_name(name) for name in ("good.lac", "other.lac", "bad.lac"))
+    assert main(["compress", str(photo), "-o", str(good), "--quiet"]) == 0
+    shutil.copy(good, other)
+    bad.write_bytes(b"not ours")
+    for command in ("info", "verify"):
+        assert main([command, str(good), str(bad), "missing.lac", str(other)]) == 1
+        out, err = capsys.readouterr()
+        assert str(good) in out and str(other) in out
+        assert [line.split(": ")[1] for line in err.splitlines()] == [str(bad), "missing.lac"]
+
+
+def test_notes_are_credited_to_their_file(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"gray16.png": "reduced", "multipage.tif": "pages", "cmyk.jpg": "converted", "rgb16.png": "reduced"}
+    for name in said:
+        shutil.copy(FORMATS / name, photo.parent)
+    inputs = [str(photo.parent / name) for name in said]
+    assert main(["compress", str(photo), *inputs, "-j", "4"]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "larger" not in line]
+    assert len(notes) == len(said)
+    for note, (name, text) in zip(notes, said.items(), strict=True):
+        assert f"/{name}: note: " in note and text in note
+
+
+def test_what_a_format_cannot_hold_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(FORMATS / "rgba_soft.png", tmp_path / "soft.png")
+    assert main(["compress", f"{tmp_path}/soft.png"]) == 0
+    capsys.readouterr()
+    assert main(["decompress", f"{tmp_path}/soft.lac", "-o", f"{tmp_path}/soft.jpg"]) == 0
+    assert f"{tmp_path}/soft.lac: note: alpha" in capsys.readouterr().err
+
+
+def test_pipes(photo: Path) -> None:
+    compress = [*RUN, "compress", "-", "-o", "-", "--json"]
+    packed = subprocess.run(compress, input=photo.read_bytes(), capture_output=True, check=True)
     assert packed.stdout.startswith(b"\x89Lc")
-    back = subprocess.run([*run, "decompress", "-", "-o", "-"], input=packed.stdout, capture_output=True, check=True)
+    assert json.loads(packed.stderr)["bytes"] == len(packed.stdout)
+    back = subprocess.run([*RUN, "decompress", "-"], input=packed.stdout, capture_output=True, check=True)
     assert back.stdout.startswith(b"\x89PNG")
-    typo = subprocess.run([*run, "compress", "--qualty", "3", str(photo)], capture_output=True, text=True, check=False)
-    assert typo.returncode == 2 and "--quality" in typo.stderr
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_broken_pipe_ends_the_work_quietly(photo: Path, capsys: pytest.CaptureFixture[str], jobs: int) -> None:
+    root = photo.parent / "in"
+    root.mkdir()
+    for k in range(16):
+        shutil.copy(photo, root / f"{k}.png")
+    with nobody_reads():
+        assert main(["compress", str(root), "-j", str(jobs)]) == 1
+    assert capsys.readouterr().err == ""
+    n_done = len(list(root.glob("*.lac")))
+    assert n_done == 1 if jobs == 1 else 1 <= n_done < 16
+
+
+def test_a_broken_pipe_for_the_output_is_quiet(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with nobody_reads():
+        assert main(["compress", str(photo), "-o", "-"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_broken_pipe_is_quiet_wherever_it_is_met(monkeypatch: pytest.MonkeyPatch, unbuffered: str) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)  # it is met where a line is printed, or else at the end
+    golden = next((Path(__file__).parent.parent.parent / "assets" / "golden").glob("*.lac"))
+    with started("info", str(golden)) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
+    with started("info", "missing.lac") as process:
+        assert process.stderr
+        process.stderr.close()
+        assert process.wait() == 1
+
+
+def test_a_mistyped_flag_is_compared_with_those_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, flag, hint in (
+        ("compress", "--qualty", "(did you mean --quality?)"),
+        ("compress", "--sise=3", "(did you mean --size?)"),
+        ("decompress", "--bpp", "--bpp"),
+        ("decompress", "-m", "-m"),
+        ("info", "--jsn", "(did you mean --json?)"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "x", flag])
+        assert stop.value.code == 2 and capsys.readouterr().err.rstrip().endswith(hint)
+
+
+def test_help_states_defaults_and_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, texts in (
+        ("compress", ("GPS", "--strip", "(default: 60)", "(default: cpu)", "(default: float32)", "(default: 1)")),
+        ("decompress", (".avif", "(default: cpu)", f"(default: {1 << 30})")),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        text = capsys.readouterr().out
+        assert all(expected in text for expected in texts)
 
 
 def test_help_loads_neither_torch_nor_numba() -> None:
@@ -77,17 +278,112 @@ def test_help_loads_neither_torch_nor_numba() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
-def test_a_full_disk_and_an_interrupt_leave_nothing(photo: Path) -> None:
-    run = [sys.executable, "-m", "laconic.tools.cli", "compress", str(photo)]
-    full = subprocess.run([*run, "-o", "/dev/full"], capture_output=True, text=True, check=False)
-    assert full.returncode == 1 and "No space left" in full.stderr and "Traceback" not in full.stderr
-    command = [*run[:-1], "-", "-o", str(photo.with_suffix(".lac"))]
-    many = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert many.stdin and many.stderr
-    many.stdin.write(photo.read_bytes()[:100])  # it waits for the rest
-    many.stdin.flush()
-    time.sleep(2)
-    many.send_signal(signal.SIGINT)
-    assert many.wait(30) == 130
-    assert b"Traceback" not in many.stderr.read()
-    assert [p.name for p in photo.parent.iterdir()] == ["photo.png"]
+@pytest.mark.parametrize("name", [b"y" * 251 + b".png", b"a  b.png", b"\xff.png"], ids=["long", "spaced", "bytes"])
+def test_any_file_name_will_do(photo: Path, capsys: pytest.CaptureFixture[str], name: bytes) -> None:
+    path = photo.rename(photo.with_name(os.fsdecode(name)))
+    assert main(["compress", str(path)]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert sorted(os.listdir(path.parent)) == [path.with_suffix(".lac").name, path.name]
+
+
+def test_modes_and_links_are_those_of_a_plain_open(photo: Path) -> None:
+    out, link = photo.with_name("x.lac"), photo.with_name("link.lac")
+    before = os.umask(0o027)
+    try:
+        assert main(["compress", str(photo), "-o", str(out)]) == 0
+        assert out.stat().st_mode & 0o777 == 0o640
+        out.chmod(0o604)
+        link.symlink_to(out.name)
+        assert main(["compress", str(photo), "-o", str(link), "-f", "-q", "10"]) == 0
+        assert out.stat().st_mode & 0o777 == 0o604 and link.is_symlink()
+    finally:
+        os.umask(before)
+
+
+class FullDisk(io.FileIO):
+    """Takes ten bytes of what is written."""
+
+    error: BaseException
+
+    def write(self, data: Any) -> int:
+        super().write(data[:10])
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()], ids=["full", "stop"])
+@pytest.mark.parametrize("place", ["write", "rename"])
+def test_a_failure_while_writing_leaves_what_was_there(
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+    error: BaseException,
+) -> None:
+    def rename(part: Path, out: Path) -> None:
+        assert part.exists()
+        raise error
+
+    if place == "write":
+        monkeypatch.setattr(FullDisk, "error", error, raising=False)
+        monkeypatch.setattr(cli, "open", FullDisk, raising=False)
+    else:
+        monkeypatch.setattr(os, "replace", rename)
+    photo.with_suffix(".lac").write_bytes(b"before")
+    for out in ("photo.lac", "new.lac"):
+        status = main(["compress", str(photo), "-f", "-o", str(photo.with_name(out))])
+        err = capsys.readouterr().err
+        assert status == (1 if isinstance(error, OSError) else 130)
+        assert err.count("\n") == 1 and ".part" not in err
+        assert isinstance(error, KeyboardInterrupt) or ("No space left" in err and out in err)
+    assert names(photo.parent) == ["photo.lac", "photo.png"]
+    assert photo.with_suffix(".lac").read_bytes() == b"before"
+
+
+def test_devices_are_written_to_and_never_replaced(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rename(part: Path, out: Path) -> None:
+        pytest.fail(f"{out} would be gone")  # and for root it would be
+
+    monkeypatch.setattr(os, "replace", rename)
+    assert main(["compress", str(photo), "-o", "/dev/full"]) == 1
+    assert "No space left on device: '/dev/full'" in capsys.readouterr().err
+    assert main(["compress", str(photo), "-o", "/dev/null"]) == 0
+    assert main(["decompress", str(FORMATS / "text_file.png"), "-o", "/dev/null"]) == 1
+    assert "/dev/null" not in capsys.readouterr().err  # the input is wrong; a device needs no suffix
+
+
+def test_an_output_that_cannot_be_written_is_named(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(photo), "-o", str(photo / "x.lac")]) == 1
+    assert f"Not a directory: '{photo / 'x.lac'}'" in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_nothing(photo: Path) -> None:
+    with started("compress", "-", "-o", str(photo.with_suffix(".lac"))) as process:
+        assert process.stdin and process.stderr
+        let_read(process, process.stdin.fileno())
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"laconic: interrupted\n" and process.wait() == 130
+    assert names(photo.parent) == ["photo.png"]
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_an_interrupt_of_several_jobs_begins_no_other(photo: Path, patient: bool) -> None:
+    fifo = photo.with_name("fifo.png")
+    os.mkfifo(fifo)
+    held = os.open(fifo, os.O_RDWR)
+    with started("compress", "-", str(fifo), str(photo), "-j", "2") as process:
+        assert process.stdin and process.stderr
+        let_read(process, process.stdin.fileno())
+        let_read(process, held)
+        process.send_signal(signal.SIGINT)
+        assert b"waiting for the files in work" in process.stderr.readline()
+        if patient:
+            os.close(held)
+            process.stdin.close()
+            assert process.stderr.read() == b"laconic: interrupted\n" and process.wait() == 130
+        else:
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.read() == b"" and process.wait() == -signal.SIGINT
+            os.close(held)
+    assert names(photo.parent) == ["photo.png"]
