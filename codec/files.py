@@ -135,10 +135,16 @@ class Codec:
 
     def codelength(self, data: Source) -> float:
         """Ideal bits of a photo's symbols under its model, by unquantised Gaussians: what the coder is measured by."""
+        from laconic.photo import codelength
+
+        return codelength(self.coded(data))
+
+    def coded(self, data: Source) -> list[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
+        """(symbols, table indices) of a photo in the order they are coded: z, then the passes of each tile."""
         header, chunks = container.read(load(data), KINDS)
         fields = self._fields(header)
         coder = self._coder(registry.find(header.model, header.digest))
-        return coder.codelength(coder.parse(layers_of(chunks, fields), fields), fields)
+        return coder.coded(coder.parse(layers_of(chunks, fields), fields), fields)
 
     def compress_batch(self, images: Iterable[Source], **targets: Any) -> list[bytes]:
         """`compress` for several pictures, with the same targets for each."""

@@ -51,16 +51,10 @@ def check(path: Path) -> Check:
 
 def bit_digests(data: bytes, device: str = "cpu") -> dict[str, str]:
     """SHA-256 of all that must be equal on every machine: symbols, their table indices, and the symbols coded again."""
-    from laconic import container, entropy, registry
-    from laconic.fields import unpack
-    from laconic.files import KINDS, layers_of
-    from laconic.photo import PhotoCoder
+    from laconic import entropy
+    from laconic.files import Codec
 
-    header, chunks = container.read(data, KINDS)
-    fields = unpack(header.fields)
-    model = registry.load_photo(registry.find(header.model, header.digest), device)
-    coder = PhotoCoder(model, device, threads=1)
-    coded = coder.coded(coder.parse(layers_of(chunks, fields), fields), fields)
+    coded = Codec(device=device).coded(data)
     parts = {
         "symbols": [symbols.astype("<i2").tobytes() for symbols, _ in coded],
         "indices": [indices.tobytes() for _, indices in coded],

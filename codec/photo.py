@@ -8,9 +8,7 @@ ends at a tile's border, so each tile is parsed alone. Parsing gives all symbols
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic import entropy
+from laconic.entropy.blocks import each
 from laconic.entropy.errors import BadFile, expect
 from laconic.fields import Fields
 from laconic.models.photo import STRIDE, Photo, bin_bits, pass_masks, scale_of
@@ -151,10 +150,6 @@ class PhotoCoder:
                     found.append((numbers.ravel()[where.cpu().numpy()], indices.cpu().numpy()))
         return found
 
-    def codelength(self, parsed: Parsed, fields: Fields) -> float:
-        """Ideal bits of all symbols: -log2 of the unquantised Gaussian bin at the scale of each one's table row."""
-        return sum(ideal_bits(torch.from_numpy(s), torch.from_numpy(i)) for s, i in self.coded(parsed, fields))
-
     def _encode_tile(self, y: Tensor, z: Tensor, tile: Window, fields: Fields) -> bytes:
         """Four passes, each coded on its own: the tables of the next depend on its symbols."""
         mean, rows = self._mean(z, tile, fields), self._rows(z, tile, fields)
@@ -258,10 +253,7 @@ class PhotoCoder:
             with torch.inference_mode():
                 return work(job)
 
-        if len(jobs) < 2:
-            return [run(job) for job in jobs]
-        with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
-            return list(pool.map(run, jobs))
+        return each(run, jobs, self.threads)
 
 
 @dataclass(frozen=True)
@@ -324,8 +316,10 @@ def pass_places(channels: int, height: int, width: int, device: str) -> tuple[Te
     return tuple(mask.flatten().nonzero()[:, 0].to(device) for mask in pass_masks(channels, height, width))
 
 
-def ideal_bits(symbols: Tensor, indices: Tensor) -> float:
-    return float(bin_bits(symbols.double(), scale_of(indices.double())).sum())
+def codelength(coded: list[tuple[Symbols, NDArray[np.uint8]]]) -> float:
+    """Ideal bits of what `PhotoCoder.coded` gives: -log2 of the unquantised Gaussian bin at the scale of each row."""
+    pairs = ((torch.from_numpy(s).double(), torch.from_numpy(i).double()) for s, i in coded)
+    return sum(float(bin_bits(symbols, scale_of(indices)).sum()) for symbols, indices in pairs)
 
 
 def to_float(symbols: Symbols, device: str) -> Tensor:

@@ -31,7 +31,7 @@ BACKENDS = {
     "reference": "laconic.entropy.rans",
     "constriction": "laconic.entropy.rans_constriction",
 }
-SPARE_WORDS = 4  # beyond one a symbol: constriction ends on whole 32-bit words
+SPARE_WORDS = {"constriction": 4}  # beyond one a symbol: it ends on whole 32-bit words
 Ints = NDArray[np.int32]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,7 +47,8 @@ def encode(
     """Code integers with a table each.
 
     symbols: integers [N] in -2**15 .. 2**15 - 1. indices: rows of the tables, integers [N].
-    backend: see BACKENDS; all but constriction, which only reads its own, give the same bytes. threads: how many blocks at a time; None is one a core. Raises BadInput.
+    backend: see BACKENDS; all but constriction, which only reads its own, give the same bytes.
+    threads: how many blocks at a time; None is one a core. Raises BadInput.
     """
     coder = load(backend)
     values, rows = checked(symbols, "symbols", -(1 << 15), 1 << 15), checked(indices, "indices", 0, len(tables.sizes))
@@ -81,7 +82,7 @@ def decode_next(
     rows = checked(indices, "indices", 0, len(tables.sizes))
     raw, position, jobs = memoryview(data), 0, []
     for span in cut(len(rows)):
-        block, position = parse(raw, position, rows[span], span)
+        block, position = parse(raw, position, rows[span], span, SPARE_WORDS.get(backend, 0))
         jobs.append(block)
     parts = each(lambda job: decode_block(job, rows[job[0]], tables, coder), jobs, threads)
     return np.concatenate([np.empty(0, np.int16), *parts]), raw[position:]
@@ -90,13 +91,13 @@ def decode_next(
 Job = tuple[slice, list[int], NDArray[np.uint16], memoryview]
 
 
-def parse(raw: memoryview, position: int, rows: Ints, span: slice) -> tuple[Job, int]:
+def parse(raw: memoryview, position: int, rows: Ints, span: slice, spare: int) -> tuple[Job, int]:
     """Bounds of one block: its states, words and escapes."""
     head, position = read_varint(raw, position, "block head")
     n_words, lanes = head >> 3, LANES[head & 3]
     n_escape, position = read_varint(raw, position, "escape bytes") if head & 4 else (0, position)
-    most = len(rows) + SPARE_WORDS
-    expect(n_words <= most, BadFile, "words", n_words, f"at most {most} for {len(rows)} symbols")
+    most = len(rows) + spare
+    expect(n_words <= most, BadFile, "words", n_words, f"at most {most}, as the block's symbols can need")
     end = position + 4 * lanes + 2 * n_words + n_escape
     expect(end <= len(raw), BadFile, "block length", len(raw) - position, f"at least {end - position} bytes")
     states = np.frombuffer(raw[position : position + 4 * lanes], "<u4")

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from laconic.models.photo import Photo, PhotoConfig
+from laconic.tools.train_image import Config
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,8 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out.with_suffix(".safetensors")
     save_file(weights, out)
     out.chmod(0o644)
-    training = {k: v for k, v in saved["config"].items() if k not in ("data", "out", "valid", "list", "init")}
-    flags = " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in training.items() if v is not False)
+    training = {k: v for k, v in saved["config"].items() if k not in ("data", "out", "valid", "list")}
+    given = {k: Path(v).name if k == "init" else v for k, v in training.items() if v != getattr(Config, k)}
+    flags = " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in given.items())
     card = {
         "name": args.out.name,
         "medium": "photo",

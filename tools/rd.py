@@ -17,10 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import laconic
-from laconic import container, entropy, registry
-from laconic.fields import unpack
-from laconic.files import KINDS, layers_of
-from laconic.photo import PhotoCoder
+from laconic import entropy
 from laconic.targets import psnr_of
 
 JPEG_QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)
@@ -64,15 +61,12 @@ def measure(codec: laconic.Codec, pixels: np.ndarray, quality: float) -> tuple[f
     end = time.perf_counter()
     bpp = 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
     spare = codec.codelength(data) / 8 * 1.006 + 100 - len(data)
-    return bpp, psnr_of(np.asarray(decoded), pixels), middle - start, end - middle, spare, *entropy_seconds(data)
+    return bpp, psnr_of(np.asarray(decoded), pixels), middle - start, end - middle, spare, *entropy_seconds(codec, data)
 
 
-def entropy_seconds(data: bytes) -> tuple[float, float]:
+def entropy_seconds(codec: laconic.Codec, data: bytes) -> tuple[float, float]:
     """Seconds that the entropy coder takes to encode and to decode the symbols of a file."""
-    header, chunks = container.read(data, KINDS)
-    fields, tables = unpack(header.fields), entropy.gaussian_tables()
-    coder = PhotoCoder(registry.load_photo(registry.find(header.model, header.digest)))
-    coded = coder.coded(coder.parse(layers_of(chunks, fields), fields), fields)
+    coded, tables = codec.coded(data), entropy.gaussian_tables()
     start = time.perf_counter()
     streams = [entropy.encode(symbols, indices, tables) for symbols, indices in coded]
     middle = time.perf_counter()

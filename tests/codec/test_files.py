@@ -86,6 +86,8 @@ def test_a_wrong_digest_and_a_huge_size_are_named(file: bytes) -> None:
     wrong = Header(1, header.model, b"abcd", header.fields)
     with pytest.raises(laconic.ModelMissing, match="digest"):
         laconic.decompress(container.write(wrong, chunks))
+    with pytest.raises(laconic.ModelMissing, match="nobody"):
+        laconic.decompress(container.write(Header(1, "nobody", b"abcd", header.fields), chunks))
     huge = Header(1, header.model, header.digest, b"\xff\xff\xff\x07" * 2 + b"\x00\x10")
     with pytest.raises(laconic.BadFile, match="pixels"):
         laconic.decompress(container.write(huge, chunks))

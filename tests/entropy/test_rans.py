@@ -185,6 +185,12 @@ def test_gaussian_tables_are_the_stored_ones_and_can_be_rebuilt() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(build_gaussian(), masses, strict=True))
 
 
+def test_more_words_than_symbols_are_refused() -> None:
+    block = bytes([2 << 3]) + (1 << 16).to_bytes(4, "little") + b"wordword"[:4]
+    with pytest.raises(entropy.BadFile, match="words: found 2, expected at most 1,"):
+        entropy.decode(block, [0], gaussian_tables())
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200).filter(lambda p: sum(p) > 1e-3))
 def test_quantised_masses(pmf: list[float]) -> None:
     masses = quantise(pmf)
