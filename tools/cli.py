@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -30,6 +31,12 @@ INPUTS = {*FORMATS, ".gif", ".pgm", ".pnm", ".jp2"}
 FAILURES = (laconic.LaconicError, OSError, MemoryError)  # of one file: the others are still done
 MAX_THREADS = 1024  # far above any use; OpenMP dies, with no error to catch, where it cannot start a thread
 
+REPORTING = {  # commands of modules that are imported when the command is used
+    "eval": ("laconic.tools.evaluate", "run codecs over a folder, with every figure kept"),
+    "plot": ("laconic.tools.plot", "rate-distortion and speed figures, and a table, from results of eval"),
+    "report": ("laconic.tools.report", "one HTML page from results of eval"),
+}
+
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[Any, Path | None, list[str]], bytes]
@@ -38,7 +45,8 @@ Summary = Callable[[bytes, float], dict[str, Any]]
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser(argv[:1]).parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are not always text; stderr does so too
     try:
@@ -381,8 +389,8 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The commands and their flags; each flag's help states its default."""
+def build_parser(asked: list[str]) -> argparse.ArgumentParser:
+    """The commands and their flags; each flag's help states its default. asked: the command, if any."""
     parser = Parser(prog="laconic", description="Learned image compression. Files decode the same on every machine.")
     parser.add_argument("--version", action="version", version=f"laconic {laconic.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -400,11 +408,20 @@ def build_parser() -> argparse.ArgumentParser:
     check = command(verify, "check files: every checksum, every length, every symbol")
     listing = command(models, "list the installed models")
     command(selftest, "tell whether this machine decodes the golden files right")
+    for name, (module, text) in REPORTING.items():
+        lazy = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if asked == [name]:
+            import_module(module).add_options(lazy)
+        lazy.set_defaults(run=partial(run_lazily, module))
     for sub in (tell, check):
         sub.add_argument("files", nargs="+", type=file_name, metavar="FILE", help="a file; - is stdin")
     for sub in (tell, listing):
         sub.add_argument("--json", action="store_true", help="print one JSON object a line (default: text)")
     return parser
+
+
+def run_lazily(module: str, args: argparse.Namespace) -> int:
+    return int(import_module(module).run(args))
 
 
 def add_compress_options(parser: argparse.ArgumentParser) -> None:

@@ -154,7 +154,7 @@ def test_a_wrong_value_is_one_message(photo: Path, capsys: pytest.CaptureFixture
 
 
 def test_values_are_read() -> None:
-    parse = cli.build_parser().parse_args
+    parse = cli.build_parser([]).parse_args
     for text, n_bytes in (("40000", 40000), ("1.5k", 1500), ("2K", 2000), ("3M", 3_000_000)):
         assert parse(["compress", "a", "--size", text]).size == n_bytes
     for text in ("0", "42.5", "100"):

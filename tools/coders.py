@@ -1,0 +1,361 @@
+"""The codecs that are compared: ours, real encoders in Python libraries, programs, and CompressAI's models.
+
+A coder turns an `Item` into the bytes of a real file and back. One that is not on this machine raises `Absent`, whose
+message names the package that brings it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import io
+import os
+import resource
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image, features
+
+import laconic
+from laconic.tools.metrics import Absent, Item, needed
+
+MEMORY_UNIT = 1024  # of ru_maxrss on Linux
+PASS = "{in}"
+
+
+@dataclass(frozen=True)
+class Coder:
+    """A codec under test. encode(item, rate) -> a file; decode(file, the item it was made of) -> an item.
+
+    Of the item, decode may look at the size and sample rate only: what the file's user knows too.
+    version: changes whenever the bytes may. codelength: bits of a file by the model's own probabilities, where known.
+    """
+
+    name: str
+    medium: str
+    suffix: str
+    rates: tuple[float, ...]
+    version: str
+    encode: Callable[[Item, float], bytes]
+    decode: Callable[[bytes, Item], Item]
+    codelength: Callable[[bytes], float] | None = None
+
+
+def build(name: str) -> Coder:
+    """The coder of a name: of `BUILDERS`, `laconic:MODEL`, `zoo:ARCHITECTURE`, or a program `NAME=enc ...|dec ...`.
+
+    Raises Absent, BadInput.
+    """
+    if "=" in name:
+        own_name, _, commands = name.partition("=")
+        return program(own_name, commands)
+    family, _, rest = name.partition(":")
+    if family == "zoo":
+        return zoo(rest)
+    if family not in BUILDERS or (rest and family != "laconic"):
+        known = ", ".join([*BUILDERS, "laconic:MODEL", "zoo:ARCHITECTURE"])
+        raise laconic.BadInput(f"codec: found {name!r}, expected one of {known}")
+    return own(rest) if rest else BUILDERS[family]()
+
+
+def own(model: str = "") -> Coder:
+    codec = laconic.Codec(model=model or None)
+    known = {m.name: m for m in laconic.list_models()}
+    info = laconic.info(codec.compress(np.zeros((1, 1, 3), np.uint8)))
+    digest = known[info.model].digest[:16] if info.model in known else "registered"
+
+    def decode(data: bytes, item: Item) -> Item:
+        return Item("picture", np.asarray(codec.decompress(data, as_array=True)))
+
+    return Coder(
+        f"laconic:{model}" if model else "laconic",
+        "picture",
+        ".lac",
+        (0, 15, 30, 45, 60, 75, 90, 100),
+        f"laconic {laconic.__version__}, {info.model} {digest}",
+        lambda item, rate: codec.compress(item.data, quality=rate),
+        decode,
+        codec.codelength,
+    )
+
+
+def pillow(name: str, format: str, suffix: str, rates: tuple[float, ...], library: str, **options: Any) -> Coder:
+    """A codec of Pillow's. options: of `save`, where a callable gives the option of a rate."""
+    Image.init()
+    if format not in Image.SAVE:
+        raise Absent(
+            f"{name}: found no {format} in this Pillow, expected one built with it: pip install --upgrade pillow"
+        )
+
+    def encode(item: Item, rate: float) -> bytes:
+        file = io.BytesIO()
+        chosen = {key: value(rate) if callable(value) else value for key, value in options.items()}
+        Image.fromarray(item.data).save(file, format, **chosen)
+        return file.getvalue()
+
+    text = ", ".join(f"{key}={value}" for key, value in options.items() if not callable(value))
+    version = f"Pillow {importlib.metadata.version('pillow')}, {library} {features.version(library) or '?'}, {text}"
+    return Coder(name, "picture", suffix, rates, version, encode, from_pillow)
+
+
+def from_pillow(data: bytes, item: Item) -> Item:
+    return Item("picture", np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def jpeg() -> Coder:
+    rates = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)
+    options = {"optimize": True, "progressive": True, "subsampling": "4:2:0", "quality": int}
+    return pillow("jpeg", "JPEG", ".jpg", rates, "libjpeg_turbo", **options)
+
+
+def webp() -> Coder:
+    return pillow("webp", "WEBP", ".webp", (1, 10, 20, 35, 50, 65, 80, 90, 95), "webp", method=6, quality=int)
+
+
+def avif() -> Coder:
+    rates = (15, 25, 35, 45, 55, 65, 75, 85, 92)
+    return pillow("avif", "AVIF", ".avif", rates, "avif", speed=6, subsampling="4:4:4", quality=int)
+
+
+def jpeg2000() -> Coder:
+    """A rate is the number of bits a pixel that the encoder is asked for."""
+    rates = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    options = {"irreversible": True, "mct": 1, "quality_mode": "rates", "quality_layers": lambda bpp: [24 / bpp]}
+    return pillow("jpeg2000", "JPEG2000", ".jp2", rates, "jpg_2000", **options)
+
+
+def jxl() -> Coder:
+    """pillow-jxl-plugin, else cjxl."""
+    rates = (10, 20, 30, 45, 60, 75, 85, 92, 96)
+    if importlib.util.find_spec("pillow_jxl"):
+        importlib.import_module("pillow_jxl")
+        version = f"pillow-jxl-plugin {importlib.metadata.version('pillow-jxl-plugin')}, effort 7"
+
+        def encode(item: Item, rate: float) -> bytes:
+            file = io.BytesIO()
+            Image.fromarray(item.data).save(file, "JXL", quality=int(rate), effort=7)
+            return file.getvalue()
+
+        return Coder("jxl", "picture", ".jxl", rates, version, encode, from_pillow)
+    if not shutil.which("cjxl"):
+        raise Absent("jxl: found neither library nor cjxl, expected one: pip install pillow-jxl-plugin")
+    return program("jxl", "cjxl {in} {out} -q {q} -e 7 --quiet|djxl {in} {out} --quiet", rates)
+
+
+def opus() -> Coder:
+    return ffmpeg("opus", ".opus", (8, 12, 16, 24, 32, 48, 64, 96, 128), "libopus", "-b:a", "{k}k")
+
+
+def mp3() -> Coder:
+    return ffmpeg("mp3", ".mp3", (16, 24, 32, 48, 64, 96, 128, 192), "libmp3lame", "-b:a", "{k}k")
+
+
+def vorbis() -> Coder:
+    """A rate is Vorbis's quality, -1 to 10."""
+    return ffmpeg("vorbis", ".ogg", (-1, 0, 1, 2, 4, 6, 8), "libvorbis", "-q:a", "{k}")
+
+
+def flac() -> Coder:
+    """A rate is the compression level."""
+    return ffmpeg("flac", ".flac", (5, 8), "flac", "-compression_level", "{k}", "-sample_fmt", "s16")
+
+
+def ffmpeg(name: str, suffix: str, rates: tuple[float, ...], library: str, *options: str) -> Coder:
+    """An encoder of ffmpeg's, which must be on PATH. Input is 16-bit PCM; output is cut to the input's length."""
+    if not shutil.which("ffmpeg"):
+        raise Absent(f"{name}: found no ffmpeg, expected it on PATH: apt install ffmpeg, brew install ffmpeg")
+    listed = said_by("ffmpeg", "-v", "quiet", "-encoders")
+    if f" {library} " not in listed:
+        raise Absent(f"{name}: found no {library} in this ffmpeg, expected one built with it: apt install ffmpeg")
+    import soundfile
+
+    def encode(item: Item, rate: float) -> bytes:
+        wav = io.BytesIO()
+        soundfile.write(wav, item.data, item.sample_rate, "PCM_16", format="WAV")
+        chosen = [option.format(k=f"{rate:g}") for option in options]
+        return through(
+            wav.getvalue(),
+            ".wav",
+            suffix,
+            ["ffmpeg", "-v", "error", "-y", "-i", PASS, "-c:a", library, *chosen, "{out}"],
+        )
+
+    def decode(data: bytes, item: Item) -> Item:
+        command = [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-y",
+            "-i",
+            PASS,
+            "-ar",
+            str(item.sample_rate),
+            "-c:a",
+            "pcm_f32le",
+            "{out}",
+        ]
+        samples, rate = soundfile.read(
+            io.BytesIO(through(data, suffix, ".wav", command)), dtype="float32", always_2d=True
+        )
+        if len(samples) < len(item.data):
+            samples = np.pad(samples, ((0, len(item.data) - len(samples)), (0, 0)))
+        return Item("sound", samples[: len(item.data)], rate)
+
+    first = said_by("ffmpeg", "-version").split(" Copyright")[0]
+    return Coder(name, "sound", suffix, rates, f"{first}, {library} {' '.join(options)}", encode, decode)
+
+
+def said_by(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def program(name: str, commands: str, rates: tuple[float, ...] = ()) -> Coder:
+    """A coder of two commands, `enc {in} {out} {q}|dec {in} {out}`, for pictures: they read and write PNG.
+
+    Split as a shell would, but run without one. Seconds include the start of the program.
+    """
+    encoder, bar, decoder = commands.partition("|")
+    for field, text, expected in (("enc", encoder, ("{in}", "{out}", "{q}")), ("dec", decoder, ("{in}", "{out}"))):
+        lacks = [word for word in expected if word not in text]
+        if lacks or not bar:
+            raise laconic.BadInput(
+                f"--codec {name}: found {field} {text!r}, expected {' '.join(lacks or expected)} in it"
+            )
+    for text in (encoder, decoder):
+        if not shutil.which(shlex.split(text)[0]):
+            raise Absent(f"{name}: found no program {shlex.split(text)[0]}, expected it on PATH")
+    suffix = f".{name}"
+
+    def encode(item: Item, rate: float) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(item.data).save(file, "PNG", compress_level=1)
+        words = [word.replace("{q}", f"{rate:g}") for word in shlex.split(encoder)]
+        return through(file.getvalue(), ".png", suffix, words)
+
+    def decode(data: bytes, item: Item) -> Item:
+        return from_pillow(through(data, suffix, ".png", shlex.split(decoder)), item)
+
+    return Coder(name, "picture", suffix, rates, f"{encoder}|{decoder}", encode, decode)
+
+
+def zoo(architecture: str) -> Coder:
+    """A model of CompressAI's by its own coder; a rate is its quality. Sizes travel in 4 bytes, as its codec.py does.
+
+    `zoo:NAME` needs the pretrained weights, which CompressAI keeps in torch.hub's folder; `zoo:NAME!random` has random
+    ones, for speed.
+    """
+    needed("compressai", "laconic[zoo], in an environment of its own: it needs numpy 1")
+    import torch
+    from compressai.zoo import image as zoo_image
+
+    architecture, _, random = architecture.partition("!")
+    known = zoo_image.model_architectures
+    if architecture not in known:
+        raise laconic.BadInput(f"zoo: found {architecture!r}, expected one of {', '.join(sorted(known))}")
+    sizes = zoo_image.cfgs[architecture]  # by quality
+    for quality, url in {} if random else zoo_image.model_urls[architecture]["mse"].items():
+        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+        if not path.exists():
+            raise Absent(f"zoo:{architecture}: found no {path}, expected the weights of quality {quality} from {url}")
+
+    @cache
+    def network(quality: int) -> Any:
+        torch.manual_seed(quality)
+        new = (
+            known[architecture](*sizes[quality])
+            if random
+            else zoo_image._load_model(architecture, "mse", quality, True)
+        )
+        new.update(force=True)
+        return new.eval()
+
+    @torch.inference_mode()
+    def encode(item: Item, rate: float) -> bytes:
+        x = torch.from_numpy(item.data.copy()).permute(2, 0, 1)[None].float() / 255
+        height, width = x.shape[2:]
+        x = torch.nn.functional.pad(x, (0, -width % 64, 0, -height % 64), mode="replicate")
+        out = network(int(rate)).compress(x)
+        parts = [np.array([rate, height, width, *out["shape"]], "<u2").tobytes()]
+        for strings in out["strings"]:
+            parts += [len(strings[0]).to_bytes(4, "little"), strings[0]]
+        return b"".join(parts)
+
+    @torch.inference_mode()
+    def decode(data: bytes, item: Item) -> Item:
+        rate, height, width, *shape = np.frombuffer(data[:10], "<u2").tolist()
+        strings, position = [], 10
+        while position < len(data):
+            end = position + 4 + int.from_bytes(data[position : position + 4], "little")
+            strings.append([data[position + 4 : end]])
+            position = end
+        x = network(rate).decompress(strings, shape)["x_hat"][0, :, :height, :width]
+        return Item("picture", (x.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+
+    version = f"compressai {importlib.metadata.version('compressai')}{', random weights' if random else ''}"
+    name = f"{architecture}{'-random' if random else ''}"
+    return Coder(name, "picture", ".cai", tuple(map(float, sizes)), version, encode, decode)
+
+
+BUILDERS: dict[str, Callable[[], Coder]] = {
+    "laconic": own,
+    "jpeg": jpeg,
+    "webp": webp,
+    "avif": avif,
+    "jpeg2000": jpeg2000,
+    "jxl": jxl,
+    "opus": opus,
+    "mp3": mp3,
+    "vorbis": vorbis,
+    "flac": flac,
+}
+children_peak_bytes = 0  # of the programs that ran since it was last set to 0
+
+
+def through(data: bytes, before: str, after: str, words: list[str]) -> bytes:
+    """A file through a command: {in} and {out} in its words are files with these suffixes."""
+    global children_peak_bytes
+    with tempfile.TemporaryDirectory() as folder:
+        source, out, log = (os.path.join(folder, name) for name in (f"in{before}", f"out{after}", "log"))
+        Path(source).write_bytes(data)
+        command = [word.replace("{in}", source).replace("{out}", out) for word in words]
+        with open(log, "wb") as text:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=text, stderr=text)
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        children_peak_bytes = max(children_peak_bytes, usage.ru_maxrss * MEMORY_UNIT)
+        if child.returncode or not os.path.exists(out):
+            said = Path(log).read_text(errors="replace").strip().splitlines()
+            raise OSError(
+                f"{command[0]}: found exit status {child.returncode}, expected 0 and a file: {' '.join(said[-2:])}"
+            )
+        return Path(out).read_bytes()
+
+
+class PeakMemory:
+    """Peak resident memory of a `with` block: of the programs it ran, else of this process, whole, in bytes."""
+
+    def __enter__(self) -> Self:
+        global children_peak_bytes
+        children_peak_bytes = 0
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew
+            self.resets = True
+        except OSError:
+            self.resets = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bytes = children_peak_bytes
+        if not self.bytes and self.resets:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            self.bytes = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        elif not self.bytes:
+            self.bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT

@@ -1,0 +1,195 @@
+"""`laconic plot RESULTS...`: figures (PNG and SVG) and a Markdown table of results of `laconic eval`.
+
+rd-METRIC: quality over rate, a line a codec, labelled at its end; published curves are dashed. speed-METRIC: the BD-rate
+over the seconds to encode and decode. table.md: BD-rate, with the window and anchor it is for, and seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import laconic
+from laconic.tools.curves import BDRate, Curve, bd_rate, comparable, read_curves
+
+# Okabe and Ito 2008: told apart by all kinds of colour vision. Ours is the first.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C8C00")
+MARKERS = "osD^vP*X"
+WINDOWS = {"psnr-rgb": (27.0, 37.0)}
+LABELS = {
+    "bpp": "bits per pixel of the whole file",
+    "kbit_per_s": "kbit/s of the whole file",
+    "psnr-rgb": "PSNR of RGB (dB)",
+    "ms-ssim-rgb": "MS-SSIM of RGB (dB)",
+    "ssimulacra2": "SSIMULACRA2",
+    "task": "score",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("results", type=Path, nargs="+", metavar="RESULTS", help="folders of `laconic eval`, or JSON files of curves")
+    add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
+    add("--metric", action="append", metavar="M", help="a column of the results (default: all metrics that are there)")
+    add("--anchor", default="jpeg", metavar="CODEC", help="what BD-rates are against (default: %(default)s)")
+    add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of the metric (default: 27 37 for PSNR)")
+    add("--max-rate", type=float, metavar="X", help="where the rate axis ends (default: at the widest curve)")
+    add("-o", "--output", type=Path, metavar="OUT", help="folder (default: the first of RESULTS)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw a figure a metric, and the table."""
+    curves = [curve for path in args.results for curve in read_curves(path)]
+    curves += [curve for path in args.published for curve in read_curves(path, published=True)]
+    out = args.output or (args.results[0] if args.results[0].is_dir() else args.results[0].parent)
+    out.mkdir(parents=True, exist_ok=True)
+    curves.sort(key=lambda curve: not curve.name.startswith("laconic"))  # ours has the first colour
+    anchors = [curve for curve in curves if curve.name == args.anchor]
+    metrics = args.metric or metrics_of(curves)
+    if not metrics:
+        raise laconic.BadInput(
+            f"RESULTS: found no curve of a metric in {args.results}, expected results of laconic eval"
+        )
+    tables = []
+    for metric in metrics:
+        save(rate_distortion(curves, metric, args.max_rate), out / f"rd-{metric}")
+        window = tuple(args.window) if args.window else WINDOWS.get(metric)
+        if anchors and metric != "task":
+            rates = bd_rates(anchors[0], curves, metric, window)
+            save(speed(curves, rates, metric, anchors[0].name), out / f"speed-{metric}")
+            tables.append(table(curves, rates, metric, anchors[0].name, window))
+    (out / "table.md").write_text("\n\n".join(tables) + "\n")
+    print("\n\n".join(tables))
+    print(f"figures and table.md in {out}", file=sys.stderr)
+    return 0
+
+
+def metrics_of(curves: list[Curve]) -> list[str]:
+    """Columns that say quality, in the order of the first curve that has them."""
+    other = {"rate", "bytes", "bpp", "kbit_per_s", "encoding_time", "decoding_time", "peak_memory_bytes", "quality"}
+    return list(
+        dict.fromkeys(key for curve in curves if not curve.published for key in curve.results if key not in other)
+    )
+
+
+def bd_rates(anchor: Curve, curves: list[Curve], metric: str, window: Any) -> dict[str, BDRate | str]:
+    """By name: the BD-rate, or why there is none."""
+    found: dict[str, BDRate | str] = {}
+    for curve in curves:
+        try:
+            found[curve.name] = bd_rate(anchor, curve, metric, window)
+        except laconic.BadInput as error:
+            found[curve.name] = str(error)
+    return found
+
+
+def rate_distortion(curves: list[Curve], metric: str, max_rate: float | None = None) -> Any:
+    """The figure of one metric."""
+    figure, axes = new_figure()
+    drawn = [curve for curve in curves if curve.points(metric)]
+    highest = max_rate or max(curve.points(metric)[-1][0] for curve in drawn)
+    ends = []
+    for i, curve in enumerate(drawn):
+        points = np.array(curve.points(metric))
+        end = min(highest, points[-1, 0])
+        style: dict[str, Any] = (
+            {"linestyle": "--", "linewidth": 1.2}
+            if curve.published
+            else {"marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+        )
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(*points.T, color=colour, **style)
+        if end >= points[0, 0]:
+            label = f"{curve.name}{' (published)' if curve.published else ''}"
+            ends.append((end, float(np.interp(end, *points.T)), label, colour))
+    axes.set_xlim(0, highest)
+    visible = [q for curve in drawn for r, q in curve.points(metric) if r <= highest] + [y for _, y, _, _ in ends]
+    margin = 0.04 * (max(visible) - min(visible))
+    axes.set_ylim(min(visible) - margin, max(visible) + margin)
+    axes.set_xlabel(LABELS[drawn[0].rate_key])
+    axes.set_ylabel(LABELS.get(metric, metric) + (" (negated)" if comparable(metric, 1.0) < 0 else ""))
+    label_ends(axes, ends)
+    return figure
+
+
+def speed(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anchor: str) -> Any:
+    """BD-rate over the seconds to encode (filled) and to decode (hollow), each the mean over the curve."""
+    figure, axes = new_figure()
+    ends = []
+    for i, curve in enumerate(curves):
+        found = rates[curve.name]
+        if isinstance(found, str) or "encoding_time" not in curve.results or curve.published:
+            continue
+        colour = COLOURS[i % len(COLOURS)]
+        seconds = [float(np.mean(curve.results[key])) for key in ("encoding_time", "decoding_time")]
+        axes.plot(seconds, [found.percent] * 2, color=colour, linewidth=0.8)
+        axes.plot(seconds[0], found.percent, "o", color=colour)
+        axes.plot(seconds[1], found.percent, "o", color=colour, markerfacecolor="white")
+        ends.append((max(seconds), found.percent, curve.name, colour))
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds a file: to encode (filled) and to decode (hollow)")
+    axes.set_ylabel(f"BD-rate against {anchor} (%), {LABELS.get(metric, metric)}")
+    axes.invert_yaxis()
+    label_ends(axes, ends)
+    return figure
+
+
+def new_figure() -> tuple[Any, Any]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "laconic"  # the same results give the same file
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(0.05)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    return figure, axes
+
+
+def label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """A label right of each line's end, in its colour, moved up or down where two would meet."""
+    low, high = sorted(axes.get_ylim())
+    inverted = axes.yaxis_inverted()
+    step = (high - low) / 24
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights = [y for _, y, _, _ in ordered]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + step)
+    for i in reversed(range(len(heights))):  # back down, where the top is full
+        heights[i] = min(heights[i], high - step * (len(heights) - 1 - i))
+    for (x, y, text, colour), at in zip(ordered, heights, strict=True):
+        axes.annotate(text, (x, y), xytext=(1.01, (high - at if inverted else at - low) / (high - low)),
+            textcoords="axes fraction", color=colour, va="center", fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.4, "shrinkB": 3})  # fmt: skip
+
+
+def save(figure: Any, path: Path) -> None:
+    figure.savefig(path.with_name(path.name + ".png"), dpi=150, metadata={"Software": None})
+    figure.savefig(path.with_name(path.name + ".svg"), metadata={"Date": None})
+
+
+def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anchor: str, window: Any) -> str:
+    """Markdown, best first."""
+    over = f"{window[0]:g} to {window[1]:g}" if window else "where both curves are"
+    lines = [
+        f"BD-rate against {anchor}, {LABELS.get(metric, metric)}, {over}; seconds a file, means of all rates",
+        "",
+        "| codec | BD-rate % | over | encode s | decode s |",
+        "|---|---:|---|---:|---:|",
+    ]
+    known = {name: found for name, found in rates.items() if isinstance(found, BDRate)}
+    by_name = {curve.name: curve for curve in curves}
+    for name, found in sorted(known.items(), key=lambda pair: pair[1].percent):
+        seconds = [by_name[name].results.get(key) for key in ("encoding_time", "decoding_time")]
+        cells = [f"{np.mean(s):.3f}" if s and not by_name[name].published else "" for s in seconds]
+        label = f"{name} (published)" if by_name[name].published else name
+        lines.append(
+            f"| {label} | {found.percent:+.1f} | {found.low:.1f}..{found.high:.1f} | {cells[0]} | {cells[1]} |"
+        )
+    lines += [f"\nNo BD-rate: {why}" for name, why in rates.items() if isinstance(why, str)]
+    return "\n".join(lines)

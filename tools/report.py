@@ -1,0 +1,262 @@
+"""`laconic report RESULTS`: one HTML page of results of `laconic eval`, which needs no network.
+
+Interactive curves (Bokeh, embedded), BD-rates, a table of every file that sorts, and, of pictures, a slider over the
+original and any two codecs at matched bytes; of sounds, players and spectrograms. For the comparison each file is coded
+once more, at the setting that comes nearest to the asked rate. A picture in a format that browsers do not show is shown
+through AVIF at quality 90.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import html
+import io
+import json
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import laconic
+from laconic.tools.coders import Coder
+from laconic.tools.curves import BDRate, Curve, read_curves
+from laconic.tools.evaluate import coder_of, read
+from laconic.tools.metrics import Item, needed
+from laconic.tools.plot import COLOURS, LABELS, WINDOWS, bd_rates, metrics_of
+
+SHOWN = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
+PLAYED = {".opus": "audio/ogg", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
+LEVELS = {"picture": (0.15, 0.5), "sound": (16.0, 64.0)}
+CLOSE_ENOUGH = 0.02  # of the asked bytes
+MATCH_STEPS = 6
+WARN_BYTES = 15_000_000
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("results", type=Path, metavar="RESULTS", help="a folder of `laconic eval`")
+    add("--data", type=Path, metavar="DIR", help="the folder that was coded (default: where eval found it)")
+    add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
+    add("--anchor", default="jpeg", metavar="CODEC", help="what BD-rates are against (default: %(default)s)")
+    add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of BD-rates (default: 27 37 for PSNR)")
+    add("--rates", type=float, nargs="+", metavar="X", help="to compare at: bpp or kbit/s (default: 0.15 0.5 or 16 64)")
+    add("--files", type=int, metavar="N", help="compare the first N only (default: all)")
+    add("-o", "--output", type=Path, metavar="OUT", help="the page (default: report.html in RESULTS)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page."""
+    path = args.results / "manifest.json"
+    if not path.exists():
+        raise laconic.BadInput(f"RESULTS: found no {path}, expected a folder that laconic eval has finished")
+    manifest = json.loads(path.read_text())
+    curves = read_curves(args.results) + [c for p in args.published for c in read_curves(p, published=True)]
+    curves.sort(key=lambda curve: not curve.name.startswith("laconic"))
+    with (args.results / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    content = {
+        "rows": rows,
+        "compare": list(comparisons(args, manifest, rows)),
+        "medium": manifest["medium"],
+        "rateUnit": "bpp" if manifest["medium"] == "picture" else "kbit/s",
+    }
+    script, charts, library = draw(curves)
+    page = (files("laconic.tools") / "report.html").read_text()
+    for name, text in {
+        "TITLE": html.escape(f"Laconic eval: {manifest['dataset']['name']}"),
+        "ABOUT": about(manifest),
+        "LIBRARY": library,
+        "CHARTS": charts,
+        "CHART_SCRIPT": script,
+        "BD": bd_tables(args, curves),
+        "DATA": json.dumps(content, allow_nan=False).replace("</", "<\\/"),
+    }.items():
+        page = page.replace(f"@@{name}@@", text)
+    out = args.output or args.results / "report.html"
+    out.write_text(page)
+    print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+    if len(page.encode()) > WARN_BYTES:
+        print("laconic: that is much for a browser: --files N compares fewer files", file=sys.stderr)
+    return 0
+
+
+def comparisons(
+    args: argparse.Namespace, manifest: dict[str, Any], rows: list[dict[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """Of each file: the original, and each codec at each of the rates, as data URLs with what they cost."""
+    medium = manifest["medium"]
+    root = args.data or Path(manifest["dataset"]["path"])
+    levels = args.rates or LEVELS[medium]
+    by_file: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for row in rows:
+        by_file.setdefault((row["codec"], row["file"]), []).append((float(row["rate"]), int(row["bytes"])))
+    for name in tqdm(list(manifest["dataset"]["files"])[: args.files], disable=None):
+        if not (root / name).exists():
+            raise laconic.BadInput(f"--data: found no {root / name}, expected the folder that was coded")
+        original = read(str(root / name), medium)
+        shown = {
+            "codec": "original",
+            "level": None,
+            "bytes": (root / name).stat().st_size,
+            **display(original, b"", ""),
+        }
+        entry: dict[str, Any] = {"file": name, "levels": list(levels), "shown": [shown]}
+        if medium == "picture":
+            entry["height"], entry["width"] = original.data.shape[:2]
+        for codec in manifest["codecs"].values():
+            known = by_file.get((codec["name"], name), [])
+            if known:
+                entry["shown"] += [at_level(coder_of(codec["spec"]), original, level, known) for level in levels]
+        yield entry
+
+
+def at_level(coder: Coder, original: Item, level: float, known: list[tuple[float, int]]) -> dict[str, Any]:
+    """One codec at the setting whose file comes nearest to a rate."""
+    n_bytes = level * original.amount / 8 * (1 if original.medium == "picture" else 1000)
+    data = matched(coder, original, n_bytes, known)
+    decoded = coder.decode(data, original)
+    found: dict[str, Any] = {"codec": coder.name, "level": level, "bytes": len(data)}
+    if original.medium == "picture":
+        from laconic.targets import psnr_of
+
+        found["psnr"] = round(psnr_of(original.data, decoded.data), 2)
+    return {**found, **display(decoded, data, coder.suffix)}
+
+
+def matched(coder: Coder, original: Item, n_bytes: float, known: list[tuple[float, int]]) -> bytes:
+    """A file of about n_bytes: the setting is interpolated between the two that enclose it, in log bytes."""
+    points = sorted(known, key=lambda point: point[1])
+    best: bytes | None = None
+    tried = set()
+    for _ in range(MATCH_STEPS):
+        sizes = np.log([size for _, size in points])
+        rate = float(np.interp(np.log(n_bytes), sizes, [rate for rate, _ in points]))
+        if f"{rate:.3g}" in tried:
+            break
+        tried.add(f"{rate:.3g}")
+        data = coder.encode(original, rate)
+        points = sorted({*points, (rate, len(data))}, key=lambda point: point[1])
+        if best is None or abs(len(data) - n_bytes) < abs(len(best) - n_bytes):
+            best = data
+        if abs(len(best) - n_bytes) <= CLOSE_ENOUGH * n_bytes:
+            break
+    assert best is not None
+    return best
+
+
+def display(item: Item, data: bytes, suffix: str) -> dict[str, str]:
+    """What a browser shows or plays: the file itself where it can, and the spectrogram of a sound."""
+    if item.medium == "picture":
+        return {"src": url(SHOWN[suffix], data) if suffix in SHOWN else url("image/avif", as_avif(item.data))}
+    if suffix in PLAYED:
+        return {"src": url(PLAYED[suffix], data), "image": url("image/webp", spectrogram(item))}
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, item.data, item.sample_rate, "PCM_16", format="FLAC")
+    return {"src": url("audio/flac", file.getvalue()), "image": url("image/webp", spectrogram(item))}
+
+
+def as_avif(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "AVIF", quality=90, subsampling="4:4:4", speed=8)
+    return file.getvalue()
+
+
+def spectrogram(item: Item, height: int = 160, width: int = 640) -> bytes:
+    """Frequency to half the sample rate, upwards, over time: 80 dB below the loudest are black."""
+    from matplotlib import colormaps
+    from scipy.signal import stft
+
+    _, _, spectrum = stft(item.data.mean(1), nperseg=1024)
+    level = 20 * np.log10(np.abs(spectrum) + 1e-9)
+    shade = np.clip((level - level.max()) / 80 + 1, 0, 1)[::-1]
+    pixels = (colormaps["magma"](shade)[..., :3] * 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX).save(file, "WEBP", quality=80)
+    return file.getvalue()
+
+
+def url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def draw(curves: list[Curve]) -> tuple[str, str, str]:
+    """(script, divs, library) of the charts: a figure a metric, where a click in the legend hides a curve."""
+    needed("bokeh", "laconic[eval]")
+    from bokeh.embed import components
+    from bokeh.models import ColumnDataSource
+    from bokeh.plotting import figure
+    from bokeh.resources import Resources
+
+    figures = []
+    for metric in metrics_of(curves):
+        drawn = [curve for curve in curves if curve.points(metric)]
+        if not drawn:
+            continue
+        unit = LABELS[drawn[0].rate_key]
+        chart = figure(height=440, sizing_mode="stretch_width", x_axis_label=unit, y_axis_label=LABELS.get(metric, metric),
+            tools="pan,wheel_zoom,box_zoom,reset,save,hover", tooltips=[("", "$name"), ("rate", "@x{0.0000}"), (metric, "@y{0.000}")])  # fmt: skip
+        for i, curve in enumerate(drawn):
+            x, y = zip(*curve.points(metric), strict=True)
+            label = f"{curve.name} (published)" if curve.published else curve.name
+            style: dict[str, Any] = {
+                "color": COLOURS[i % len(COLOURS)],
+                "legend_label": label,
+                "name": label,
+                "source": ColumnDataSource({"x": x, "y": y}),
+            }
+            chart.line("x", "y", line_width=2, line_dash="dashed" if curve.published else "solid", **style)
+            if not curve.published:
+                chart.scatter("x", "y", size=6, **style)
+        chart.legend.location = "bottom_right"
+        chart.legend.click_policy = "hide"
+        figures.append(chart)
+    script, divs = components(figures)
+    return script, "\n".join(divs), Resources(mode="inline", components=["bokeh"]).render_js()
+
+
+def bd_tables(args: argparse.Namespace, curves: list[Curve]) -> str:
+    """A table a metric; where there is no BD-rate, why."""
+    anchors = [curve for curve in curves if curve.name == args.anchor]
+    if not anchors:
+        return f"<p>No BD-rates: there is no curve of {html.escape(args.anchor)}.</p>"
+    parts = []
+    for metric in metrics_of(curves):
+        if metric == "task":
+            continue
+        window = tuple(args.window) if args.window else WINDOWS.get(metric)
+        found = bd_rates(anchors[0], curves, metric, window)
+        known = sorted(((n, v) for n, v in found.items() if isinstance(v, BDRate)), key=lambda pair: pair[1].percent)
+        lines = [
+            f"<tr><td>{html.escape(n)}</td><td>{v.percent:+.1f}</td><td>{v.low:.2f} to {v.high:.2f}</td><td>{100 * v.overlap:.0f}</td></tr>"
+            for n, v in known
+        ]
+        why = "".join(f"<p class=note>No BD-rate: {html.escape(v)}</p>" for v in found.values() if isinstance(v, str))
+        parts.append(
+            f"<h3>{html.escape(LABELS.get(metric, metric))}</h3><div class=scroll><table><thead><tr><th>codec</th><th>BD-rate %</th>"
+            f"<th>over</th><th>overlap %</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>{why}"
+        )
+    return f"<p>Against {html.escape(args.anchor)}, at equal quality; less is better.</p>" + "".join(parts)
+
+
+def about(manifest: dict[str, Any]) -> str:
+    """What was measured, with what, and what is missing."""
+    data, machine = manifest["dataset"], manifest["machine"]
+    facts = [
+        f"{len(data['files'])} {manifest['medium']}s, dataset {data['sha256'][:16]}",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
+        " ".join(manifest["command"]),
+        *(f"{name}: {codec['version']}" for name, codec in manifest["codecs"].items()),
+        *(f"{name}: {text}" for name, text in manifest["metrics"].items()),
+        *(f"left out: {name}: {why}" for name, why in manifest["missing"].items()),
+        *(f"failed: {name}: {why}" for name, why in manifest["failures"].items()),
+    ]
+    return "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
