@@ -45,8 +45,8 @@ class PhotoConfig:
     latent_channels: int = 256  # M of the paper, channels of y
     hyper_channels: int = 96  # channels of z
     context_channels: int = 160
-    encoder_blocks: tuple[int, int] = (3, 1)  # at 1/8, 1/16
-    decoder_blocks: tuple[int, int] = (2, 5)  # at 1/16, 1/8
+    encoder_blocks: tuple[int, int] = (3, 3)  # at 1/8, 1/16
+    decoder_blocks: tuple[int, int] = (4, 5)  # at 1/16, 1/8
     anchors: int = 16  # qualities with gains of their own
     lambda_min: float = 0.0005
     lambda_max: float = 0.25
@@ -157,7 +157,7 @@ class Photo(nn.Module):
     def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The picture as decoded, and the bits of y and of z, each [N]. x: float [N, 3, H, W]; quality [N].
 
-        Training: noise to the rate, straight-through rounding to the decoder. Otherwise the rate of the symbols.
+        Training: noise to the latents' rate, the rounded symbols to the tables' and, straight through, to the decoder.
         """
         y = self.analysis(x, quality)
         z = self.hyper(y)
@@ -175,10 +175,15 @@ class Photo(nn.Module):
         return self.synthesis(y_hat, quality), bits_y, bits_z
 
     def bits(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Bits of x at table rows (real), with uniform noise in training, else rounded; rows are floored when coded."""
-        if self.training:
-            return bin_bits(x + torch.rand_like(x) - 0.5, scale_of(rows - 0.5))
-        return bin_bits(x.round(), scale_of(rows.floor()))
+        """Bits of x at table rows (real); rows are floored when coded.
+
+        Training, the sum of two, each with the gradient that it is good for: with uniform noise in place of rounding
+        for x, and of the symbols that are really coded for the rows, which would else learn how wide the noise is.
+        """
+        if not self.training:
+            return bin_bits(x.round(), scale_of(rows.floor()))
+        scale = scale_of(rows - 0.5)
+        return bin_bits(x + torch.rand_like(x) - 0.5, scale.detach()) + bin_bits(x.detach().round(), scale)
 
     def gain(self, table: Tensor, quality: Tensor) -> Tensor:
         """Log-interpolated gains [N, C, 1, 1] of the qualities [N]."""

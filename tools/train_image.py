@@ -1,8 +1,9 @@
 """Train the photo model: `python -m laconic.tools.train_image --data DIR --out CHECKPOINT`.
 
 Runs in pieces of a given wall-clock length that resume each other and anneal once over the whole, on a CPU or a GPU,
-in one process or under torchrun. Recipe: one lambda a sample, stratified over the batch, weighted by lambda**-0.6;
-a linear start from principal components; AdamW, clipping, an exponential moving average of the weights.
+in one process or under torchrun. Recipe: one lambda a sample, stratified over the batch, weighted by lambda**-0.6; a
+linear start from principal components, or from weights, which may have fewer blocks; AdamW, clipping, an exponential
+moving average of the weights.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Training:
             self.model.load_state_dict(saved["model"])
             self.elapsed_s, self.step_number, self.skipped = saved["elapsed_s"], saved["step"], saved["skipped"]
         elif config.init:
-            self.model.load_state_dict(load_weights(Path(config.init)))
+            load_grown(self.model, load_weights(Path(config.init)))
         else:
             start_as_pca(self.model, to_float(crops(self.pictures, rng, 4096, 16)))
             wake_hyper(self.model, to_float(crops(self.pictures, rng, 16, 128)))
@@ -283,6 +284,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return {k: v.float() for k, v in load_file(path).items()}
     average: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["ema"]
     return average
+
+
+def load_grown(model: Photo, weights: dict[str, Tensor]) -> None:
+    """Load weights of a model with as many blocks or fewer: those it lacks start as the identity (see `Block`)."""
+    lacking, unknown = model.load_state_dict(weights, strict=False)
+    foreign = [name for name in lacking if name.split(".")[0] not in ("g_a_8", "g_a_16", "g_s_8", "g_s_16")]
+    if unknown or foreign:
+        raise SystemExit(f"--init: found no {foreign} and unknown {unknown}, expected weights of this architecture")
 
 
 def rank() -> int:

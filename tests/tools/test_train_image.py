@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from laconic.models.photo import Photo, PhotoConfig
 from laconic.tools import export, train_image
 
 GRADIENT = """
@@ -60,6 +62,21 @@ def test_pieces_resume_each_other_and_export(pictures: Path, tmp_path: Path, cap
     assert capsys.readouterr().out.count("valid bpp/PSNR: q0 ") == 2
     export.main([str(out), str(tmp_path / "photo-x"), "--hardware", "a test", "--data", "3 pictures"])
     assert (tmp_path / "photo-x.json").exists() and (tmp_path / "photo-x.safetensors").stat().st_size < 12_000_000
+
+
+def test_more_blocks_start_as_the_network_without_them() -> None:
+    torch.manual_seed(1)
+    small = Photo(replace(PhotoConfig(), encoder_blocks=(3, 1), decoder_blocks=(2, 5))).eval()
+    for parameter in small.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    grown = Photo().eval()
+    train_image.load_grown(grown, small.state_dict())
+    x, quality = torch.rand(1, 3, 64, 64), torch.tensor([50.0])
+    with torch.no_grad():
+        for a, b in zip(small(x, quality), grown(x, quality), strict=True):
+            assert torch.equal(a, b)
+    with pytest.raises(SystemExit, match="expected weights of this architecture"):
+        train_image.load_grown(small, grown.state_dict())
 
 
 def test_two_processes_equal_one_with_the_doubled_batch(pictures: Path, tmp_path: Path) -> None:
