@@ -1,13 +1,19 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test types lint
+.PHONY: demo test kodak types lint
 
 demo: .venv/installed
 	$(BIN)/python -m laconic.tools.demo
 
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# The README's figure and table, and a report: make kodak KODAK=folder (assets/kodak.sha256 says which files)
+kodak: .venv/installed-dev
+	$(BIN)/laconic eval $(KODAK) -o results/kodak
+	$(BIN)/laconic plot results/kodak --published assets/published/*.json --max-rate 2
+	$(BIN)/laconic report results/kodak --published assets/published/*.json
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

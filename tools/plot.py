@@ -191,5 +191,20 @@ def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
         lines.append(
             f"| {label} | {found.percent:+.1f} | {found.low:.1f}..{found.high:.1f} | {cells[0]} | {cells[1]} |"
         )
+    for curve in curves:
+        if curve.name.startswith("laconic"):
+            lines += ["", *settings(curve, metric)]
     lines += [f"\nNo BD-rate: {why}" for name, why in rates.items() if isinstance(why, str)]
     return "\n".join(lines)
+
+
+def settings(curve: Curve, metric: str) -> list[str]:
+    """Markdown, a line a setting."""
+    columns = [key for key in ("rate", curve.rate_key, metric, "encoding_time", "decoding_time") if key in curve.results]
+    heads = {"rate": "setting", "encoding_time": "encode s", "decoding_time": "decode s"}
+    rows = zip(*(curve.results[key] for key in columns), strict=True)
+    return [
+        "| " + " | ".join([curve.name, *(heads.get(key, key) for key in columns)]) + " |",
+        "|---|" + "---:|" * len(columns),
+        *("| | " + " | ".join(f"{value:.4g}" for value in row) + " |" for row in rows),
+    ]

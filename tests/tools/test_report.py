@@ -14,7 +14,7 @@ from PIL import Image
 
 from laconic.tools import cli
 
-CURVES = Path(__file__).parent.parent / "data" / "curves"
+PUBLISHED = Path(__file__).parent.parent.parent / "assets/published"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -34,7 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_plot_draws_every_metric(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    published = ["--published", str(CURVES / "kodak-vtm.json")]
+    published = ["--published", str(PUBLISHED / "kodak-vtm.json")]
     for out in ("a", "b"):
         assert cli.main(["plot", str(results), *published, "-o", str(tmp_path / out), "--window", "25", "29"]) == 0
     names = {"rd-psnr-rgb.png", "rd-psnr-rgb.svg", "speed-psnr-rgb.png", "speed-psnr-rgb.svg", "table.md"}

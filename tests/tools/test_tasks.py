@@ -1,0 +1,45 @@
+"""The shipped task, and how tasks and labels are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import laconic
+from laconic.tools import tasks
+from laconic.tools.metrics import Absent, Item
+
+SHEET = Path(__file__).parent.parent / "data" / "groceries"
+
+
+def test_the_shipped_task_knows_groceries() -> None:
+    labels = tasks.read_labels(SHEET / "labels.csv", ["sheet.webp"])
+    pixels = np.asarray(Image.open(SHEET / "sheet.webp").convert("RGB"))
+    whole = {"sheet.webp": Item("picture", pixels)}
+    noise = {"sheet.webp": Item("picture", np.random.default_rng(1).integers(0, 256, pixels.shape, np.uint8))}
+    assert tasks.groceries(*tasks.cut(whole, labels)) >= 0.6  # chance is 0.1
+    assert tasks.groceries(*tasks.cut(noise, labels)) <= 0.3
+
+
+def test_sounds_are_cut_by_samples(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("label,start,length\n7,10,5\n3,15,2\n")
+    labels = tasks.read_labels(tmp_path / "labels.csv", ["a.flac"])
+    parts, names = tasks.cut({"a.flac": Item("sound", np.arange(40.0).reshape(20, 2), 8000)}, labels)
+    assert names == ["7", "3"] and parts[0][:, 0].tolist() == [20, 22, 24, 26, 28] and len(parts[1]) == 2
+
+
+def test_wrong_tasks_and_labels_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, message in (("math", "expected MODULE:FUNCTION"), ("math:nosuch", "has no attribute 'nosuch'")):
+        with pytest.raises(laconic.BadInput, match=message):
+            tasks.load(name)
+    with pytest.raises(laconic.BadInput, match="expected a CSV with columns file,label"):
+        tasks.read_labels(tmp_path / "none.csv", ["a.png"])
+    (tmp_path / "labels.csv").write_text("file,label\nb.png,x\n")
+    with pytest.raises(laconic.BadInput, match=r"found file 'b\.png', expected one of the folder's"):
+        tasks.read_labels(tmp_path / "labels.csv", ["a.png"])
+    monkeypatch.delenv("LACONIC_MODELS", raising=False)
+    with pytest.raises(Absent, match=r"train_task digits --data DIR"):
+        tasks.digits([np.zeros((8000, 1), np.float32)], ["1"])
