@@ -6,16 +6,17 @@ message names the package that brings it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import io
 import os
-import resource
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,13 @@ import numpy as np
 from PIL import Image, features
 
 import laconic
+import laconic.entropy
+import laconic.models
 from laconic.tools.metrics import Absent, Item, needed
 
-MEMORY_UNIT = 1024  # of ru_maxrss on Linux
+POLL_S = 0.005
 PASS = "{in}"
+EXACT = ("-fflags", "+bitexact", "-flags", "+bitexact")  # or the serial of an Ogg stream is random
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Coder:
     encode: Callable[[Item, float], bytes]
     decode: Callable[[bytes, Item], Item]
     codelength: Callable[[bytes], float] | None = None
+    whole: bool = False  # whether rates are whole numbers
 
 
 def build(name: str) -> Coder:
@@ -68,9 +73,10 @@ def build(name: str) -> Coder:
 
 def own(model: str = "") -> Coder:
     codec = laconic.Codec(model=model or None)
-    known = {m.name: m for m in laconic.list_models()}
     info = laconic.info(codec.compress(np.zeros((1, 1, 3), np.uint8)))
-    digest = known[info.model].digest[:16] if info.model in known else "registered"
+    digest = next((m.digest[:12] for m in laconic.list_models() if m.name == info.model), "registered")
+    modules = (laconic.entropy, laconic.models, laconic)
+    sources = digest_of(path for module in modules for path in sorted(Path(module.__file__ or "").parent.glob("*.py")))
 
     def decode(data: bytes, item: Item) -> Item:
         return Item("picture", np.asarray(codec.decompress(data, as_array=True)))
@@ -80,7 +86,7 @@ def own(model: str = "") -> Coder:
         "picture",
         ".lac",
         (0, 15, 30, 45, 60, 75, 90, 100),
-        f"laconic {laconic.__version__}, {info.model} {digest}",
+        f"laconic {laconic.__version__} {sources}, {info.model} {digest}",
         lambda item, rate: codec.compress(item.data, quality=rate),
         decode,
         codec.codelength,
@@ -103,7 +109,7 @@ def pillow(name: str, format: str, suffix: str, rates: tuple[float, ...], librar
 
     text = ", ".join(f"{key}={value}" for key, value in options.items() if not callable(value))
     version = f"Pillow {importlib.metadata.version('pillow')}, {library} {features.version(library) or '?'}, {text}"
-    return Coder(name, "picture", suffix, rates, version, encode, from_pillow)
+    return Coder(name, "picture", suffix, rates, version, encode, from_pillow, whole=int in options.values())
 
 
 def from_pillow(data: bytes, item: Item) -> Item:
@@ -144,7 +150,7 @@ def jxl() -> Coder:
             Image.fromarray(item.data).save(file, "JXL", quality=int(rate), effort=7)
             return file.getvalue()
 
-        return Coder("jxl", "picture", ".jxl", rates, version, encode, from_pillow)
+        return Coder("jxl", "picture", ".jxl", rates, version, encode, from_pillow, whole=True)
     if not shutil.which("cjxl"):
         raise Absent("jxl: found neither library nor cjxl, expected one: pip install pillow-jxl-plugin")
     return program("jxl", "cjxl {in} {out} -q {q} -e 7 --quiet|djxl {in} {out} --quiet", rates)
@@ -185,7 +191,7 @@ def ffmpeg(name: str, suffix: str, rates: tuple[float, ...], library: str, *opti
             wav.getvalue(),
             ".wav",
             suffix,
-            ["ffmpeg", "-v", "error", "-y", "-i", PASS, "-c:a", library, *chosen, "{out}"],
+            ["ffmpeg", "-v", "error", "-y", "-i", PASS, "-c:a", library, *chosen, *EXACT, "{out}"],
         )
 
     def decode(data: bytes, item: Item) -> Item:
@@ -233,6 +239,8 @@ def program(name: str, commands: str, rates: tuple[float, ...] = ()) -> Coder:
         if not shutil.which(shlex.split(text)[0]):
             raise Absent(f"{name}: found no program {shlex.split(text)[0]}, expected it on PATH")
     suffix = f".{name}"
+    named = [shutil.which(word) or word for text in (encoder, decoder) for word in shlex.split(text)]
+    version = f"{encoder}|{decoder}, {digest_of(Path(word) for word in named if os.path.isfile(word))}"
 
     def encode(item: Item, rate: float) -> bytes:
         file = io.BytesIO()
@@ -243,7 +251,7 @@ def program(name: str, commands: str, rates: tuple[float, ...] = ()) -> Coder:
     def decode(data: bytes, item: Item) -> Item:
         return from_pillow(through(data, suffix, ".png", shlex.split(decoder)), item)
 
-    return Coder(name, "picture", suffix, rates, f"{encoder}|{decoder}", encode, decode)
+    return Coder(name, "picture", suffix, rates, version, encode, decode)
 
 
 def zoo(architecture: str) -> Coder:
@@ -301,7 +309,7 @@ def zoo(architecture: str) -> Coder:
 
     version = f"compressai {importlib.metadata.version('compressai')}{', random weights' if random else ''}"
     name = f"{architecture}{'-random' if random else ''}"
-    return Coder(name, "picture", ".cai", tuple(map(float, sizes)), version, encode, decode)
+    return Coder(name, "picture", ".cai", tuple(map(float, sizes)), version, encode, decode, whole=True)
 
 
 BUILDERS: dict[str, Callable[[], Coder]] = {
@@ -328,9 +336,10 @@ def through(data: bytes, before: str, after: str, words: list[str]) -> bytes:
         command = [word.replace("{in}", source).replace("{out}", out) for word in words]
         with open(log, "wb") as text:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=text, stderr=text)
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        children_peak_bytes = max(children_peak_bytes, usage.ru_maxrss * MEMORY_UNIT)
+            while child.poll() is None:  # what the system keeps for wait4 begins with the memory of the parent
+                children_peak_bytes = max(children_peak_bytes, memory("VmHWM", child.pid))
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(POLL_S)
         if child.returncode or not os.path.exists(out):
             said = Path(log).read_text(errors="replace").strip().splitlines()
             raise OSError(
@@ -340,22 +349,32 @@ def through(data: bytes, before: str, after: str, words: list[str]) -> bytes:
 
 
 class PeakMemory:
-    """Peak resident memory of a `with` block: of the programs it ran, else of this process, whole, in bytes."""
+    """Most memory of a `with` block, in bytes: of the programs that it ran, or what this process took beyond before.
+
+    0 where the system has no /proc.
+    """
 
     def __enter__(self) -> Self:
         global children_peak_bytes
         children_peak_bytes = 0
-        try:
+        with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew
-            self.resets = True
-        except OSError:
-            self.resets = False
+        self.before = memory("VmRSS")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bytes = children_peak_bytes
-        if not self.bytes and self.resets:
-            lines = Path("/proc/self/status").read_text().splitlines()
-            self.bytes = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-        elif not self.bytes:
-            self.bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT
+        self.bytes = children_peak_bytes or max(0, memory("VmHWM") - self.before)
+
+
+def memory(field: str, process: int | str = "self") -> int:
+    """A field of /proc/PROCESS/status in bytes, 0 where there is none."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """Of the contents of files, 12 hex digits."""
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()[:12]

@@ -19,6 +19,7 @@ from laconic.entropy.errors import BadFile, BadInput, expect
 
 RATES = ("bpp", "kbit_per_s")  # what a curve may have as its rate: pictures, sounds
 LOWER_IS_BETTER = {"lpips", "dists", "butteraugli", "log-mel", "mr-stft"}
+MANIFEST = "manifest.json"
 MIN_OVERLAP = 0.5  # of the shorter curve's range of quality, and of a window
 
 
@@ -37,11 +38,11 @@ class Curve:
         return next(key for key in RATES if key in self.results)
 
     def points(self, metric: str) -> list[tuple[float, float]]:
-        """(rate, quality) pairs with finite quality, by rising quality; more is better, and MS-SSIM is in dB."""
+        """(rate, quality) pairs with finite quality, by rising rate; more is better, and MS-SSIM is in dB."""
         if metric not in self.results:
             return []
         rates, values = self.results[self.rate_key], [comparable(metric, v) for v in self.results[metric]]
-        return sorted(((r, v) for r, v in zip(rates, values, strict=True) if math.isfinite(v)), key=lambda p: p[1])
+        return sorted(((r, v) for r, v in zip(rates, values, strict=True) if math.isfinite(v)))
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def bd_rate(anchor: Curve, curve: Curve, metric: str, window: tuple[float, float
     """
     from scipy.interpolate import PchipInterpolator
 
-    a, b = anchor.points(metric), curve.points(metric)
+    a, b = (sorted(c.points(metric), key=lambda point: point[1]) for c in (anchor, curve))
     for name, points in ((anchor.name, a), (curve.name, b)):
         expect(len(points) >= 4, BadInput, f"{name}: points with {metric}", len(points), "at least 4")
         distinct = len({quality for _, quality in points})
@@ -94,15 +95,33 @@ def comparable(metric: str, value: float) -> float:
 
 
 def read_curves(path: Path, published: bool = False) -> list[Curve]:
-    """Of a JSON file, or of all in a folder. Raises BadFile where one is not in CompressAI's schema."""
-    paths = sorted(p for p in path.glob("*.json") if p.name != "manifest.json") if path.is_dir() else [path]
-    return [read_curve(p, published) for p in paths]
+    """Of a JSON file, of the codecs of the last `laconic eval` in a folder, or of all in another folder.
+
+    Published ones say so in their names. Raises BadFile where one is not in CompressAI's schema.
+    """
+    if not path.is_dir():
+        return [read_curve(path, published)]
+    manifest = path / MANIFEST
+    if manifest.exists():
+        codecs = json.loads(manifest.read_text(encoding="utf-8"))["codecs"].values()
+        return [read_curve(path / codec["curve"], published) for codec in codecs]
+    return [read_curve(p, published) for p in sorted(path.glob("*.json"))]
+
+
+def checked(curves: list[Curve]) -> list[Curve]:
+    """Curves that may be compared: of one set of files, as far as they say, and of different names; ours first."""
+    sets = {curve.meta["dataset_sha256"] for curve in curves if "dataset_sha256" in curve.meta}
+    expect(len(sets) <= 1, BadInput, "RESULTS", f"curves of {len(sets)} sets of files", "curves of one set")
+    names = [curve.name for curve in curves]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    expect(not twice, BadInput, "RESULTS", f"two curves named {', '.join(twice)}", "different names")
+    return sorted(curves, key=lambda curve: not curve.name.startswith("laconic"))
 
 
 def read_curve(path: Path, published: bool = False) -> Curve:
     """Of one file. Columns that are not one number a setting are left out."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         results = found["results"]
         rate = next(results[key] for key in RATES if key in results)
         columns = {
@@ -113,9 +132,10 @@ def read_curve(path: Path, published: bool = False) -> Curve:
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise BadFile(f"{path}: found {error!r}, expected CompressAI's JSON with results.bpp") from None
     meta = {key: value for key, value in found.items() if key not in ("name", "description", "results")}
-    return Curve(str(found.get("name", path.stem)), columns, str(found.get("description", "")), published, meta)
+    name = str(found.get("name", path.stem)) + (" (published)" if published else "")
+    return Curve(name, columns, str(found.get("description", "")), published, meta)
 
 
-def write_curve(curve: Curve, path: Path) -> None:
+def as_json(curve: Curve) -> str:
     content = {"name": curve.name, "description": curve.description, **curve.meta, "results": curve.results}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    return json.dumps(content, indent=1) + "\n"

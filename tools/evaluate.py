@@ -6,8 +6,9 @@
     results/files/          the coded files themselves
     results/rows.jsonl      the journal: a killed run goes on from it
 
-Rates are of whole files; a mean is over the files that a codec coded at all of its rates. Seconds are of encode and
-decode in memory, after a first call; those of programs include their start. Peak memory is of the whole process.
+Rates are of whole files; a mean is over the files that every codec coded at all of its rates. Seconds are of encode and
+decode in memory, after a first call; those of programs include their start. Peak memory is what encode and decode took
+beyond what the process held before, of programs the whole.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import importlib
+import importlib.metadata
+import io
 import json
 import multiprocessing
 import os
 import platform
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -37,7 +41,7 @@ from tqdm import tqdm
 import laconic
 from laconic.tools import coders, tasks
 from laconic.tools.coders import Coder
-from laconic.tools.curves import Curve, write_curve
+from laconic.tools.curves import MANIFEST, Curve, as_json
 from laconic.tools.metrics import ALIASES, METRICS, Absent, Item
 
 PICTURES = {".png", ".webp", ".jpg", ".jpeg", ".avif", ".bmp", ".tif", ".tiff", ".ppm"}
@@ -46,6 +50,9 @@ RATE_OF = {"picture": "bpp", "sound": "kbit_per_s"}
 DEFAULT_CODECS = {"picture": "laconic,jpeg,webp,avif,jxl,jpeg2000", "sound": "opus,mp3,vorbis,flac"}
 DEFAULT_METRICS = {"picture": "psnr-rgb,ms-ssim-rgb", "sound": "si-sdr,mr-stft"}
 TIMES = {"encode_s": "encoding_time", "decode_s": "decoding_time"}  # of a row: of a curve in CompressAI's schema
+PACKAGES_OF_METRICS = (
+    "pytorch-msssim ssimulacra2 lpips DISTS-pytorch torchmetrics torchaudio auraloss pesq pystoi visqol-python"
+)
 WARM_SIDE = 64
 
 Row = dict[str, Any]
@@ -56,6 +63,7 @@ class Work:
     """One row to make. `codec` and `metrics` are names: workers build what they stand for."""
 
     codec: str
+    version: str
     rate: float
     path: str
     file: str  # the path in the folder
@@ -65,9 +73,10 @@ class Work:
     metrics: tuple[str, ...]
     seed: int
 
-    def key(self, version: str) -> tuple[Any, ...]:
+    @property
+    def key(self) -> tuple[Any, ...]:
         """Equal for rows that say the same: a journal's row with this key need not be made again."""
-        return self.codec, version, self.rate, self.file, self.sha256
+        return self.codec, self.version, self.rate, self.file, self.sha256, self.seed
 
 
 @dataclass(frozen=True)
@@ -80,16 +89,18 @@ class Plan:
     coders: dict[str, Coder]
     rates: dict[str, tuple[float, ...]]
     metrics: tuple[str, ...]
+    task: tasks.Task | None
+    labels: list[dict[str, str]]
     missing: dict[str, str]
     results: Path
+    seed: int
 
-    def works(self, seed: int) -> Iterator[Work]:
+    def works(self) -> Iterator[Work]:
         for file, digest in self.files.items():
             for name, coder in self.coders.items():
                 for rate in self.rates[name]:
-                    out = coded_path(self.results, coder, file, rate)
-                    path = str(self.root / file)
-                    yield Work(name, rate, path, file, digest, self.medium, str(out), self.metrics, seed)
+                    path, out = str(self.root / file), str(coded_path(self.results, coder, file, rate))
+                    yield Work(name, coder.version, rate, path, file, digest, self.medium, out, self.metrics, self.seed)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -107,103 +118,117 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: labels.csv in DIR)")  # fmt: skip
     add("-j", "--jobs", type=int, default=1, metavar="N", help="processes; above 1 seconds are those of a busy machine")
     add("--seed", type=int, default=1, metavar="N", help="of random numbers, for codecs that draw any (default: 1)")
+    add("--fresh", action="store_true", help="make every row anew (default: rows of earlier runs are kept)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the rows that the journal lacks, then write all results. Returns 0, or 1 where anything is missing."""
     plan = make_plan(args)
-    args.output.mkdir(parents=True, exist_ok=True)
     for name, why in plan.missing.items():
         print(f"laconic: left out: {name}: {why}", file=sys.stderr)
-    for part in args.output.rglob(".*.part"):  # of a run that was killed
+    args.output.mkdir(parents=True, exist_ok=True)
+    for part in (args.output / "files").rglob(".*.part"):  # of a run that was killed
         part.unlink()
-    journal = Journal(args.output / "rows.jsonl")
-    works = list(plan.works(args.seed))
-    todo = [work for work in works if not journal.holds(work, plan.coders[work.codec].version)]
+    journal = Journal(args.output / "rows.jsonl", args.fresh)
+    works = list(plan.works())
+    todo = [work for work in works if not journal.holds(work)]
     failures = {}
-    with (
-        measured(todo, args.jobs) as outcomes,
-        tqdm(total=len(works), initial=len(works) - len(todo), disable=None) as bar,
-    ):
+    progress = tqdm(total=len(works), initial=len(works) - len(todo), disable=None)
+    with measured(todo, args.jobs) as outcomes, progress as bar:
         for work, row, failure in outcomes:
             bar.update()
             if row:
                 journal.add(row)
             if failure:
                 failures[f"{work.codec} at {work.rate:g}, {work.file}"] = failure
-    scores = task_scores(plan, args, journal)
+    scores = {} if plan.task is None else task_scores(plan, plan.task, failures)
     write_results(plan, args, journal, scores, failures)
     if failures:
-        print(f"laconic: {len(failures)} of {len(works)} failed:", file=sys.stderr)
+        print(f"laconic: {len(failures)} failed:", file=sys.stderr)
         print(*(f"  {name}: {why}" for name, why in failures.items()), sep="\n", file=sys.stderr)
-    print(f"{len(works) - len(failures)} rows in {args.output / 'rows.csv'}")
+    print(f"{sum(work.key in journal.rows for work in works)} rows in {args.output / 'rows.csv'}")
     return 1 if failures or plan.missing else 0
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
     """Raises BadInput for what is wrong; what is not on this machine is left out and named."""
-    medium, files = find_files(args.folder)
+    ask(args.jobs >= 1, "-j", args.jobs, "at least 1")
+    medium, files = find_files(args.folder, args.output)
     missing: dict[str, str] = {}
+    names = (args.codecs or ("" if args.codec else DEFAULT_CODECS[medium])).split(",")
+    built = build_coders([name for name in [*names, *args.codec] if name], medium, missing)
+    metrics = available_metrics((args.metrics or DEFAULT_METRICS[medium]).split(","), medium, missing)
+    rates = choose_rates(args.rates, built, missing)
+    task = tasks.load(args.task) if args.task else None
+    labels = tasks.read_labels(args.labels or args.folder / "labels.csv", list(files)) if task else []
+    return Plan(args.folder, files, medium, built, rates, metrics, task, labels, missing, args.output, args.seed)
+
+
+def build_coders(names: list[str], medium: str, missing: dict[str, str]) -> dict[str, Coder]:
+    """By the name that was asked for; absent ones are added to `missing`."""
     built: dict[str, Coder] = {}
-    for name in [*(args.codecs or ("" if args.codec else DEFAULT_CODECS[medium])).split(","), *args.codec]:
+    for name in names:
         try:
-            if name:
-                coder = coders.build(name)
-                laconic_expect(
-                    coder.medium == medium,
-                    f"codec {coder.name}",
-                    coder.medium,
-                    f"one for {medium}s, as {args.folder} has",
-                )
-                built[name] = coder
+            coder = coders.build(name)
         except Absent as error:
             short = name.partition("=")[0]
             missing[short] = str(error).removeprefix(f"{short}: ")
-    metrics = []
-    for name in (args.metrics or DEFAULT_METRICS[medium]).split(","):
-        name = ALIASES.get(name, name)
-        kind = METRICS.get(name)
-        laconic_expect(
-            kind is not None and kind.medium == medium,
-            "--metrics",
-            name,
-            f"one for {medium}s: {' '.join(n for n, k in METRICS.items() if k.medium == medium)}",
-        )
+            continue
+        ask(coder.medium == medium, f"codec {coder.name}", f"one for {coder.medium}s", f"one for {medium}s")
+        taken = [plain(other.name) for other in built.values()] + [Path(MANIFEST).stem, ""]
+        ask(plain(coder.name) not in taken, "codec", coder.name, "a name of its own")
+        built[name] = coder
+    return built
+
+
+def available_metrics(names: list[str], medium: str, missing: dict[str, str]) -> tuple[str, ...]:
+    """Full names; absent ones are added to `missing`."""
+    known = [name for name, kind in METRICS.items() if kind.medium == medium]
+    found = []
+    for name in dict.fromkeys(ALIASES.get(name, name) for name in names):
+        ask(name in known, "--metrics", name, f"one for {medium}s: {' '.join(known)}")
         try:
             metric(name)
-            metrics.append(name)
+            found.append(name)
         except Absent as error:
             missing[name] = str(error).removeprefix(f"{name}: ")
+    return tuple(found)
+
+
+def choose_rates(texts: list[str], built: dict[str, Coder], missing: dict[str, str]) -> dict[str, tuple[float, ...]]:
+    """The settings of each coder: its own, or those of --rates."""
     rates = {name: coder.rates for name, coder in built.items()}
-    for text in args.rates:
+    for text in texts:
         short, _, values = text.partition("=")
         chosen = [name for name, coder in built.items() if coder.name == short]
         if not chosen and short in missing:
             continue
-        laconic_expect(len(chosen) == 1, "--rates", short, f"one of {', '.join(c.name for c in built.values())}")
+        ask(len(chosen) == 1, "--rates", short, f"one of {', '.join(coder.name for coder in built.values())}")
         try:
             rates[chosen[0]] = tuple(sorted({float(value) for value in values.split(",")}))
         except ValueError:
             raise laconic.BadInput(f"--rates {short}: found {values!r}, expected numbers such as 10,20") from None
     for name, coder in built.items():
-        laconic_expect(bool(rates[name]), f"rates of {coder.name}", "none", f"--rates {coder.name}=...")
-    return Plan(args.folder, files, medium, built, rates, tuple(metrics), missing, args.output)
+        ask(bool(rates[name]), f"rates of {coder.name}", "none", f"--rates {coder.name}=...")
+        fractions = [rate for rate in rates[name] if coder.whole and rate != int(rate)]
+        ask(not fractions, f"--rates {coder.name}", fractions, "whole numbers")
+    return rates
 
 
-def find_files(folder: Path) -> tuple[str, dict[str, str]]:
-    """The medium of a folder, and its files in order with their digests."""
-    laconic_expect(folder.is_dir(), "DIR", str(folder), "a folder")
+def find_files(folder: Path, results: Path | None = None) -> tuple[str, dict[str, str]]:
+    """The medium of a folder, and its files in order with their digests; results that lie in it are no files of it."""
+    ask(folder.is_dir(), "DIR", str(folder), "a folder")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    if results:
+        paths = [path for path in paths if results.resolve() not in path.resolve().parents]
     found = {
-        "picture": [p for p in paths if p.suffix.lower() in PICTURES],
-        "sound": [p for p in paths if p.suffix.lower() in SOUNDS],
+        "picture": [path for path in paths if path.suffix.lower() in PICTURES],
+        "sound": [path for path in paths if path.suffix.lower() in SOUNDS],
     }
     media = [medium for medium, some in found.items() if some]
-    laconic_expect(
-        len(media) == 1, str(folder), " and ".join(f"{m}s" for m in media) or "nothing to code", "pictures or sounds"
-    )
-    files = found[media[0]]
-    return media[0], {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    both = " and ".join(f"{medium}s" for medium in media)
+    ask(len(media) == 1, str(folder), both or "nothing to code", "pictures or sounds")
+    return media[0], {p.relative_to(folder).as_posix(): sha256(p.read_bytes()) for p in found[media[0]]}
 
 
 @contextmanager
@@ -212,18 +237,26 @@ def measured(works: list[Work], jobs: int) -> Iterator[Iterable[tuple[Work, Row 
     if jobs == 1:
         yield map(measure, works)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, one_thread) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), start_worker) as pool:
+        futures = {pool.submit(measure, work): work for work in works}
         try:
-            yield (future.result() for future in as_completed([pool.submit(measure, work) for work in works]))
+            yield (outcome(future, futures[future]) for future in as_completed(futures))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def one_thread() -> None:
-    """A worker among several computes on one core."""
+def outcome(future: Future[tuple[Work, Row | None, str]], work: Work) -> tuple[Work, Row | None, str]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return work, None, "a worker process died (of memory?): start again to go on"
+
+
+def start_worker() -> None:
+    """A worker among several computes on one core, and leaves an interrupt to its parent."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
@@ -231,29 +264,31 @@ def measure(work: Work) -> tuple[Work, Row | None, str]:
     """Code a file, decode it, compare. Any error of a codec or metric is that row's failure."""
     try:
         coder, original = coder_of(work.codec), read(work.path, work.medium)
-        seed_all(work.seed)
         warm(work.codec, work.rate, work.medium)
+        seed_all(work.seed)
         with coders.PeakMemory() as peak:
             start = time.perf_counter()
             data = coder.encode(original, work.rate)
             middle = time.perf_counter()
             decoded = coder.decode(data, original)
             end = time.perf_counter()
-        if decoded.data.shape != original.data.shape:
-            raise laconic.LaconicError(f"decoded shape: found {decoded.data.shape}, expected {original.data.shape}")
+        shapes = decoded.data.shape, original.data.shape
+        ask(shapes[0] == shapes[1], "decoded shape", shapes[0], str(shapes[1]))
+        codelength = coder.codelength(data) if coder.codelength else None
         write_whole(data, Path(work.out))
     except Exception as error:  # noqa: BLE001 - of foreign code: whatever it is, the other rows are made
         return work, None, f"{type(error).__name__}: {error}"
     per = 8 * len(data) / original.amount
     row = {
         "codec": work.codec,
-        "version": coder.version,
+        "version": work.version,
         "file": work.file,
         "sha256": work.sha256,
+        "seed": work.seed,
         "rate": work.rate,
         "bytes": len(data),
         RATE_OF[work.medium]: per if work.medium == "picture" else per / 1000,
-        "codelength_bits": coder.codelength(data) if coder.codelength else None,
+        "codelength_bits": codelength,
         "encode_s": middle - start,
         "decode_s": end - middle,
         "peak_memory_bytes": peak.bytes,
@@ -261,15 +296,11 @@ def measure(work: Work) -> tuple[Work, Row | None, str]:
     failures = []
     for name in work.metrics:
         try:
-            row[name] = finite(metric(name)(original, decoded))
+            value = metric(name)(original, decoded)
+            row[name] = float(value) if np.isfinite(value) else None  # not defined for this file
         except Exception as error:  # noqa: BLE001
-            row[name] = None
             failures.append(f"{name}: {type(error).__name__}: {error}")
     return work, row, "; ".join(failures)
-
-
-def finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 @cache
@@ -315,10 +346,15 @@ def seed_all(seed: int) -> None:
 
 
 def write_whole(data: bytes, path: Path) -> None:
+    """By a temporary name: no part of a file stays under its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def coded_path(results: Path, coder: Coder, file: str, rate: float) -> Path:
@@ -334,46 +370,42 @@ def plain(name: str) -> str:
 class Journal:
     """The rows made so far, one JSON object a line. A torn last line, of a killed run, is dropped."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, {}  # type: ignore[var-annotated]
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
+    def __init__(self, path: Path, fresh: bool = False) -> None:
+        self.path = path
+        self.rows: dict[tuple[Any, ...], Row] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() and not fresh else []:
+            with suppress(ValueError, KeyError):
                 self.remember(json.loads(line))
-            except ValueError:
-                continue
         write_whole("".join(json.dumps(row) + "\n" for row in self.rows.values()).encode(), path)
 
     def remember(self, row: Row) -> None:
-        self.rows[row["codec"], row["version"], row["rate"], row["file"], row["sha256"]] = row
+        self.rows[tuple(row[key] for key in ("codec", "version", "rate", "file", "sha256", "seed"))] = row
 
     def add(self, row: Row) -> None:
         self.remember(row)
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def holds(self, work: Work, version: str) -> bool:
+    def holds(self, work: Work) -> bool:
         """Whether a row with all metrics is there, and its file still as long as the row says."""
-        row = self.rows.get(work.key(version))
-        out = Path(work.out)
+        row, out = self.rows.get(work.key), Path(work.out)
         whole = row is not None and out.exists() and out.stat().st_size == row["bytes"]
-        return whole and all(row.get(name) is not None for name in work.metrics)  # type: ignore[union-attr]
+        return whole and all(name in row for name in work.metrics)  # type: ignore[operator]
 
 
-def task_scores(plan: Plan, args: argparse.Namespace, journal: Journal) -> dict[str, Any]:
-    """{codec: {rate: score}} and the score of the originals under "original"; empty without --task."""
-    if not args.task:
-        return {}
-    function = tasks.load(args.task)
-    labels = tasks.read_labels(args.labels or args.folder / "labels.csv", list(plan.files))
+def task_scores(plan: Plan, task: tasks.Task, failures: dict[str, str]) -> dict[str, Any]:
+    """{codec: {rate: score}}, and the score of the originals under "original"."""
     originals = {file: read(str(plan.root / file), plan.medium) for file in plan.files}
-    scores: dict[str, Any] = {"original": function(*tasks.cut(originals, labels))}
+    scores: dict[str, Any] = {"original": float(task(*tasks.cut(originals, plan.labels)))}
     for name, coder in plan.coders.items():
         scores[name] = {}
         for rate in plan.rates[name]:
             paths = {file: coded_path(plan.results, coder, file, rate) for file in plan.files}
-            if all(path.exists() for path in paths.values()):
+            try:
                 decoded = {file: coder.decode(path.read_bytes(), originals[file]) for file, path in paths.items()}
-                scores[name][rate] = float(function(*tasks.cut(decoded, labels)))
+                scores[name][rate] = float(task(*tasks.cut(decoded, plan.labels)))
+            except Exception as error:  # noqa: BLE001
+                failures[f"{name} at {rate:g}, task"] = f"{type(error).__name__}: {error}"
     return scores
 
 
@@ -381,32 +413,22 @@ def write_results(
     plan: Plan, args: argparse.Namespace, journal: Journal, scores: dict[str, Any], failures: dict[str, str]
 ) -> None:
     """The table, a curve a codec, and the manifest: all of the journal's rows that this plan asks for."""
-    rows = [
-        journal.rows[key]
-        for work in plan.works(args.seed)
-        if (key := work.key(plan.coders[work.codec].version)) in journal.rows
-    ]
     order = {name: i for i, name in enumerate(plan.coders)}
+    rows = [journal.rows[work.key] for work in plan.works() if work.key in journal.rows]
     rows.sort(key=lambda row: (order[row["codec"]], row["file"], row["rate"]))
-    columns = [
-        "codec",
-        "file",
-        "rate",
-        "bytes",
-        RATE_OF[plan.medium],
-        "codelength_bits",
-        "encode_s",
-        "decode_s",
-        "peak_memory_bytes",
-        *plan.metrics,
-    ]
-    with (plan.results / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "codec": plan.coders[row["codec"]].name} for row in rows)
+    columns = ["codec", "file", "rate", "bytes", RATE_OF[plan.medium], "codelength_bits", "encode_s", "decode_s"]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [*columns, "peak_memory_bytes", *plan.metrics], "", "ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "codec": plan.coders[row["codec"]].name} for row in rows)
+    write_whole(table.getvalue().encode(errors="surrogateescape"), plan.results / "rows.csv")
+    common = coded_by_all(plan, rows)
+    if len(common) < len(plan.files):
+        print(f"laconic: means are over the {len(common)} files that every codec coded", file=sys.stderr)
     for name, coder in plan.coders.items():
-        curve = mean_curve(coder, [row for row in rows if row["codec"] == name], plan, scores.get(name, {}), args.task)
-        write_curve(curve, plan.results / f"{plain(coder.name)}.json")
+        mine = [row for row in rows if row["codec"] == name and row["file"] in common]
+        curve = mean_curve(coder, mine, plan, scores.get(name, {}), args.task)
+        write_whole(as_json(curve).encode(), plan.results / f"{plain(coder.name)}.json")
     manifest = {
         "medium": plan.medium,
         "dataset": {
@@ -416,39 +438,54 @@ def write_results(
             "files": plan.files,
         },
         "codecs": {
-            c.name: {"name": c.name, "spec": n, "version": c.version, "rates": plan.rates[n]}
+            c.name: {
+                "name": c.name,
+                "spec": n,
+                "curve": f"{plain(c.name)}.json",
+                "version": c.version,
+                "rates": plan.rates[n],
+            }
             for n, c in plan.coders.items()
         },
         "metrics": {name: METRICS[name].about for name in plan.metrics},
+        "files_in_means": len(common),
         "task": {"name": args.task, "original": scores["original"]} if scores else None,
         "missing": plan.missing,
         "failures": failures,
-        "command": ["laconic", "eval", *sys.argv[2:]],
+        "command": sys.argv,
         "seed": args.seed,
         "jobs": args.jobs,
-        "versions": {"python": platform.python_version(), **{m: version_of(m) for m in ("laconic", "numpy", "torch")}},
+        "versions": versions(),
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
     }
-    (plan.results / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    write_whole((json.dumps(manifest, indent=1) + "\n").encode(), plan.results / MANIFEST)
+
+
+def coded_by_all(plan: Plan, rows: list[Row]) -> set[str]:
+    """The files that every codec with any row coded at all of its rates: means over others could not be compared."""
+    made = {(row["codec"], row["file"], row["rate"]) for row in rows}
+    working = {row["codec"] for row in rows}
+    return {
+        file
+        for file in plan.files
+        if all((codec, file, rate) in made for codec in working for rate in plan.rates[codec])
+    }
 
 
 def mean_curve(coder: Coder, rows: list[Row], plan: Plan, scores: dict[float, float], task: str | None) -> Curve:
-    """Means over the files that were coded at every rate."""
-    rates = sorted({row["rate"] for row in rows})
-    by_file: dict[str, dict[float, Row]] = {}
+    """Means over the files at each rate."""
+    by_rate: dict[float, list[Row]] = {}
     for row in rows:
-        by_file.setdefault(row["file"], {})[row["rate"]] = row
-    whole = [found for found in by_file.values() if len(found) == len(rates)]
-    results: dict[str, list[Any]] = {"rate": list(rates)}
+        by_rate.setdefault(row["rate"], []).append(row)
+    parts = [by_rate[rate] for rate in sorted(by_rate)]
+    results: dict[str, list[Any]] = {"rate": sorted(by_rate)}
     for column in (RATE_OF[plan.medium], "bytes", *plan.metrics, *TIMES):
-        values = [[found[rate][column] for found in whole] for rate in rates]
-        results[TIMES.get(column, column)] = [mean(column) for column in values]
-    results["peak_memory_bytes"] = [
-        max((found[rate]["peak_memory_bytes"] for found in whole), default=0) for rate in rates
-    ]
+        results[TIMES.get(column, column)] = [mean([row.get(column) for row in part]) for part in parts]
+    results["peak_memory_bytes"] = [max(row["peak_memory_bytes"] for row in part) for part in parts]
     if scores:
-        results["task"] = [scores.get(rate) for rate in rates]
-    meta = {"dataset_sha256": digest_of(plan.files), "files": len(whole), "means": "over the files at each rate"}
+        results["task"] = [scores.get(rate) for rate in results["rate"]]
+    files = len({row["file"] for row in rows})
+    meta = {"dataset_sha256": digest_of(plan.files), "files": files, "means": "over the files at each rate"}
     return Curve(coder.name, results, coder.version, meta=meta | ({"task": task} if scores else {}))
 
 
@@ -458,12 +495,21 @@ def mean(values: list[float | None]) -> float | None:
     return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def digest_of(files: dict[str, str]) -> str:
-    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
+    return sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode(errors="surrogateescape"))
 
 
-def version_of(module: str) -> str:
-    return str(importlib.import_module(module).__version__)
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that make figures, where they are installed."""
+    found = {"python": platform.python_version()}
+    for name in ("laconic", "torch", "numpy", "pillow", *PACKAGES_OF_METRICS.split()):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def processor() -> str:
@@ -473,6 +519,7 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def laconic_expect(ok: bool, field: str, found: object, expected: str) -> None:
+def ask(ok: bool, field: str, found: object, expected: str) -> None:
+    """Raise BadInput unless `ok`."""
     if not ok:
         raise laconic.BadInput(f"{field}: found {found!r}, expected {expected}")

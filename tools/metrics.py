@@ -7,6 +7,7 @@ Pictures are uint8 [H, W, 3]; sounds float32 [T, C] in -1..1.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ import numpy as np
 
 import laconic
 
-Metric = Callable[[Any, Any], float]  # (original, decoded) items -> value
+Metric = Callable[[Any, Any], float]  # (original, decoded) items -> value; NaN where it is not defined for them
 WEIGHTS_VARIABLE = "LACONIC_BACKBONES"
 INFINITE_DB = 100.0  # what a lossless copy counts in a mean of dB
 
@@ -65,7 +66,7 @@ def ms_ssim() -> Metric:
     library = needed("pytorch_msssim", "pytorch-msssim")
 
     def measure(a: Item, b: Item) -> float:
-        return float(library.ms_ssim(tensor(a), tensor(b), data_range=255)) if min(a.data.shape[:2]) > 160 else np.nan
+        return float(library.ms_ssim(tensor(a), tensor(b), data_range=255)) if min(a.data.shape[:2]) > 160 else math.nan
 
     return measure
 
@@ -136,8 +137,7 @@ def dists() -> Metric:
     own = {
         name: re.sub(r"stage\d+\.", "features.", name) for name in network.state_dict() if re.search(r"\.\d+\.", name)
     }
-    weights = {name: features[theirs].float() for name, theirs in own.items() if theirs in features}
-    network.load_state_dict(weights, strict=False)
+    network.load_state_dict({name: features[theirs].float() for name, theirs in own.items()}, strict=False)
 
     @torch.inference_mode()
     def measure(a: Item, b: Item) -> float:
@@ -203,7 +203,9 @@ METRICS = {
     "psnr-rgb": Kind(
         "picture", f"PSNR of RGB, 8 bits, dB, a copy counting {INFINITE_DB:g}; mean of the pictures'", psnr
     ),
-    "ms-ssim-rgb": Kind("picture", "MS-SSIM of RGB, 0..1; mean of the pictures'", ms_ssim),
+    "ms-ssim-rgb": Kind(
+        "picture", "MS-SSIM of RGB, 0..1, not defined for sides up to 160; mean of the pictures'", ms_ssim
+    ),
     "ssimulacra2": Kind("picture", "SSIMULACRA2, at most 100; mean of the pictures'", ssimulacra2),
     "butteraugli": Kind("picture", "Butteraugli, 3-norm, 0 is best; mean of the pictures'", butteraugli),
     "lpips": Kind("picture", "LPIPS v0.1, AlexNet, 0 is best; mean of the pictures'", lpips),

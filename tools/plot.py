@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import laconic
-from laconic.tools.curves import BDRate, Curve, bd_rate, comparable, read_curves
+from laconic.tools.curves import LOWER_IS_BETTER, BDRate, Curve, bd_rate, checked, read_curves
 
 # Okabe and Ito 2008: told apart by all kinds of colour vision. Ours is the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C8C00")
@@ -36,7 +36,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
     add("--metric", action="append", metavar="M", help="a column of the results (default: all metrics that are there)")
     add("--anchor", default="jpeg", metavar="CODEC", help="what BD-rates are against (default: %(default)s)")
-    add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of the metric (default: 27 37 for PSNR)")
+    add(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of PSNR (default: 27 37); other metrics: where both curves are",
+    )
     add("--max-rate", type=float, metavar="X", help="where the rate axis ends (default: at the widest curve)")
     add("-o", "--output", type=Path, metavar="OUT", help="folder (default: the first of RESULTS)")
 
@@ -47,17 +53,17 @@ def run(args: argparse.Namespace) -> int:
     curves += [curve for path in args.published for curve in read_curves(path, published=True)]
     out = args.output or (args.results[0] if args.results[0].is_dir() else args.results[0].parent)
     out.mkdir(parents=True, exist_ok=True)
-    curves.sort(key=lambda curve: not curve.name.startswith("laconic"))  # ours has the first colour
+    curves = checked(curves)
     anchors = [curve for curve in curves if curve.name == args.anchor]
     metrics = args.metric or metrics_of(curves)
-    if not metrics:
-        raise laconic.BadInput(
-            f"RESULTS: found no curve of a metric in {args.results}, expected results of laconic eval"
-        )
+    empty = [metric for metric in metrics if not any(curve.points(metric) for curve in curves)]
+    if empty or not metrics:
+        missing = ", ".join(empty) or "a metric"
+        raise laconic.BadInput(f"RESULTS: found no curve of {missing}, expected results of laconic eval")
     tables = []
     for metric in metrics:
         save(rate_distortion(curves, metric, args.max_rate), out / f"rd-{metric}")
-        window = tuple(args.window) if args.window else WINDOWS.get(metric)
+        window = window_of(metric, args.window)
         if anchors and metric != "task":
             rates = bd_rates(anchors[0], curves, metric, window)
             save(speed(curves, rates, metric, anchors[0].name), out / f"speed-{metric}")
@@ -69,11 +75,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def metrics_of(curves: list[Curve]) -> list[str]:
-    """Columns that say quality, in the order of the first curve that has them."""
+    """Columns that say quality and have values, in the order of the first curve that has them."""
     other = {"rate", "bytes", "bpp", "kbit_per_s", "encoding_time", "decoding_time", "peak_memory_bytes", "quality"}
-    return list(
-        dict.fromkeys(key for curve in curves if not curve.published for key in curve.results if key not in other)
-    )
+    measured = [curve for curve in curves if not curve.published]
+    return list(dict.fromkeys(k for curve in measured for k in curve.results if k not in other and curve.points(k)))
+
+
+def window_of(metric: str, asked: list[float] | None) -> tuple[float, float] | None:
+    """The window of a metric's BD-rates; the one that was asked for is PSNR's."""
+    return (asked[0], asked[1]) if asked and metric in WINDOWS else WINDOWS.get(metric)
+
+
+def label_of(metric: str) -> str:
+    return LABELS.get(metric, metric) + (" (negated)" if metric in LOWER_IS_BETTER else "")
 
 
 def bd_rates(anchor: Curve, curves: list[Curve], metric: str, window: Any) -> dict[str, BDRate | str]:
@@ -91,7 +105,7 @@ def rate_distortion(curves: list[Curve], metric: str, max_rate: float | None = N
     """The figure of one metric."""
     figure, axes = new_figure()
     drawn = [curve for curve in curves if curve.points(metric)]
-    highest = max_rate or max(curve.points(metric)[-1][0] for curve in drawn)
+    highest = max_rate or max(rate for curve in drawn for rate, _ in curve.points(metric))
     ends = []
     for i, curve in enumerate(drawn):
         points = np.array(curve.points(metric))
@@ -104,14 +118,13 @@ def rate_distortion(curves: list[Curve], metric: str, max_rate: float | None = N
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(*points.T, color=colour, **style)
         if end >= points[0, 0]:
-            label = f"{curve.name}{' (published)' if curve.published else ''}"
-            ends.append((end, float(np.interp(end, *points.T)), label, colour))
+            ends.append((end, float(np.interp(end, *points.T)), curve.name, colour))
     axes.set_xlim(0, highest)
     visible = [q for curve in drawn for r, q in curve.points(metric) if r <= highest] + [y for _, y, _, _ in ends]
     margin = 0.04 * (max(visible) - min(visible))
     axes.set_ylim(min(visible) - margin, max(visible) + margin)
     axes.set_xlabel(LABELS[drawn[0].rate_key])
-    axes.set_ylabel(LABELS.get(metric, metric) + (" (negated)" if comparable(metric, 1.0) < 0 else ""))
+    axes.set_ylabel(label_of(metric))
     label_ends(axes, ends)
     return figure
 
@@ -132,7 +145,7 @@ def speed(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
         ends.append((max(seconds), found.percent, curve.name, colour))
     axes.set_xscale("log")
     axes.set_xlabel("seconds a file: to encode (filled) and to decode (hollow)")
-    axes.set_ylabel(f"BD-rate against {anchor} (%), {LABELS.get(metric, metric)}")
+    axes.set_ylabel(f"BD-rate against {anchor} (%), {label_of(metric)}")
     axes.invert_yaxis()
     label_ends(axes, ends)
     return figure
@@ -177,7 +190,7 @@ def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
     """Markdown, best first."""
     over = f"{window[0]:g} to {window[1]:g}" if window else "where both curves are"
     lines = [
-        f"BD-rate against {anchor}, {LABELS.get(metric, metric)}, {over}; seconds a file, means of all rates",
+        f"BD-rate against {anchor}, {label_of(metric)}, {over}; seconds a file, means of all rates",
         "",
         "| codec | BD-rate % | over | encode s | decode s |",
         "|---|---:|---|---:|---:|",
@@ -187,10 +200,7 @@ def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
     for name, found in sorted(known.items(), key=lambda pair: pair[1].percent):
         seconds = [by_name[name].results.get(key) for key in ("encoding_time", "decoding_time")]
         cells = [f"{np.mean(s):.3f}" if s and not by_name[name].published else "" for s in seconds]
-        label = f"{name} (published)" if by_name[name].published else name
-        lines.append(
-            f"| {label} | {found.percent:+.1f} | {found.low:.1f}..{found.high:.1f} | {cells[0]} | {cells[1]} |"
-        )
+        lines.append(f"| {name} | {found.percent:+.1f} | {found.low:.1f}..{found.high:.1f} | {cells[0]} | {cells[1]} |")
     for curve in curves:
         if curve.name.startswith("laconic"):
             lines += ["", *settings(curve, metric)]
@@ -200,7 +210,9 @@ def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
 
 def settings(curve: Curve, metric: str) -> list[str]:
     """Markdown, a line a setting."""
-    columns = [key for key in ("rate", curve.rate_key, metric, "encoding_time", "decoding_time") if key in curve.results]
+    columns = [
+        key for key in ("rate", curve.rate_key, metric, "encoding_time", "decoding_time") if key in curve.results
+    ]
     heads = {"rate": "setting", "encoding_time": "encode s", "decoding_time": "decode s"}
     rows = zip(*(curve.results[key] for key in columns), strict=True)
     return [

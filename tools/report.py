@@ -14,8 +14,10 @@ import csv
 import html
 import io
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,15 +28,15 @@ from tqdm import tqdm
 
 import laconic
 from laconic.tools.coders import Coder
-from laconic.tools.curves import BDRate, Curve, read_curves
-from laconic.tools.evaluate import coder_of, read
+from laconic.tools.curves import BDRate, Curve, checked, read_curves
+from laconic.tools.evaluate import coder_of, read, write_whole
 from laconic.tools.metrics import Item, needed
-from laconic.tools.plot import COLOURS, LABELS, WINDOWS, bd_rates, metrics_of
+from laconic.tools.plot import COLOURS, LABELS, bd_rates, label_of, metrics_of, window_of
 
 SHOWN = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
 PLAYED = {".opus": "audio/ogg", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
 LEVELS = {"picture": (0.15, 0.5), "sound": (16.0, 64.0)}
-CLOSE_ENOUGH = 0.02  # of the asked bytes
+CLOSE_ENOUGH, FAR_OFF = 0.02, 0.05  # of the asked bytes
 MATCH_STEPS = 6
 WARN_BYTES = 15_000_000
 
@@ -45,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="DIR", help="the folder that was coded (default: where eval found it)")
     add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
     add("--anchor", default="jpeg", metavar="CODEC", help="what BD-rates are against (default: %(default)s)")
-    add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of BD-rates (default: 27 37 for PSNR)")
+    add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of PSNR (default: 27 37)")
     add("--rates", type=float, nargs="+", metavar="X", help="to compare at: bpp or kbit/s (default: 0.15 0.5 or 16 64)")
     add("--files", type=int, metavar="N", help="compare the first N only (default: all)")
     add("-o", "--output", type=Path, metavar="OUT", help="the page (default: report.html in RESULTS)")
@@ -56,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
     path = args.results / "manifest.json"
     if not path.exists():
         raise laconic.BadInput(f"RESULTS: found no {path}, expected a folder that laconic eval has finished")
-    manifest = json.loads(path.read_text())
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     curves = read_curves(args.results) + [c for p in args.published for c in read_curves(p, published=True)]
-    curves.sort(key=lambda curve: not curve.name.startswith("laconic"))
-    with (args.results / "rows.csv").open(newline="") as file:
+    curves = checked(curves)
+    with (args.results / "rows.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     content = {
         "rows": rows,
@@ -69,18 +71,18 @@ def run(args: argparse.Namespace) -> int:
     }
     script, charts, library = draw(curves)
     page = (files("laconic.tools") / "report.html").read_text()
-    for name, text in {
+    texts = {
         "TITLE": html.escape(f"Laconic eval: {manifest['dataset']['name']}"),
         "ABOUT": about(manifest),
         "LIBRARY": library,
         "CHARTS": charts,
         "CHART_SCRIPT": script,
         "BD": bd_tables(args, curves),
-        "DATA": json.dumps(content, allow_nan=False).replace("</", "<\\/"),
-    }.items():
-        page = page.replace(f"@@{name}@@", text)
+        "DATA": json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
+    }
+    page = re.sub("@@([A-Z_]+)@@", lambda match: texts[match[1]], page)
     out = args.output or args.results / "report.html"
-    out.write_text(page)
+    write_whole(page.encode(), out)
     print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
     if len(page.encode()) > WARN_BYTES:
         print("laconic: that is much for a browser: --files N compares fewer files", file=sys.stderr)
@@ -100,21 +102,40 @@ def comparisons(
     for name in tqdm(list(manifest["dataset"]["files"])[: args.files], disable=None):
         if not (root / name).exists():
             raise laconic.BadInput(f"--data: found no {root / name}, expected the folder that was coded")
-        original = read(str(root / name), medium)
-        shown = {
-            "codec": "original",
-            "level": None,
-            "bytes": (root / name).stat().st_size,
-            **display(original, b"", ""),
-        }
-        entry: dict[str, Any] = {"file": name, "levels": list(levels), "shown": [shown]}
-        if medium == "picture":
-            entry["height"], entry["width"] = original.data.shape[:2]
-        for codec in manifest["codecs"].values():
-            known = by_file.get((codec["name"], name), [])
-            if known:
-                entry["shown"] += [at_level(coder_of(codec["spec"]), original, level, known) for level in levels]
-        yield entry
+        entry: dict[str, Any] = {}
+        with said(name):
+            entry = compared(root / name, name, manifest, levels, by_file)
+        if entry:
+            yield entry
+
+
+def compared(
+    path: Path, name: str, manifest: dict[str, Any], levels: Sequence[float], by_file: dict[tuple[str, str], Any]
+) -> dict[str, Any]:
+    """One file as the page has it."""
+    medium = manifest["medium"]
+    original = read(str(path), medium)
+    shown = {"codec": "original", "level": None, "bytes": path.stat().st_size, **display(original, b"", "")}
+    entry: dict[str, Any] = {"file": name, "levels": list(levels), "shown": [shown]}
+    if medium == "picture":
+        entry["height"], entry["width"] = original.data.shape[:2]
+    else:
+        entry["seconds"] = original.amount
+    for codec in manifest["codecs"].values():
+        known = by_file.get((codec["name"], name), [])
+        for level in levels if known else ():
+            with said(f"{codec['name']} of {name}"):
+                entry["shown"].append(at_level(coder_of(codec["spec"]), original, level, known))
+    return entry
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """What fails of a file or a codec is said, and the page does without it."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - of foreign code
+        print(f"laconic: left out: {what}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def at_level(coder: Coder, original: Item, level: float, known: list[tuple[float, int]]) -> dict[str, Any]:
@@ -122,7 +143,8 @@ def at_level(coder: Coder, original: Item, level: float, known: list[tuple[float
     n_bytes = level * original.amount / 8 * (1 if original.medium == "picture" else 1000)
     data = matched(coder, original, n_bytes, known)
     decoded = coder.decode(data, original)
-    found: dict[str, Any] = {"codec": coder.name, "level": level, "bytes": len(data)}
+    off = abs(len(data) / n_bytes - 1) > FAR_OFF
+    found: dict[str, Any] = {"codec": coder.name, "level": level, "bytes": len(data), "off": off}
     if original.medium == "picture":
         from laconic.targets import psnr_of
 
@@ -131,24 +153,34 @@ def at_level(coder: Coder, original: Item, level: float, known: list[tuple[float
 
 
 def matched(coder: Coder, original: Item, n_bytes: float, known: list[tuple[float, int]]) -> bytes:
-    """A file of about n_bytes: the setting is interpolated between the two that enclose it, in log bytes."""
-    points = sorted(known, key=lambda point: point[1])
-    best: bytes | None = None
-    tried = set()
+    """A file of about n_bytes: settings are interpolated between the two that enclose it, in log bytes, or beyond them."""
+    points = {rate: float(np.log(size)) for rate, size in known}
+    made: dict[float, bytes] = {}
     for _ in range(MATCH_STEPS):
-        sizes = np.log([size for _, size in points])
-        rate = float(np.interp(np.log(n_bytes), sizes, [rate for rate, _ in points]))
-        if f"{rate:.3g}" in tried:
+        rate = estimate(points, float(np.log(n_bytes)))
+        rate = float(round(rate)) if coder.whole else float(f"{rate:.3g}")
+        if rate in made:
             break
-        tried.add(f"{rate:.3g}")
-        data = coder.encode(original, rate)
-        points = sorted({*points, (rate, len(data))}, key=lambda point: point[1])
-        if best is None or abs(len(data) - n_bytes) < abs(len(best) - n_bytes):
-            best = data
-        if abs(len(best) - n_bytes) <= CLOSE_ENOUGH * n_bytes:
+        try:
+            made[rate] = coder.encode(original, rate)
+        except Exception:  # noqa: BLE001 - a setting that the codec does not take
             break
-    assert best is not None
-    return best
+        points[rate] = float(np.log(len(made[rate])))
+        if abs(len(made[rate]) - n_bytes) <= CLOSE_ENOUGH * n_bytes:
+            break
+    if not made:
+        nearest = min(known, key=lambda point: abs(point[1] - n_bytes))[0]
+        made[nearest] = coder.encode(original, nearest)
+    return min(made.values(), key=lambda data: abs(len(data) - n_bytes))
+
+
+def estimate(points: dict[float, float], wanted: float) -> float:
+    """The setting for log bytes `wanted`, on the line through the two that lie next to it; not below 0."""
+    ordered = sorted((size, rate) for rate, size in points.items())
+    i = min(max(int(np.searchsorted([size for size, _ in ordered], wanted)), 1), len(ordered) - 1)
+    (low, a), (high, b) = ordered[max(i - 1, 0)], ordered[i]
+    slope = (b - a) / (high - low) if high > low else 0.0
+    return max(a + slope * (wanted - low), 0.0)
 
 
 def display(item: Item, data: bytes, suffix: str) -> dict[str, str]:
@@ -202,15 +234,14 @@ def draw(curves: list[Curve]) -> tuple[str, str, str]:
         if not drawn:
             continue
         unit = LABELS[drawn[0].rate_key]
-        chart = figure(height=440, sizing_mode="stretch_width", x_axis_label=unit, y_axis_label=LABELS.get(metric, metric),
+        chart = figure(height=440, sizing_mode="stretch_width", x_axis_label=unit, y_axis_label=label_of(metric),
             tools="pan,wheel_zoom,box_zoom,reset,save,hover", tooltips=[("", "$name"), ("rate", "@x{0.0000}"), (metric, "@y{0.000}")])  # fmt: skip
         for i, curve in enumerate(drawn):
             x, y = zip(*curve.points(metric), strict=True)
-            label = f"{curve.name} (published)" if curve.published else curve.name
             style: dict[str, Any] = {
                 "color": COLOURS[i % len(COLOURS)],
-                "legend_label": label,
-                "name": label,
+                "legend_label": curve.name,
+                "name": curve.name,
                 "source": ColumnDataSource({"x": x, "y": y}),
             }
             chart.line("x", "y", line_width=2, line_dash="dashed" if curve.published else "solid", **style)
@@ -232,7 +263,7 @@ def bd_tables(args: argparse.Namespace, curves: list[Curve]) -> str:
     for metric in metrics_of(curves):
         if metric == "task":
             continue
-        window = tuple(args.window) if args.window else WINDOWS.get(metric)
+        window = window_of(metric, args.window)
         found = bd_rates(anchors[0], curves, metric, window)
         known = sorted(((n, v) for n, v in found.items() if isinstance(v, BDRate)), key=lambda pair: pair[1].percent)
         lines = [
@@ -241,7 +272,7 @@ def bd_tables(args: argparse.Namespace, curves: list[Curve]) -> str:
         ]
         why = "".join(f"<p class=note>No BD-rate: {html.escape(v)}</p>" for v in found.values() if isinstance(v, str))
         parts.append(
-            f"<h3>{html.escape(LABELS.get(metric, metric))}</h3><div class=scroll><table><thead><tr><th>codec</th><th>BD-rate %</th>"
+            f"<h3>{html.escape(label_of(metric))}</h3><div class=scroll><table><thead><tr><th>codec</th><th>BD-rate %</th>"
             f"<th>over</th><th>overlap %</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>{why}"
         )
     return f"<p>Against {html.escape(args.anchor)}, at equal quality; less is better.</p>" + "".join(parts)

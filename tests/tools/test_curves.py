@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import laconic
-from laconic.tools.curves import Curve, bd_rate, read_curve, read_curves, write_curve
+from laconic.tools.curves import Curve, as_json, bd_rate, checked, read_curve, read_curves
 
 ROOT = Path(__file__).parent.parent.parent
 CURVES, PUBLISHED = ROOT / "tests/data/curves", ROOT / "assets/published"
@@ -84,9 +84,20 @@ def test_distances_count_downwards() -> None:
 
 def test_json_comes_back(tmp_path: Path) -> None:
     before = Curve("a", {"bpp": [0.1, 0.2], "psnr-rgb": [30.0, 32.0]}, "text", meta={"files": 2})
-    write_curve(before, tmp_path / "a.json")
-    (tmp_path / "manifest.json").write_text("{}")
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text(as_json(before))
+    assert read_curves(tmp_path) == [before, before]
+    (tmp_path / "manifest.json").write_text('{"codecs": {"a": {"curve": "a.json"}}}')
     assert read_curves(tmp_path) == [before]
+    assert read_curves(tmp_path / "a.json", published=True)[0].name == "a (published)"
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    sets = [Curve(name, {"bpp": [1.0]}, meta={"dataset_sha256": name}) for name in "ab"]
+    with pytest.raises(laconic.BadInput, match="found 'curves of 2 sets of files'"):
+        checked(sets)
+    with pytest.raises(laconic.BadInput, match="found 'two curves named a'"):
+        checked([Curve("a", {"bpp": [1.0]})] * 2)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_figures_are_those_of_the_files(pictures: Path, tmp_path: Path) -> None:
         coded = out / "files" / row["codec"] / f"{row['file']}@{row['rate'].removesuffix('.0')}{suffix}"
         assert coded.stat().st_size == int(row["bytes"])
         assert float(row["bpp"]) == pytest.approx(8 * coded.stat().st_size / (72 * 96))
-        assert int(row["peak_memory_bytes"]) > 1 << 20 and float(row["encode_s"]) > 0 and float(row["decode_s"]) > 0
+        assert int(row["peak_memory_bytes"]) >= 0 and float(row["encode_s"]) > 0 and float(row["decode_s"]) > 0
         if row["codec"] == "jpeg":
             a, b = (np.asarray(Image.open(p).convert("RGB")).astype(float) for p in (pictures / row["file"], coded))
             assert float(row["psnr-rgb"]) == pytest.approx(10 * np.log10(255**2 / np.mean((a - b) ** 2)), abs=1e-6)
@@ -97,8 +97,8 @@ def test_a_killed_run_goes_on_to_the_same_results(pictures: Path, tmp_path: Path
     assert steady(killed) == steady(whole)
     for name in ("jpeg.json", "webp.json"):
         assert without_times(killed / name) == without_times(whole / name)
-    lists = [sorted(p.relative_to(root) for p in (root / "files").rglob("*")) for root in (killed, whole)]
-    assert lists[0] == lists[1]
+    coded = [{p.relative_to(root): p.read_bytes() for p in root.glob("files/*/*")} for root in (killed, whole)]
+    assert coded[0] == coded[1]
     assert len(journal.read_text().splitlines()) == len(steady(whole))
 
 
@@ -109,6 +109,7 @@ def test_a_bad_file_is_listed_and_the_rest_is_done(
     out = tmp_path / "results"
     options = ["--codecs", "jpeg", "--rates", "jpeg=50", "--metrics", "psnr"]
     assert cli.main(["eval", str(pictures), "-o", str(out), *options]) == 1
+    assert json.loads((out / "manifest.json").read_text())["files_in_means"] == 3
     assert [row["file"] for row in rows_of(out)] == ["p0.png", "p1.png", "p2.png"]
     assert list(json.loads((out / "manifest.json").read_text())["failures"]) == ["jpeg at 50, broken.png"]
     assert "jpeg at 50, broken.png: BadInput: " in capsys.readouterr().err
@@ -141,11 +142,18 @@ def test_any_program_is_a_codec(pictures: Path, tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "r")
     assert len(rows) == 6 and all(float(row["psnr-rgb"]) > 20 for row in rows)
     assert {row["codec"] for row in rows} == {"own"}
+    assert all(1 << 23 < int(row["peak_memory_bytes"]) < 1 << 27 for row in rows)  # Python's and Pillow's, not ours
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--codecs", "jpeg", "--rates", "jpeg=50.5"], "--rates jpeg: found [50.5], expected whole numbers"),
+        (["--codecs", "jpeg", "-j", "0"], "-j: found 0, expected at least 1"),
+        (
+            ["--codecs", "jpeg", "--codec", "jpeg=true {in} {out} {q}|true {in} {out}"],
+            "found 'jpeg', expected a name of",
+        ),
         (["--codecs", "jpg"], "codec: found 'jpg', expected one of laconic, jpeg"),
         (["--codecs", "jpeg", "--metrics", "stoi"], "--metrics: found 'stoi', expected one for pictures"),
         (["--codecs", "jpeg", "--rates", "webp=1"], "--rates: found 'webp', expected one of jpeg"),

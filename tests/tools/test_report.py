@@ -26,10 +26,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(2):
         noise = np.random.default_rng(i).normal(0, 10, (96, 128, 3))
         pixels = np.stack([x, y * 2, x + y + 20 * i], -1) + noise
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "pictures" / f"p{i}.png")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "pictures" / ("p0.png", "<!--<script>@@DATA@@.png")[i])
     rates = ["--rates", "jpeg=5,20,50,80", "--rates", "webp=5,20,50,80"]
     options = ["--codecs", "jpeg,webp", "--metrics", "psnr", *rates]
-    assert cli.main(["eval", str(root / "pictures"), "-o", str(root / "r"), *options]) == 0
+    (root / "pictures" / "z.png").write_text("no picture: named, and left out")
+    assert cli.main(["eval", str(root / "pictures"), "-o", str(root / "r"), *options]) == 1
     return root / "r"
 
 
