@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,13 +26,17 @@ from laconic.entropy.tables import Tables
 BLOCK = 1 << 18
 LANES = (1, 4, 8, 32)
 LANE_BYTES = (2_000, 8_000, 32_000)  # below so many bytes: 1, 4, 8 lanes; above: 32
+SAMPLE = 2048  # symbols whose cost a block's number of lanes is chosen by
 BACKENDS = {
+    "simd": "laconic.entropy.rans_simd",
     "numba": "laconic.entropy.rans_numba",
     "reference": "laconic.entropy.rans",
     "constriction": "laconic.entropy.rans_constriction",
 }
 SPARE_WORDS = {"constriction": 4}  # beyond one a symbol: it ends on whole 32-bit words
-Ints = NDArray[np.int32]
+Symbols = NDArray[np.int16]
+Rows = NDArray[Any]  # uint8 where the tables have at most 256 rows, else uint16
+Positions = NDArray[np.int64]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -41,7 +45,7 @@ def encode(
     symbols: ArrayLike,
     indices: ArrayLike,
     tables: Tables,
-    backend: str = "numba",
+    backend: str = "simd",
     threads: int | None = None,
 ) -> bytes:
     """Code integers with a table each.
@@ -51,7 +55,10 @@ def encode(
     threads: how many blocks at a time; None is one a core. Raises BadInput.
     """
     coder = load(backend)
-    values, rows = checked(symbols, "symbols", -(1 << 15), 1 << 15), checked(indices, "indices", 0, len(tables.sizes))
+    values, rows = (
+        checked(symbols, "symbols", -(1 << 15), 1 << 15).astype(np.int16, copy=False),
+        rows_of(indices, tables),
+    )
     expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one a symbol")
     spans = list(cut(len(values)))
     return b"".join(each(lambda span: encode_block(values[span], rows[span], tables, coder), spans, threads))
@@ -61,7 +68,7 @@ def decode(
     data: bytes | memoryview,
     indices: ArrayLike,
     tables: Tables,
-    backend: str = "numba",
+    backend: str = "simd",
     threads: int | None = None,
 ) -> NDArray[np.int16]:
     """The symbols int16 [N] that `encode` was given, with the same indices and tables. Raises BadFile on damage."""
@@ -74,24 +81,29 @@ def decode_next(
     data: bytes | memoryview,
     indices: ArrayLike,
     tables: Tables,
-    backend: str = "numba",
+    backend: str = "simd",
     threads: int | None = None,
 ) -> tuple[NDArray[np.int16], memoryview]:
     """As `decode`, where more may follow: also returns the bytes after the coded symbols."""
     coder = load(backend)
-    rows = checked(indices, "indices", 0, len(tables.sizes))
+    rows = rows_of(indices, tables)
     raw, position, jobs = memoryview(data), 0, []
     for span in cut(len(rows)):
         block, position = parse(raw, position, rows[span], span, SPARE_WORDS.get(backend, 0))
         jobs.append(block)
-    parts = each(lambda job: decode_block(job, rows[job[0]], tables, coder), jobs, threads)
-    return np.concatenate([np.empty(0, np.int16), *parts]), raw[position:]
+    symbols = np.empty(len(rows), np.int16)
+
+    def fill(job: Job) -> None:
+        decode_block(job, rows[job[0]], tables, coder, symbols[job[0]])
+
+    each(fill, jobs, threads)
+    return symbols, raw[position:]
 
 
 Job = tuple[slice, list[int], NDArray[np.uint16], memoryview]
 
 
-def parse(raw: memoryview, position: int, rows: Ints, span: slice, spare: int) -> tuple[Job, int]:
+def parse(raw: memoryview, position: int, rows: Rows, span: slice, spare: int) -> tuple[Job, int]:
     """Bounds of one block: its states, words and escapes."""
     head, position = read_varint(raw, position, "block head")
     n_words, lanes = head >> 3, LANES[head & 3]
@@ -106,41 +118,44 @@ def parse(raw: memoryview, position: int, rows: Ints, span: slice, spare: int) -
     return (span, states.tolist(), words, raw[end - n_escape : end]), end
 
 
-def encode_block(symbols: Ints, indices: Ints, tables: Tables, coder: Backend) -> bytes:
-    entries = tables.entries(symbols, indices)
-    estimate = tables.cost(entries, indices) / 8
+def encode_block(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend) -> bytes:
+    estimate = estimated_bytes(symbols, indices, tables)
     lane_code = sum(estimate >= limit for limit in LANE_BYTES)
-    states, words = coder.encode_block(entries, indices, tables, LANES[lane_code])
-    side = write_escapes(symbols, entries, indices, tables)
+    states, words, escapes = coder.encode_block(symbols, indices, tables, LANES[lane_code])
+    side = write_escapes(symbols[escapes], indices[escapes], tables)
     head = write_varint(len(words) << 3 | (4 if side else 0) | lane_code) + (write_varint(len(side)) if side else b"")
     return head + np.array(states, "<u4").tobytes() + words.astype("<u2").tobytes() + side
 
 
-def decode_block(job: Job, indices: Ints, tables: Tables, coder: Backend) -> NDArray[np.int16]:
+def estimated_bytes(symbols: Symbols, indices: Rows, tables: Tables) -> float:
+    """What a block will take, by every n-th symbol; n is odd, for channels often come in even numbers."""
+    step = len(symbols) // SAMPLE // 2 * 2 + 1
+    some, rows = symbols[::step], indices[::step]
+    return step * tables.cost(tables.entries(some, rows), rows) / 8
+
+
+def decode_block(job: Job, indices: Rows, tables: Tables, coder: Backend, out: Symbols) -> None:
     _, states, words, side = job
-    symbols = coder.decode_block(states, words, indices, tables)
-    read_escapes(symbols, indices, tables, side)
-    return symbols.astype(np.int16)
+    escapes = coder.decode_block(states, words, indices, tables, out)
+    read_escapes(out, escapes, indices, tables, side)
 
 
-def write_escapes(symbols: Ints, entries: Ints, indices: Ints, tables: Tables) -> bytes:
+def write_escapes(symbols: Symbols, indices: Rows, tables: Tables) -> bytes:
     """Symbols outside their rows: distance d >= 0 above the row as 2d, below it as 2d + 1."""
-    where = np.flatnonzero(entries == tables.sizes[indices] - 1)
-    beyond = symbols[where] - tables.offsets[indices[where]]
+    beyond, last = symbols - tables.offsets[indices], tables.sizes[indices] - 1
     return b"".join(
         write_varint(2 * (e - n) if e >= 0 else 2 * (-1 - e) + 1)
-        for e, n in zip(beyond.tolist(), entries[where].tolist(), strict=True)
+        for e, n in zip(beyond.tolist(), last.tolist(), strict=True)
     )
 
 
-def read_escapes(symbols: Ints, indices: Ints, tables: Tables, side: memoryview) -> None:
-    """Put the escaped values in place of the escape entries. Raises BadFile."""
-    last = tables.sizes[indices] - 1
+def read_escapes(symbols: Symbols, where: Positions, indices: Rows, tables: Tables, side: memoryview) -> None:
+    """Put the escaped values in their places. Raises BadFile."""
     position = 0
-    for i in np.flatnonzero(symbols - tables.offsets[indices] == last).tolist():
+    for i in where.tolist():
         code, position = read_varint(side, position, "escape")
-        first = int(tables.offsets[indices[i]])
-        value = first - 1 - code // 2 if code & 1 else first + int(last[i]) + code // 2
+        first, last = int(tables.offsets[indices[i]]), int(tables.sizes[indices[i]]) - 1
+        value = first - 1 - code // 2 if code & 1 else first + last + code // 2
         expect(-(1 << 15) <= value < 1 << 15, BadFile, "escaped symbol", value, "a 16-bit integer")
         symbols[i] = value
     expect(position == len(side), BadFile, "escapes", len(side), f"{position} bytes")
@@ -174,8 +189,8 @@ def read_varint(data: memoryview | bytes, position: int, field: str, limit: int 
 class Backend:
     """What a backend module offers: encode_block and decode_block, as in `rans.py`."""
 
-    encode_block: Callable[[Ints, Ints, Tables, int], tuple[list[int], NDArray[np.uint16]]]
-    decode_block: Callable[[list[int], NDArray[np.uint16], Ints, Tables], Ints]
+    encode_block: Callable[[Symbols, Rows, Tables, int], tuple[list[int], NDArray[np.uint16], Positions]]
+    decode_block: Callable[[list[int], NDArray[np.uint16], Rows, Tables, Symbols], Positions]
 
 
 def load(backend: str) -> Backend:
@@ -197,11 +212,16 @@ def each(work: Callable[[T], R], jobs: list[T], threads: int | None) -> list[R]:
         return list(pool.map(work, jobs))
 
 
-def checked(values: ArrayLike, field: str, low: int, high: int) -> Ints:
-    """Integers [N] in low..high - 1 as int32."""
+def rows_of(indices: ArrayLike, tables: Tables) -> Rows:
+    kind = np.uint8 if len(tables.sizes) <= 256 else np.uint16
+    return checked(indices, "indices", 0, len(tables.sizes)).astype(kind, copy=False)
+
+
+def checked(values: ArrayLike, field: str, low: int, high: int) -> NDArray[Any]:
+    """Integers [N] in low..high - 1, contiguous."""
     array = np.asarray(values)
     expect(array.ndim == 1 and array.dtype.kind in "iu", BadInput, field, (array.dtype, array.shape), "integers [N]")
-    if array.size:
+    if array.size and not (array.dtype == np.int16 and (low, high) == (-(1 << 15), 1 << 15)):
         least, most = int(array.min()), int(array.max())
         expect(low <= least and most < high, BadInput, field, (least, most), f"{low} to {high - 1}")
-    return np.ascontiguousarray(array, np.int32)
+    return np.ascontiguousarray(array)

@@ -1,11 +1,11 @@
 """The errors that Laconic raises on purpose, at the bottom so that every layer can raise them.
 
-    LaconicError
-      BadInput            the caller gave something that cannot be coded: change the call
-      TargetOutOfReach    a rate or quality target outside what the model can do: change the target
-      BadFile             the bytes are damaged or not ours: get the file again
-        UnsupportedFile   the bytes are sound, this version cannot read them: get a newer Laconic
-      ModelMissing        the file needs a model that is not installed: install it
+LaconicError
+  BadInput            the caller gave something that cannot be coded: change the call
+  TargetOutOfReach    a rate or quality target outside what the model can do: change the target
+  BadFile             the bytes are damaged or not ours: get the file again
+    UnsupportedFile   the bytes are sound, this version cannot read them: get a newer Laconic
+  ModelMissing        the file needs a model that is not installed: install it
 """
 
 

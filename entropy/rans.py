@@ -6,6 +6,8 @@ runs forward. Symbol i belongs to lane i mod N; in a row of N symbols the decode
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,24 +33,25 @@ def pop(x: int, start: int, freq: int) -> int:
 
 
 def encode_block(
-    entries: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
-) -> tuple[list[int], NDArray[np.uint16]]:
-    """Entries of rows -> the final state of each lane, and the words in reading order."""
+    symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_lanes: int
+) -> tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]:
+    """Symbols and their rows -> the final state of each lane, the words in reading order, where escapes were coded."""
+    entries = tables.entries(symbols, indices)
     states, words = [START] * n_lanes, list[int]()
     for i, entry in reversed(list(enumerate(entries.tolist()))):
         cdf = tables.cdf[indices[i]]
         start = int(cdf[entry])
         states[i % n_lanes] = push(states[i % n_lanes], start, int(cdf[entry + 1]) - start, words)
-    return states, np.array(words[::-1], np.uint16)
+    return states, np.array(words[::-1], np.uint16), tables.escapes(symbols, indices)
 
 
 def decode_block(
-    states: list[int], words: NDArray[np.uint16], indices: NDArray[np.int32], tables: Tables
-) -> NDArray[np.int32]:
-    """As the encoder was given, escapes as the entry after the row's last symbol. Raises BadFile on damage."""
+    states: list[int], words: NDArray[np.uint16], indices: NDArray[Any], tables: Tables, out: NDArray[np.int16]
+) -> NDArray[np.int64]:
+    """Write the symbols to `out`, and return where escapes stand, which may be anything. Raises BadFile on damage."""
     n_lanes, cursor = len(states), 0
     states = list(states)
-    out = np.empty(len(indices), np.int32)
+    symbols = np.empty(len(indices), np.int32)
     for i, row in enumerate(indices.tolist()):
         x, cdf = states[i % n_lanes], tables.cdf[row]
         entry = int(np.searchsorted(cdf, x % TOTAL, side="right")) - 1
@@ -59,7 +62,8 @@ def decode_block(
             x = x << 16 | int(words[cursor])
             cursor += 1
         states[i % n_lanes] = x
-        out[i] = tables.offsets[row] + entry
+        symbols[i] = tables.offsets[row] + entry
     expect(cursor == len(words), BadFile, "words", len(words), f"{cursor}, as the symbols need")
     expect(all(x == START for x in states), BadFile, "final states", "another state", "the start state in every lane")
-    return out
+    out[:] = symbols.astype(np.int16)
+    return tables.escaped(symbols, indices)

@@ -7,6 +7,7 @@ row, in order within a row, since a model is made once a row; the lanes' states 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import constriction
 import numpy as np
@@ -19,33 +20,36 @@ from laconic.entropy.tables import Tables
 
 
 def encode_block(
-    entries: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
-) -> tuple[list[int], NDArray[np.uint16]]:
+    symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_lanes: int
+) -> tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]:
     """As `rans.encode_block`; each 32-bit word of constriction is two of ours."""
+    entries = tables.entries(symbols, indices)
     coder = constriction.stream.queue.RangeEncoder()
     for where, model in row_models(indices, tables):
         coder.encode(entries[where], model)
-    return [START] * n_lanes, coder.get_compressed().astype("<u4").view("<u2")
+    words = coder.get_compressed().astype("<u4").view("<u2")
+    return [START] * n_lanes, words, tables.escapes(symbols, indices)
 
 
 def decode_block(
-    states: list[int], words: NDArray[np.uint16], indices: NDArray[np.int32], tables: Tables
-) -> NDArray[np.int32]:
+    states: list[int], words: NDArray[np.uint16], indices: NDArray[Any], tables: Tables, out: NDArray[np.int16]
+) -> NDArray[np.int64]:
     """As `rans.decode_block`. Its stream carries no end mark, so less damage is seen than with ours."""
     expect(all(x == START for x in states), BadFile, "states", "another state", "the start state in every lane")
     expect(len(words) % 2 == 0, BadFile, "words", len(words), "an even number")
     decoder = constriction.stream.queue.RangeDecoder(words.astype("<u2").view("<u4"))
-    out = tables.offsets[indices]
+    symbols = tables.offsets[indices]
     try:
         for where, model in row_models(indices, tables):
-            out[where] += decoder.decode(model, len(where))
+            symbols[where] += decoder.decode(model, len(where))
     except AssertionError as error:
         raise BadFile(f"words: found damage ({error}), expected constriction's stream") from None
     expect(decoder.maybe_exhausted(), BadFile, "words", "more than the symbols need", "the end")
-    return out
+    out[:] = symbols.astype(np.int16)
+    return tables.escaped(symbols, indices)
 
 
-def row_models(indices: NDArray[np.int32], tables: Tables) -> Iterator[tuple[NDArray[np.intp], object]]:
+def row_models(indices: NDArray[Any], tables: Tables) -> Iterator[tuple[NDArray[np.intp], object]]:
     """Where each row is used, and its model; rows of one entry need no bits."""
     for row in np.unique(indices).tolist():
         size = int(tables.sizes[row])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +19,29 @@ MASK = TOTAL - 1
 
 
 def encode_block(
-    entries: NDArray[np.int32], indices: NDArray[np.int32], tables: Tables, n_lanes: int
-) -> tuple[list[int], NDArray[np.uint16]]:
+    symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_lanes: int
+) -> tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]:
     """As `rans.encode_block`."""
+    rows = indices.astype(np.int32)
+    entries = tables.entries(symbols, rows)
     states = np.full(n_lanes, START, np.uint32)
     words = np.empty(len(entries), np.uint16)  # one word a symbol at most
-    first = push_all(entries, indices, tables.cdf, states, words)
-    return states.tolist(), words[first:]
+    first = push_all(entries, rows, tables.cdf, states, words)
+    return states.tolist(), words[first:], np.flatnonzero(entries == tables.sizes[rows] - 1)
 
 
 def decode_block(
-    states: list[int], words: NDArray[np.uint16], indices: NDArray[np.int32], tables: Tables
-) -> NDArray[np.int32]:
+    states: list[int], words: NDArray[np.uint16], indices: NDArray[Any], tables: Tables, out: NDArray[np.int16]
+) -> NDArray[np.int64]:
     """As `rans.decode_block`."""
     lanes = np.array(states, np.uint32)
-    out = np.empty(len(indices), np.int32)
-    cursor = pop_all(words, indices, tables.cdf, tables.offsets, tables.bins, lanes, out)
+    symbols = np.empty(len(indices), np.int32)
+    cursor = pop_all(words, indices.astype(np.int32), tables.cdf, tables.offsets, tables.bins, lanes, symbols)
     expect(cursor >= 0, BadFile, "words", len(words), "more: the stream ends early")
     expect(cursor == len(words), BadFile, "words", len(words), f"{cursor}, as the symbols need")
     expect(bool((lanes == START).all()), BadFile, "final states", "another state", "the start state in every lane")
-    return out
+    out[:] = symbols.astype(np.int16)
+    return tables.escaped(symbols, indices)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +19,23 @@ from laconic.entropy.pmf import PRECISION, TOTAL, quantise
 
 N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
+MAX_LUT = 1 << 22  # intervals in an encoder's table: 16 MB
+ESCAPE_BIT = 1 << 31
+ALL = (slice(None),)
+NOWHERE = np.empty(0, np.int64)
 BIN_BITS = 9  # coarse bins of a slot, where a decoder's search starts
+
+
+@dataclass(frozen=True)
+class EncodeLut:
+    """intervals: uint32 [rows, symbols from low on]: start | (frequency - 1) << 15, and bit 31 for the escape.
+
+    Symbols are clamped to low..high first, which are outside of every row.
+    """
+
+    intervals: NDArray[np.uint32]
+    low: int
+    high: int
 
 
 @dataclass(frozen=True)
@@ -74,18 +91,74 @@ class Tables:
         sizes = np.array([len(m) for m in arrays], np.int32)
         return cls(cdf, np.asarray(offsets, np.int32), sizes)
 
-    def entries(self, symbols: NDArray[np.int32], indices: NDArray[np.int32]) -> NDArray[np.int32]:
+    def entries(self, symbols: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.int32]:
         """The entry of each symbol in its row; the escape where it lies outside."""
-        entry = symbols - self.offsets[indices]
+        entry: NDArray[np.int32] = symbols - self.offsets[indices]
         last = self.sizes[indices] - 1
         return np.where((entry < 0) | (entry >= last), last, entry)
 
+    def escapes(self, symbols: NDArray[Any], indices: NDArray[Any], among: Iterable[slice] = ALL) -> NDArray[np.int64]:
+        """Positions of the symbols that lie outside their rows, looked for in the slices `among` only."""
+
+        def outside(part: slice) -> NDArray[np.int64]:
+            rows = indices[part]
+            beyond = symbols[part] - self.offsets[rows]
+            return np.flatnonzero((beyond < 0) | (beyond >= self.sizes[rows] - 1)) + (part.start or 0)
+
+        return np.concatenate([NOWHERE, *map(outside, among)])
+
+    def escaped(self, symbols: NDArray[Any], indices: NDArray[Any], among: Iterable[slice] = ALL) -> NDArray[np.int64]:
+        """Positions of decoded symbols that are the last entry of their row."""
+
+        def last(part: slice) -> NDArray[np.int64]:
+            rows = indices[part]
+            return np.flatnonzero(symbols[part] - self.offsets[rows] == self.sizes[rows] - 1) + (part.start or 0)
+
+        return np.concatenate([NOWHERE, *map(last, among)])
+
+    @cached_property
+    def encode_lut(self) -> EncodeLut | None:
+        """An interval a symbol and row, for kernels; None where the rows are too far apart for it."""
+        low, high = int(self.offsets.min()) - 1, int((self.offsets + self.sizes).max())
+        stride = (high - low) // 16 * 16 + 16
+        stride += 16 * (stride % 32 == 0)  # rows a power of two apart would share their places in a cache
+        if stride * len(self.sizes) > MAX_LUT:
+            return None
+        first, last = self.cdf[:, :-1].astype(np.int64), self.cdf[:, 1:].astype(np.int64)
+        intervals = np.empty((len(self.sizes), stride), np.uint32)
+        for row, (offset, size) in enumerate(zip(self.offsets.tolist(), self.sizes.tolist(), strict=True)):
+            start, freq = first[row, :size], (last - first)[row, :size]
+            codes = start | (freq - 1) << PRECISION
+            intervals[row] = codes[-1] | ESCAPE_BIT
+            intervals[row, offset - low : offset - low + size - 1] = codes[:-1]
+        return EncodeLut(intervals, low, high)
+
+    @cached_property
+    def decode_lut(self) -> NDArray[np.uint64] | None:
+        """[rows, 512], for kernels; None where a row's last entry is beyond int16.
+
+        Of the first two entries a and b in a bin: start of a, end of a << 16, last slot of b << 32, whether b is the
+        escape << 47, symbol of b << 48. Where a fills the bin it takes the place of b, and the end of a is its start.
+        """
+        if int((self.offsets + self.sizes).max()) > 1 << 15 or int(self.offsets.min()) < -(1 << 15):
+            return None
+        ends = np.arange(1, (1 << BIN_BITS) + 1) << (PRECISION - BIN_BITS)
+        lut = np.empty((len(self.sizes), 1 << BIN_BITS), np.uint64)
+        for row, (offset, size) in enumerate(zip(self.offsets.tolist(), self.sizes.tolist(), strict=True)):
+            a, cdf = self.bins[row].astype(np.int64), self.cdf[row].astype(np.int64)
+            fills = cdf[a + 1] >= ends
+            b = np.where(fills, a, a + 1)
+            fields = cdf[a], np.where(fills, cdf[a], cdf[a + 1]), cdf[b + 1] - 1, b == size - 1, (offset + b) & 0xFFFF
+            parts = [f.astype(np.uint64) << np.uint64(s) for f, s in zip(fields, (0, 16, 32, 47, 48), strict=True)]
+            lut[row] = np.bitwise_or.reduce(parts)
+        return lut
+
     def codelength(self, symbols: ArrayLike, indices: ArrayLike) -> float:
         """Ideal bits of the symbols under these tables, the escapes' own values left out."""
-        rows = np.asarray(indices, np.int32)
-        return self.cost(self.entries(np.asarray(symbols, np.int32), rows), rows)
+        rows = np.asarray(indices)
+        return self.cost(self.entries(np.asarray(symbols), rows), rows)
 
-    def cost(self, entries: NDArray[np.int32], indices: NDArray[np.int32]) -> float:
+    def cost(self, entries: NDArray[np.int32], indices: NDArray[Any]) -> float:
         """Ideal bits of entries of rows."""
         return float(self.bits[indices, entries].sum(dtype=np.float64))
 

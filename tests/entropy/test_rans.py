@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laconic import entropy
-from laconic.entropy import rans
+from laconic.entropy import blocks, rans, rans_simd
 from laconic.entropy.blocks import LANES, encode_block, load
 from laconic.entropy.pmf import TOTAL, quantise
 from laconic.entropy.tables import build_gaussian, digest, gaussian_tables
@@ -23,6 +24,7 @@ GOLDEN_SHA256 = {
     80_000: "12a88700d2498438b0e5a5414fbb327dcccd8a0f51d27a90db6d9631fd3c0eac",
     300_000: "f7521b4490c322b25cb1dd04d6f261c6aa64f3cbeec9780c4e2584b07a26fa8b",
 }
+CPUS = (rans_simd.NATIVE, "x86-64-v3", "x86-64")  # the last two: how a CPU without AVX-512, or without AVX2, does it
 GAUSSIAN_SHA256 = "9aaee43164b435f0991eb74ff5435c2a7e5c57bc86798ad50ca2105b9cd0aa7f"
 
 
@@ -31,7 +33,9 @@ def gauss(n: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.RandomState(7)  # frozen, unlike default_rng
     indices = rng.randint(0, 64, n).astype(np.uint8)
     slots, tables = rng.randint(0, TOTAL, n), gaussian_tables()
-    entries = np.array([np.searchsorted(tables.cdf[i], s, side="right") - 1 for i, s in zip(indices, slots, strict=True)])
+    entries = np.array(
+        [np.searchsorted(tables.cdf[i], s, side="right") - 1 for i, s in zip(indices, slots, strict=True)]
+    )
     return (entries + tables.offsets[indices]).astype(np.int16), indices
 
 
@@ -60,37 +64,87 @@ def coded(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, entropy.Tables]:
 
 @settings(deadline=None, max_examples=60)
 @given(coded())
-def test_round_trip_and_kernel_is_reference(case: tuple[np.ndarray, np.ndarray, entropy.Tables]) -> None:
+def test_round_trip_and_kernels_are_the_reference(case: tuple[np.ndarray, np.ndarray, entropy.Tables]) -> None:
     symbols, indices, tables = case
     data = entropy.encode(symbols, indices, tables)
-    assert data == entropy.encode(symbols, indices, tables, backend="reference")
     for backend in ("numba", "reference"):
+        assert data == entropy.encode(symbols, indices, tables, backend=backend)
+    for backend in ("simd", "numba", "reference"):
         assert np.array_equal(entropy.decode(data, indices, tables, backend=backend), symbols)
 
 
-@settings(deadline=None, max_examples=40)
+@pytest.mark.parametrize("cpu", CPUS)
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(coded(), st.sampled_from(LANES), st.integers(0, 1 << 30))
-def test_kernel_is_reference_in_any_number_of_lanes(
-    case: tuple[np.ndarray, np.ndarray, entropy.Tables], n_lanes: int, seed: int
+def test_kernels_are_the_reference_in_any_number_of_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+    cpu: str,
+    case: tuple[np.ndarray, np.ndarray, entropy.Tables],
+    n_lanes: int,
+    seed: int,
 ) -> None:
-    symbols, indices, tables = case[0].astype(np.int32), case[1].astype(np.int32), case[2]
-    entries = tables.entries(symbols, indices)
-    reference, kernel = load("reference"), load("numba")
-    states, words = reference.encode_block(entries, indices, tables, n_lanes)
-    same = kernel.encode_block(entries, indices, tables, n_lanes)
-    assert states == same[0] and np.array_equal(words, same[1])
-    found = [backend.decode_block(states, words, indices, tables) for backend in (reference, kernel)]
-    assert all(np.array_equal(out, entries + tables.offsets[indices]) for out in found)
-    if len(words):  # both see the same damage
+    monkeypatch.setattr(rans_simd, "NATIVE", cpu)
+    symbols, indices, tables = case[0].astype(np.int16), blocks.rows_of(case[1], case[2]), case[2]
+    coders = [load(name) for name in ("reference", "numba", "simd")]
+    states, words, escapes = coders[0].encode_block(symbols, indices, tables, n_lanes)
+    for coder in coders[1:]:
+        same = coder.encode_block(symbols, indices, tables, n_lanes)
+        assert states == same[0] and np.array_equal(words, same[1]) and np.array_equal(escapes, same[2])
+    regular = np.ones(len(symbols), bool)
+    regular[escapes] = False
+
+    def decoded(coder: blocks.Backend, words: np.ndarray) -> tuple[list[int], list[int]] | str:
+        out = np.zeros(len(symbols), np.int16)
+        try:
+            where = coder.decode_block(states, words, indices, tables, out)
+        except entropy.BadFile as error:
+            return str(error).partition(":")[0]
+        return out.tolist(), where.tolist()
+
+    for coder in coders:
+        found = decoded(coder, words)
+        assert found[1] == escapes.tolist() and np.array_equal(np.array(found[0], np.int16)[regular], symbols[regular])
+    if len(words):  # all see the same damage
         bad = words.copy()
         bad[seed % len(bad)] ^= 1 + seed % 65_535
-        results = []
-        for backend in (reference, kernel):
-            try:
-                results.append(backend.decode_block(states, bad, indices, tables).tolist())
-            except entropy.BadFile as error:
-                results.append(str(error))
-        assert results[0] == results[1]
+        for damaged in (bad, words[: seed % len(words)], np.append(words, np.uint16(seed % 65_536))):
+            results = [decoded(coder, damaged) for coder in coders]
+            assert all(isinstance(r, str) for r in results) or results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_vector_kernels_are_there_and_give_the_bytes_of_numba(monkeypatch: pytest.MonkeyPatch, cpu: str) -> None:
+    """On long streams: whole rows, tails of every length, several blocks, escapes at both ends, 8 and 16-bit rows."""
+    if cpu != rans_simd.NATIVE and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("of another kind of machine")
+    monkeypatch.setattr(rans_simd, "NATIVE", cpu)
+    assert rans_simd.kernels(cpu) is not None
+    symbols, indices = gauss(300_000)
+    symbols[5::999], symbols[7::1234] = 32_767, -32_768
+    for rows, tables in ((indices, gaussian_tables()), (indices.astype(np.int32) + 256, many_rows())):
+        for n in (*range(60_000, 60_033), 300_000):
+            data = entropy.encode(symbols[:n], rows[:n], tables, backend="simd")
+            if n % 8 == 0:
+                assert data == entropy.encode(symbols[:n], rows[:n], tables, backend="numba")
+            assert np.array_equal(entropy.decode(data, rows[:n], tables, backend="simd"), symbols[:n])
+
+
+def many_rows() -> entropy.Tables:
+    """320 rows, the last 64 of them Gaussian; the others have one symbol."""
+    gaussian = gaussian_tables()
+    masses = [np.diff(c[: n + 1].astype(int)) for c, n in zip(gaussian.cdf, gaussian.sizes.tolist(), strict=True)]
+    return entropy.Tables.from_masses([[TOTAL]] * 256 + masses, [0] * 256 + gaussian.offsets.tolist())
+
+
+def test_without_vector_kernels_numba_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rans_simd, "NATIVE", "no such cpu")
+    monkeypatch.setattr(rans_simd, "load", lambda cpu: 1 / 0)
+    rans_simd.kernels.cache_clear()
+    symbols, indices = gauss(100_000)
+    with pytest.warns(UserWarning, match="found no vector kernels"):
+        data = entropy.encode(symbols, indices, gaussian_tables(), backend="simd")
+    assert data == entropy.encode(symbols, indices, gaussian_tables(), backend="numba")
+    rans_simd.kernels.cache_clear()
 
 
 @pytest.mark.parametrize("n, sha256", sorted(GOLDEN_SHA256.items()))
@@ -170,7 +224,7 @@ def test_constriction_is_a_backend(case: tuple[np.ndarray, np.ndarray, entropy.T
 
 def test_golden_bytes() -> None:
     symbols, indices = np.array([0, 1, -1, 0, 300, -7, 2, 0]), np.array([0, 5, 10, 0, 63, 20, 30, 1])
-    data = encode_block(symbols.astype(np.int32), indices.astype(np.int32), gaussian_tables(), load("reference"))
+    data = encode_block(symbols.astype(np.int16), indices.astype(np.uint8), gaussian_tables(), load("reference"))
     assert data.hex() == GOLDEN
     assert entropy.decode(data, indices, gaussian_tables()).tolist() == symbols.tolist()
 
