@@ -26,7 +26,7 @@ from laconic.entropy.tables import Tables
 BLOCK = 1 << 18
 LANES = (1, 4, 8, 32)
 LANE_BYTES = (2_000, 8_000, 32_000)  # below so many bytes: 1, 4, 8 lanes; above: 32
-SAMPLE = 2048  # symbols whose cost a block's number of lanes is chosen by
+SAMPLE = 1024  # symbols whose cost a block's number of lanes is chosen by
 BACKENDS = {
     "simd": "laconic.entropy.rans_simd",
     "numba": "laconic.entropy.rans_numba",
