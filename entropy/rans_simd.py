@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 
 from laconic.entropy import rans
 from laconic.entropy.errors import BadFile, expect
-from laconic.entropy.tables import BIN_BITS, Tables
+from laconic.entropy.tables import BIN_BITS, CHUNK, Tables, chunks
 
 LANES, HALF = 32, 16
-CHUNK = 1024  # symbols to a flag that says whether an escape is among them
 PAD = 64  # words before and after a stream that a kernel may touch
 NATIVE = "native"
 
@@ -82,11 +81,6 @@ def decode_block(
 def at(array: NDArray[Any]) -> int:
     assert array.flags.c_contiguous
     return array.ctypes.data
-
-
-def chunks(flags: NDArray[np.uint8], n: int) -> list[slice]:
-    """The chunks in which escapes may be."""
-    return [slice(i * CHUNK, min((i + 1) * CHUNK, n)) for i in np.flatnonzero(flags).tolist()]
 
 
 @dataclass(frozen=True)

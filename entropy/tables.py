@@ -19,8 +19,9 @@ from laconic.entropy.pmf import PRECISION, TOTAL, quantise
 
 N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
-MAX_LUT = 1 << 22  # intervals in an encoder's table: 16 MB
+MAX_LUT = 1 << 24  # intervals in an encoder's table: 64 MB
 ESCAPE_BIT = 1 << 31
+CHUNK = 1024  # symbols to a flag of the kernels that says whether an escape is among them
 ALL = (slice(None),)
 NOWHERE = np.empty(0, np.int64)
 BIN_BITS = 9  # coarse bins of a slot, where a decoder's search starts
@@ -173,6 +174,11 @@ def gaussian_tables() -> Tables:
     flat, sizes = masses["masses"].astype(np.int64), masses["sizes"]
     rows = np.split(flat, np.cumsum(sizes)[:-1])
     return Tables.from_masses(rows, [-(len(row) // 2 - (len(row) + 1) % 2) for row in rows])
+
+
+def chunks(flags: NDArray[np.uint8], n: int) -> list[slice]:
+    """Of n symbols, the chunks in which escapes may be."""
+    return [slice(i * CHUNK, min((i + 1) * CHUNK, n)) for i in np.flatnonzero(flags).tolist()]
 
 
 def digest(tables: Tables) -> str:
