@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from laconic.models.photo import Photo
 
 DIGEST_BYTES = 4
-DEFAULT_PHOTO = "photo-2"
+DEFAULT_PHOTO = "photo-3"
 
 
 class PictureModel(Protocol):

@@ -86,8 +86,8 @@ def index(rows: np.ndarray) -> np.ndarray:
 
 
 def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-2")."""
-    assert data[:8] == b"\x89Lc\r\n\x01\x01\x02"
+    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3")."""
+    assert data[:8] == b"\x89Lc\r\n\x01\x01\x03"
     n, at = varint(data, 12)
     end = at + n
     width, at = varint(data, at)

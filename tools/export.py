@@ -1,4 +1,4 @@
-"""Checkpoint -> weights and card: `python -m laconic.tools.export CHECKPOINT assets/weights/photo-2 --hardware "..."`.
+"""Checkpoint -> weights and card: `python -m laconic.tools.export CHECKPOINT assets/weights/photo-3 --hardware "..."`.
 
 Stores the averaged weights in float16. The integers that decide bits are derived from the stored values by exact
 arithmetic (models/exact.py), so the digest of the file covers them.

@@ -18,6 +18,7 @@ from laconic.tools.curves import LOWER_IS_BETTER, BDRate, Curve, bd_rate, checke
 
 # Okabe and Ito 2008: told apart by all kinds of colour vision. Ours is the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C8C00")
+GREYS, DASHES = ("#333333", "#666666", "#888888"), ("--", (0, (1, 1)), "-.")  # of published curves
 MARKERS = "osD^vP*X"
 WINDOWS = {"psnr-rgb": (27.0, 37.0)}
 LABELS = {
@@ -110,12 +111,10 @@ def rate_distortion(curves: list[Curve], metric: str, max_rate: float | None = N
     for i, curve in enumerate(drawn):
         points = np.array(curve.points(metric))
         end = min(highest, points[-1, 0])
-        style: dict[str, Any] = (
-            {"linestyle": "--", "linewidth": 1.2}
-            if curve.published
-            else {"marker": MARKERS[i % len(MARKERS)], "markersize": 4}
-        )
-        colour = COLOURS[i % len(COLOURS)]
+        style: dict[str, Any] = {"marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+        if curve.published:
+            style = {"linestyle": DASHES[i % len(DASHES)], "linewidth": 1.2}
+        colour = colour_of(i, curve)
         axes.plot(*points.T, color=colour, **style)
         if end >= points[0, 0]:
             ends.append((end, float(np.interp(end, *points.T)), curve.name, colour))
@@ -137,7 +136,7 @@ def speed(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
         found = rates[curve.name]
         if isinstance(found, str) or "encoding_time" not in curve.results or curve.published:
             continue
-        colour = COLOURS[i % len(COLOURS)]
+        colour = colour_of(i, curve)
         seconds = [float(np.mean(curve.results[key])) for key in ("encoding_time", "decoding_time")]
         axes.plot(seconds, [found.percent] * 2, color=colour, linewidth=0.8)
         axes.plot(seconds[0], found.percent, "o", color=colour)
@@ -149,6 +148,11 @@ def speed(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
     axes.invert_yaxis()
     label_ends(axes, ends)
     return figure
+
+
+def colour_of(i: int, curve: Curve) -> str:
+    palette = GREYS if curve.published else COLOURS
+    return palette[i % len(palette)]
 
 
 def new_figure() -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 Interactive curves (Bokeh, embedded), BD-rates, a table of every file that sorts, and, of pictures, a slider over the
 original and any two codecs at matched bytes; of sounds, players and spectrograms. For the comparison each file is coded
 once more, at the setting that comes nearest to the asked rate. A picture in a format that browsers do not show is shown
-through AVIF at quality 90.
+through AVIF at quality 70.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from laconic.tools.coders import Coder
 from laconic.tools.curves import BDRate, Curve, checked, read_curves
 from laconic.tools.evaluate import coder_of, read, write_whole
 from laconic.tools.metrics import Item, needed
-from laconic.tools.plot import COLOURS, LABELS, bd_rates, label_of, metrics_of, window_of
+from laconic.tools.plot import LABELS, bd_rates, colour_of, label_of, metrics_of, window_of
 
 SHOWN = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
 PLAYED = {".opus": "audio/ogg", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
-LEVELS = {"picture": (0.15, 0.5), "sound": (16.0, 64.0)}
+LEVELS = {"picture": (0.15, 0.4), "sound": (16.0, 64.0)}
 CLOSE_ENOUGH, FAR_OFF = 0.02, 0.05  # of the asked bytes
 MATCH_STEPS = 6
+SHOWN_QUALITY = 70  # keeps the page of Kodak below 15 MB
 WARN_BYTES = 15_000_000
 
 
@@ -48,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
     add("--anchor", default="jpeg", metavar="CODEC", help="what BD-rates are against (default: %(default)s)")
     add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of PSNR (default: 27 37)")
-    add("--rates", type=float, nargs="+", metavar="X", help="to compare at: bpp or kbit/s (default: 0.15 0.5 or 16 64)")
+    add("--rates", type=float, nargs="+", metavar="X", help="to compare at: bpp or kbit/s (default: 0.15 0.4 or 16 64)")
     add("--files", type=int, metavar="N", help="compare the first N only (default: all)")
     add("-o", "--output", type=Path, metavar="OUT", help="the page (default: report.html in RESULTS)")
 
@@ -198,7 +199,7 @@ def display(item: Item, data: bytes, suffix: str) -> dict[str, str]:
 
 def as_avif(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "AVIF", quality=90, subsampling="4:4:4", speed=8)
+    Image.fromarray(pixels).save(file, "AVIF", quality=SHOWN_QUALITY, subsampling="4:4:4", speed=7)
     return file.getvalue()
 
 
@@ -239,7 +240,7 @@ def draw(curves: list[Curve]) -> tuple[str, str, str]:
         for i, curve in enumerate(drawn):
             x, y = zip(*curve.points(metric), strict=True)
             style: dict[str, Any] = {
-                "color": COLOURS[i % len(COLOURS)],
+                "color": colour_of(i, curve),
                 "legend_label": curve.name,
                 "name": curve.name,
                 "source": ColumnDataSource({"x": x, "y": y}),

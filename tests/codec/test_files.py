@@ -166,8 +166,8 @@ def test_a_model_of_ones_own(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     laconic.register(TinyAutoencoder(pixels, steps=1))
     with pytest.raises(laconic.ModelMissing, match="digest: found .*, expected"):
         laconic.decompress(data)
-    with pytest.raises(laconic.BadInput, match="name: found 'photo-2', expected"):
-        model.name = "photo-2"
+    with pytest.raises(laconic.BadInput, match="name: found 'photo-3', expected"):
+        model.name = "photo-3"
         laconic.register(model)
 
 
