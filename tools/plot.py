@@ -18,15 +18,15 @@ from laconic.tools.curves import LOWER_IS_BETTER, BDRate, Curve, bd_rate, checke
 
 # Okabe and Ito 2008: told apart by all kinds of colour vision. Ours is the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C8C00")
-GREYS, DASHES = ("#333333", "#666666", "#888888"), ("--", (0, (1, 1)), "-.")  # of published curves
+GREYS, DASHES = ("#333333", "#666666", "#888888"), ((0, (6, 2)), (0, (2, 1)), (0, (4, 4)))  # of published curves
 MARKERS = "osD^vP*X"
 WINDOWS = {"psnr-rgb": (27.0, 37.0)}
 LABELS = {
     "bpp": "bits per pixel of the whole file",
     "kbit_per_s": "kbit/s of the whole file",
-    "psnr-rgb": "PSNR of RGB (dB)",
-    "ms-ssim-rgb": "MS-SSIM of RGB (dB)",
-    "ssimulacra2": "SSIMULACRA2",
+    "psnr-rgb": "PSNR of RGB (dB), mean of the pictures'",
+    "ms-ssim-rgb": "MS-SSIM of RGB, mean of the pictures' (dB)",
+    "ssimulacra2": "SSIMULACRA2, mean of the pictures'",
     "task": "score",
 }
 

@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
         "rows": rows,
         "compare": list(comparisons(args, manifest, rows)),
         "medium": manifest["medium"],
-        "rateUnit": "bpp" if manifest["medium"] == "picture" else "kbit/s",
     }
     script, charts, library = draw(curves)
     page = (files("laconic.tools") / "report.html").read_text()
