@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from laconic.entropy.tables import Tables
 BLOCK = 1 << 18
 LANES = (1, 4, 8, 32)
 LANE_BYTES = (2_000, 8_000, 32_000)  # below so many bytes: 1, 4, 8 lanes; above: 32
-SAMPLE = 1024  # symbols whose cost a block's number of lanes is chosen by
+RUNS, RUN = 256, 4  # the sample that a block's number of lanes is chosen by
 BACKENDS = {
     "simd": "laconic.entropy.rans_simd",
     "numba": "laconic.entropy.rans_numba",
@@ -61,7 +62,8 @@ def encode(
     )
     expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one a symbol")
     spans = list(cut(len(values)))
-    return b"".join(each(lambda span: encode_block(values[span], rows[span], tables, coder), spans, threads))
+    parts = each(lambda span: encode_block(values[span], rows[span], tables, coder), spans, threads)
+    return b"".join(chain.from_iterable(parts))
 
 
 def decode(
@@ -114,24 +116,28 @@ def parse(raw: memoryview, position: int, rows: Rows, span: slice, spare: int) -
     expect(end <= len(raw), BadFile, "block length", len(raw) - position, f"at least {end - position} bytes")
     states = np.frombuffer(raw[position : position + 4 * lanes], "<u4")
     expect(bool((states >= 1 << 16).all()), BadFile, "states", int(states.min()), f"at least {1 << 16}")
-    words = np.frombuffer(raw[position + 4 * lanes : end - n_escape], "<u2").astype(np.uint16)
+    words = np.frombuffer(raw[position + 4 * lanes : end - n_escape], "<u2")
     return (span, states.tolist(), words, raw[end - n_escape : end]), end
 
 
-def encode_block(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend) -> bytes:
+def encode_block(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend) -> list[bytes]:
     estimate = estimated_bytes(symbols, indices, tables)
     lane_code = sum(estimate >= limit for limit in LANE_BYTES)
     states, words, escapes = coder.encode_block(symbols, indices, tables, LANES[lane_code])
-    side = write_escapes(symbols[escapes], indices[escapes], tables)
+    side = write_escapes(symbols[escapes], indices[escapes], tables) if len(escapes) else b""
     head = write_varint(len(words) << 3 | (4 if side else 0) | lane_code) + (write_varint(len(side)) if side else b"")
-    return head + np.array(states, "<u4").tobytes() + words.astype("<u2").tobytes() + side
+    return [head, np.array(states, "<u4").tobytes(), words.astype("<u2", copy=False).tobytes(), side]
 
 
 def estimated_bytes(symbols: Symbols, indices: Rows, tables: Tables) -> float:
-    """What a block will take, by every n-th symbol; n is odd, for channels often come in even numbers."""
-    step = len(symbols) // SAMPLE // 2 * 2 + 1
-    some, rows = symbols[::step], indices[::step]
-    return step * tables.cost(tables.entries(some, rows), rows) / 8
+    """What a block will take, by RUNS runs of RUN symbols at odd distances, for channels often come in even numbers."""
+    n = len(symbols)
+    if n <= RUNS * RUN:
+        return tables.codelength(symbols, indices) / 8
+    step = n // RUNS | 1
+    n_runs = n // step
+    some, rows = (a[: n_runs * step].reshape(n_runs, step)[:, :RUN].ravel() for a in (symbols, indices))
+    return tables.codelength(some, rows) * n / (8 * RUN * n_runs)
 
 
 def decode_block(job: Job, indices: Rows, tables: Tables, coder: Backend, out: Symbols) -> None:
@@ -222,6 +228,6 @@ def checked(values: ArrayLike, field: str, low: int, high: int) -> NDArray[Any]:
     array = np.asarray(values)
     expect(array.ndim == 1 and array.dtype.kind in "iu", BadInput, field, (array.dtype, array.shape), "integers [N]")
     if array.size and not (array.dtype == np.int16 and (low, high) == (-(1 << 15), 1 << 15)):
-        least, most = int(array.min()), int(array.max())
+        least, most = 0 if low == 0 and array.dtype.kind == "u" else int(array.min()), int(array.max())
         expect(low <= least and most < high, BadInput, field, (least, most), f"{low} to {high - 1}")
     return np.ascontiguousarray(array)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.pmf import PRECISION, TOTAL
@@ -63,7 +63,14 @@ def decode_block(
             cursor += 1
         states[i % n_lanes] = x
         symbols[i] = tables.offsets[row] + entry
-    expect(cursor == len(words), BadFile, "words", len(words), f"{cursor}, as the symbols need")
-    expect(all(x == START for x in states), BadFile, "final states", "another state", "the start state in every lane")
+    expect_end(states, len(words), cursor)
     out[:] = symbols.astype(np.int16)
     return tables.escaped(symbols, indices)
+
+
+def expect_end(states: ArrayLike, n_words: int, cursor: int) -> None:
+    """Of a stream that was read: all words used, and the lanes as they started. Raises BadFile."""
+    expect(cursor <= n_words, BadFile, "words", n_words, "more: the stream ends early")
+    expect(cursor == n_words, BadFile, "words", n_words, f"{cursor}, as the symbols need")
+    started = bool((np.asarray(states) == START).all())
+    expect(started, BadFile, "final states", "another state", "the start state in every lane")

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.entropy import rans
-from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START
 from laconic.entropy.tables import BIN_BITS, CHUNK, Tables, chunks
@@ -20,7 +19,9 @@ from laconic.entropy.tables import BIN_BITS, CHUNK, Tables, chunks
 U32, U64, I64 = numba.uint32, numba.uint64, numba.int64
 BIN_SHIFT = PRECISION - BIN_BITS
 LOW = TOTAL - 1  # 15 bits
-CHUNK_SHIFT = CHUNK.bit_length() - 1
+CHUNK_SHIFT, IN_CHUNK = CHUNK.bit_length() - 1, CHUNK - 1
+MAX_LANES = 32
+ABOVE_1 = 1 + 2.0**-51
 
 
 def encode_block(
@@ -45,71 +46,106 @@ def decode_block(
     if lut is None:
         return rans.decode_block(states, words, indices, tables, out)
     lanes, flags = np.array(states, np.uint32), np.zeros(len(indices) // CHUNK + 1, np.uint8)
-    cursor = pop_all(words, indices, lut, tables.cdf, tables.offsets, lanes, out, flags)
-    expect(cursor >= 0, BadFile, "words", len(words), "more: the stream ends early")
-    expect(cursor == len(words), BadFile, "words", len(words), f"{cursor}, as the symbols need")
-    expect(bool((lanes == START).all()), BadFile, "final states", "another state", "the start state in every lane")
+    padded = np.zeros(len(words) + MAX_LANES + 1, np.uint16)
+    padded[: len(words)] = words
+    cursor = pop_all(padded, len(words), indices, lut, tables.cdf, tables.offsets, lanes, out, flags)
+    rans.expect_end(lanes, len(words), cursor)
     return tables.escaped(out, indices, chunks(flags, len(indices)))
 
 
 @numba.njit(cache=True, nogil=True)
 def push_all(symbols, indices, intervals, low, high, states, words, flags):  # type: ignore[no-untyped-def]
-    """Code backward; returns where the words begin. Rows were checked by `encode`."""
-    n, lanes = I64(symbols.size), I64(states.size)
-    cursor = I64(words.size)
-    for row in range((n - 1) // lanes, -1, -1):
-        first = row * lanes
-        for lane in range(min(lanes, n - first) - 1, -1, -1):
-            i = first + lane
-            interval = U32(intervals[indices[i], min(max(I64(symbols[i]), low), high) - low])
-            flags[i >> CHUNK_SHIFT] |= np.uint8(interval >> U32(31))
-            start = U32(interval & U32(LOW))
-            freq = U32(((interval >> U32(PRECISION)) & U32(LOW)) + U32(1))
-            x = U32(states[lane])
-            if x >> U32(32 - PRECISION) >= freq:
-                cursor -= 1
-                words[cursor] = np.uint16(x & U32(0xFFFF))
-                x = U32(x >> U32(16))
-            q = U32(np.int64(np.float64(x) / np.float64(freq)))  # exact: x / freq is 2**-15 or more below q + 1, q < 2**17
-            states[lane] = U32((q << U32(PRECISION)) + start + (x - q * freq))
+    """Code backward; returns where the words begin. Rows were checked by `encode`.
+
+    Indices are unsigned, for numba looks whether signed ones are negative. A chunk's intervals are looked up before any
+    of them is coded, for a load cannot pass a store that might be to the same place.
+    """
+    n, span = U64(symbols.size), U64(high - low)
+    stride, places = U64(intervals.shape[1]), intervals.reshape(-1)
+    found, cursor = np.empty(CHUNK, np.uint32), U64(words.size)
+    n_chunks = (n + U64(IN_CHUNK)) >> U64(CHUNK_SHIFT)
+    for chunk in range(n_chunks):
+        at = (n_chunks - U64(1) - chunk) << U64(CHUNK_SHIFT)
+        size, seen = min(n - at, U64(CHUNK)), U32(0)
+        for later in range(size):  # backward, as all reading of memory here, for it is foreseen so
+            k = size - U64(1) - later
+            place = min(U64(I64(symbols[at + k]) - low), span)  # below `low` wraps around
+            found[k] = places[place + U64(indices[at + k]) * stride]
+            seen |= found[k]
+        flags[at >> U64(CHUNK_SHIFT)] = np.uint8(seen >> U32(31))
+        cursor = push_chunk(found, size, states, words, cursor)
     return cursor
 
 
 @numba.njit(cache=True, nogil=True)
-def pop_all(words, indices, bins, cdf, offsets, states, out, flags):  # type: ignore[no-untyped-def]
-    """Decode forward; returns the words read, or -1 where they run out."""
-    n, lanes = I64(indices.size), I64(states.size)
-    cursor = I64(0)
-    for row in range((n + lanes - 1) // lanes):
-        first = row * lanes
-        for lane in range(min(lanes, n - first)):
-            i = first + lane
-            table = I64(indices[i])
+def push_chunk(intervals, size, states, words, cursor):  # type: ignore[no-untyped-def]
+    """Code intervals of `EncodeLut`, whole rows but for the last. Returns where the words begin."""
+    lanes, i = U64(states.size), U64(size)
+    in_row = (i + lanes - U64(1)) % lanes + U64(1)
+    while i > U64(0):
+        first = i - in_row
+        for _ in range(in_row):
+            i -= U64(1)
+            start = U32(intervals[i] & U32(LOW))
+            freq = U32(((intervals[i] >> U32(PRECISION)) & U32(LOW)) + U32(1))
+            states[i - first], cursor = push(states[i - first], start, freq, words, cursor)
+        in_row = lanes
+    return cursor
+
+
+@numba.njit(cache=True, nogil=True)
+def push(x, start, freq, words, cursor):  # type: ignore[no-untyped-def]
+    """As `rans.push`, for kernels to inline: all uint32 but the cursor, uint64. Returns the state and the cursor.
+
+    Writes a word below the cursor, if only to be written over; it need not branch. The quotient by a reciprocal is
+    exact: x / freq < 2**17 lies 2**-15 or more below the next integer, and the reciprocal is a little too large.
+    """
+    over = x >> U32(32 - PRECISION) >= freq
+    words[cursor - U64(1)] = np.uint16(x & U32(0xFFFF))
+    x = U32(x >> U32(16)) if over else x
+    q = U32(I64(np.float64(I64(x)) * (ABOVE_1 / np.float64(I64(freq)))))
+    return U32(q * (U32(TOTAL) - freq) + start + x), cursor - U64(over)
+
+
+@numba.njit(cache=True, nogil=True)
+def pop_all(words, n_words, indices, bins, cdf, offsets, states, out, flags):  # type: ignore[no-untyped-def]
+    """Decode forward; returns the words read, more than there are where they ran out. A row of lanes may read on."""
+    n, lanes, limit, places = U64(indices.size), U64(states.size), U64(n_words), bins.reshape(-1)
+    cursor, i, seen = U64(0), U64(0), U32(0)
+    while i < n and cursor <= limit:
+        for k in range(min(lanes, n - i)):
+            lane, table = U64(k), U64(indices[i])
             x = U32(states[lane])
             slot = U32(x & U32(LOW))
-            two = U64(bins[table, I64(slot >> U32(BIN_SHIFT))])  # see `Tables.decode_lut`
-            start = U32(two >> U64(16) & U64(0xFFFF))
-            end = U32((two >> U64(32) & U64(LOW)) + U64(1))
-            symbol = I64(two) >> I64(48)
-            escape = U64(two >> U64(47) & U64(1))
-            if slot < start:  # the first of the bin, not the second
-                start, end = U32(two & U64(LOW)), start
-                symbol -= 1
-                escape = U64(0)
-            elif slot >= end:  # further on
+            two = U64(places[(table << U64(BIN_BITS)) + U64(slot >> U32(BIN_SHIFT))])  # see `Tables.decode_lut`
+            boundary = U32(two >> U64(16) & U64(0xFFFF))
+            first = slot < boundary  # of the bin's two symbols
+            start = U32(two & U64(LOW)) if first else boundary
+            end = boundary if first else U32((two >> U64(32) & U64(LOW)) + U64(1))
+            symbol = (I64(two) >> I64(48)) - I64(first)
+            escape = U32(0) if first else U32(two >> U64(47) & U64(1))
+            if slot >= end:  # rare: further on
                 entry = symbol - I64(offsets[table])
                 while slot >= end:  # ends: the last entry's upper bound is 2**15
                     entry += 1
-                    start, end = end, U32(cdf[table, entry + 1])
+                    start, end = end, U32(cdf[table, U64(entry + 1)])
                 symbol = entry + I64(offsets[table])
-                escape = U64(end == U32(TOTAL))
-            flags[i >> CHUNK_SHIFT] |= np.uint8(escape)
-            x = U32(U32(end - start) * U32(x >> U32(PRECISION)) + slot - start)
-            if x < U32(START):
-                if cursor >= words.size:
-                    return I64(-1)
-                x = U32((x << U32(16)) | U32(words[cursor]))
-                cursor += 1
-            states[lane] = x
+                escape = U32(end == U32(TOTAL))
+            seen |= escape
             out[i] = np.int16(symbol)
-    return cursor
+            states[lane], cursor = pop(x, start, U32(end - start), words, cursor)
+            i += U64(1)
+        if i & U64(IN_CHUNK) == U64(0) or i == n:
+            flags[(i - U64(1)) >> U64(CHUNK_SHIFT)] = np.uint8(seen)
+            seen = U32(0)
+    return I64(cursor)
+
+
+@numba.njit(cache=True, nogil=True)
+def pop(x, start, freq, words, cursor):  # type: ignore[no-untyped-def]
+    """As `rans.pop` and a refill, for kernels to inline: all uint32 but the cursor, uint64. Reads the word at the cursor,
+    if only to leave it. Returns the state and the cursor."""
+    x = U32(freq * U32(x >> U32(PRECISION)) + (x & U32(LOW)) - start)
+    under = x < U32(START)
+    more = U32((x << U32(16)) | U32(words[cursor]))
+    return more if under else x, cursor + U64(under)

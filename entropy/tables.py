@@ -31,12 +31,16 @@ BIN_BITS = 9  # coarse bins of a slot, where a decoder's search starts
 class EncodeLut:
     """intervals: uint32 [rows, symbols from low on]: start | (frequency - 1) << 15, and bit 31 for the escape.
 
-    Symbols are clamped to low..high first, which are outside of every row.
+    Symbols are clamped to low..high first, which are outside of every row. bits: float32, the codelengths, flat.
     """
 
     intervals: NDArray[np.uint32]
     low: int
     high: int
+
+    @cached_property
+    def bits(self) -> NDArray[np.float32]:
+        return codelengths((self.intervals.ravel() >> PRECISION & (TOTAL - 1)) + 1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Tables:
             bins[row] = np.searchsorted(cdf[1 : size + 1], firsts, side="right")
         object.__setattr__(self, "bins", bins)
         masses = np.maximum(np.diff(self.cdf.astype(np.int64)), 1)  # 0 beyond a row's end, where no entry points
-        object.__setattr__(self, "bits", (PRECISION - np.log2(masses)).astype(np.float32))
+        object.__setattr__(self, "bits", codelengths(masses))
 
     @classmethod
     def from_pmf(cls, pmfs: Sequence[ArrayLike], offsets: ArrayLike, escape: float = 2.0**-20) -> Tables:
@@ -103,8 +107,8 @@ class Tables:
 
         def outside(part: slice) -> NDArray[np.int64]:
             rows = indices[part]
-            beyond = symbols[part] - self.offsets[rows]
-            return np.flatnonzero((beyond < 0) | (beyond >= self.sizes[rows] - 1)) + (part.start or 0)
+            beyond = symbols[part] - self.offsets.take(rows)
+            return np.flatnonzero((beyond < 0) | (beyond >= self.sizes.take(rows) - 1)) + (part.start or 0)
 
         return np.concatenate([NOWHERE, *map(outside, among)])
 
@@ -156,12 +160,12 @@ class Tables:
 
     def codelength(self, symbols: ArrayLike, indices: ArrayLike) -> float:
         """Ideal bits of the symbols under these tables, the escapes' own values left out."""
-        rows = np.asarray(indices)
-        return self.cost(self.entries(np.asarray(symbols), rows), rows)
-
-    def cost(self, entries: NDArray[np.int32], indices: NDArray[Any]) -> float:
-        """Ideal bits of entries of rows."""
-        return float(self.bits[indices, entries].sum(dtype=np.float64))
+        values, rows, lut = np.asarray(symbols), np.asarray(indices), self.encode_lut
+        if lut is None:
+            return float(self.bits[rows, self.entries(values, rows)].sum(dtype=np.float64))
+        places = rows.astype(np.intp) * lut.intervals.shape[1]
+        places += np.clip(values, lut.low, lut.high) - lut.low
+        return float(lut.bits.take(places).sum(dtype=np.float64))
 
 
 @lru_cache(maxsize=1)
@@ -174,6 +178,11 @@ def gaussian_tables() -> Tables:
     flat, sizes = masses["masses"].astype(np.int64), masses["sizes"]
     rows = np.split(flat, np.cumsum(sizes)[:-1])
     return Tables.from_masses(rows, [-(len(row) // 2 - (len(row) + 1) % 2) for row in rows])
+
+
+def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
+    """Bits of integer masses of 2**15."""
+    return (PRECISION - np.log2(masses)).astype(np.float32)
 
 
 def chunks(flags: NDArray[np.uint8], n: int) -> list[slice]:
