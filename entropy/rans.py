@@ -1,7 +1,8 @@
 """rANS, the plain reference (Duda 2013; Giesen 2014, interleaved): what every kernel must equal byte for byte.
 
 A state x in [2**16, 2**32) holds what was coded; 16-bit words take the overflow. Coding runs backward, so decoding
-runs forward. Symbol i belongs to lane i mod N; in a row of N symbols the decoder refills its lanes in order.
+runs forward. Symbol i belongs to lane i mod N; in a row of N symbols the decoder refills its lanes in order. The wide
+form is for models whose probabilities need more than 15 bits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.tables import Tables
 
 START = 1 << 16  # the state of every lane before the first symbol, and after the last one is read
+START_WIDE = 1 << 31
 WORD = 1 << 16
 
 
@@ -30,6 +32,19 @@ def push(x: int, start: int, freq: int, words: list[int]) -> int:
 def pop(x: int, start: int, freq: int) -> int:
     """Take the interval that x points at out of it; call `refill` after."""
     return freq * (x >> PRECISION) + x % TOTAL - start
+
+
+def push_wide(x: int, start: int, freq: int, bits: int, words: list[int]) -> int:
+    """As `push`, of an interval of 2**bits, bits <= 31, into a state in [2**31, 2**63); words have 32 bits."""
+    if x >= freq << (63 - bits):
+        words.append(x % (1 << 32))
+        x >>= 32
+    return (x // freq << bits) + start + x % freq
+
+
+def pop_wide(x: int, start: int, freq: int, bits: int) -> int:
+    """As `pop`; call for a word where the state falls below 2**31."""
+    return freq * (x >> bits) + x % (1 << bits) - start
 
 
 def encode_block(
@@ -68,9 +83,9 @@ def decode_block(
     return tables.escaped(symbols, indices)
 
 
-def expect_end(states: ArrayLike, n_words: int, cursor: int) -> None:
+def expect_end(states: ArrayLike, n_words: int, cursor: int, start: int = START) -> None:
     """Of a stream that was read: all words used, and the lanes as they started. Raises BadFile."""
     expect(cursor <= n_words, BadFile, "words", n_words, "more: the stream ends early")
     expect(cursor == n_words, BadFile, "words", n_words, f"{cursor}, as the symbols need")
-    started = bool((np.asarray(states) == START).all())
+    started = bool((np.asarray(states) == start).all())
     expect(started, BadFile, "final states", "another state", "the start state in every lane")

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from laconic.entropy import rans
 from laconic.entropy.pmf import PRECISION, TOTAL
-from laconic.entropy.rans import START
+from laconic.entropy.rans import START, START_WIDE
 from laconic.entropy.tables import BIN_BITS, CHUNK, Tables, chunks
 
-U32, U64, I64 = numba.uint32, numba.uint64, numba.int64
+U16, U32, U64, I64, F64 = numba.uint16, numba.uint32, numba.uint64, numba.int64, numba.float64
 BIN_SHIFT = PRECISION - BIN_BITS
 LOW = TOTAL - 1  # 15 bits
 CHUNK_SHIFT, IN_CHUNK = CHUNK.bit_length() - 1, CHUNK - 1
-MAX_LANES = 32
 ABOVE_1 = 1 + 2.0**-51
 
 
@@ -46,9 +45,8 @@ def decode_block(
     if lut is None:
         return rans.decode_block(states, words, indices, tables, out)
     lanes, flags = np.array(states, np.uint32), np.zeros(len(indices) // CHUNK + 1, np.uint8)
-    padded = np.zeros(len(words) + MAX_LANES + 1, np.uint16)
-    padded[: len(words)] = words
-    cursor = pop_all(padded, len(words), indices, lut, tables.cdf, tables.offsets, lanes, out, flags)
+    padded = np.append(words, np.uint16(0))
+    cursor = pop_all(padded, indices, lut, tables.cdf, tables.offsets, lanes, out, flags)
     rans.expect_end(lanes, len(words), cursor)
     return tables.escaped(out, indices, chunks(flags, len(indices)))
 
@@ -101,18 +99,18 @@ def push(x, start, freq, words, cursor):  # type: ignore[no-untyped-def]
     exact: x / freq < 2**17 lies 2**-15 or more below the next integer, and the reciprocal is a little too large.
     """
     over = x >> U32(32 - PRECISION) >= freq
-    words[cursor - U64(1)] = np.uint16(x & U32(0xFFFF))
+    words[cursor - U64(1)] = U16(x & U32(0xFFFF))
     x = U32(x >> U32(16)) if over else x
-    q = U32(I64(np.float64(I64(x)) * (ABOVE_1 / np.float64(I64(freq)))))
+    q = U32(I64(F64(I64(x)) * (F64(ABOVE_1) / F64(I64(freq)))))
     return U32(q * (U32(TOTAL) - freq) + start + x), cursor - U64(over)
 
 
 @numba.njit(cache=True, nogil=True)
-def pop_all(words, n_words, indices, bins, cdf, offsets, states, out, flags):  # type: ignore[no-untyped-def]
-    """Decode forward; returns the words read, more than there are where they ran out. A row of lanes may read on."""
-    n, lanes, limit, places = U64(indices.size), U64(states.size), U64(n_words), bins.reshape(-1)
+def pop_all(words, indices, bins, cdf, offsets, states, out, flags):  # type: ignore[no-untyped-def]
+    """Decode forward; returns the words read, more than there are where they ran out. The last word is a spare one."""
+    n, lanes, places = U64(indices.size), U64(states.size), bins.reshape(-1)
     cursor, i, seen = U64(0), U64(0), U32(0)
-    while i < n and cursor <= limit:
+    while i < n:
         for k in range(min(lanes, n - i)):
             lane, table = U64(k), U64(indices[i])
             x = U32(states[lane])
@@ -143,9 +141,55 @@ def pop_all(words, n_words, indices, bins, cdf, offsets, states, out, flags):  #
 
 @numba.njit(cache=True, nogil=True)
 def pop(x, start, freq, words, cursor):  # type: ignore[no-untyped-def]
-    """As `rans.pop` and a refill, for kernels to inline: all uint32 but the cursor, uint64. Reads the word at the cursor,
-    if only to leave it. Returns the state and the cursor."""
+    """As `rans.pop` and a refill, for kernels to inline: all uint32 but the cursor, uint64. Returns the state and the cursor.
+
+    The last of the words is a spare one, which is read where the others ran out: the cursor tells at the end.
+    """
     x = U32(freq * U32(x >> U32(PRECISION)) + (x & U32(LOW)) - start)
     under = x < U32(START)
-    more = U32((x << U32(16)) | U32(words[cursor]))
+    more = U32((x << U32(16)) | U32(words[min(cursor, U64(words.size - 1))]))
+    return more if under else x, cursor + U64(under)
+
+
+@numba.njit(cache=True, nogil=True)
+def push_packed(intervals, run, states, words):  # type: ignore[no-untyped-def]
+    """Code intervals start | (freq - 1) << 15 backward: `run` to a lane, then to the next. Returns where the words begin."""
+    lanes, i, cursor = U64(states.size), U64(intervals.size), U64(words.size)
+    lane = (i // U64(run) - U64(1)) % lanes
+    while i > U64(0):
+        for _ in range(run):
+            i -= U64(1)
+            start, freq = U32(intervals[i] & U32(LOW)), U32((intervals[i] >> U32(PRECISION)) + U32(1))
+            states[lane], cursor = push(states[lane], start, freq, words, cursor)
+        lane = (lane if lane > U64(0) else lanes) - U64(1)
+    return cursor
+
+
+@numba.njit(cache=True, nogil=True)
+def push_all_wide(starts, freqs, bits, states, words):  # type: ignore[no-untyped-def]
+    """Code intervals of 2**bits backward in the wide form, the i-th in lane i mod lanes. Returns where the words begin."""
+    lanes, cursor, n = U64(states.size), U64(words.size), U64(starts.size)
+    for later in range(n):
+        i = n - U64(1) - later
+        lane = i % lanes
+        states[lane], cursor = push_wide(states[lane], starts[i], freqs[i], U64(bits), words, cursor)
+    return cursor
+
+
+@numba.njit(cache=True, nogil=True)
+def push_wide(x, start, freq, bits, words, cursor):  # type: ignore[no-untyped-def]
+    """As `rans.push_wide`, for kernels to inline: all uint64, but the words uint32. Returns the state and the cursor."""
+    over = x >> (U64(63) - bits) >= freq
+    words[cursor - U64(1)] = U32(x & U64(0xFFFFFFFF))
+    x = x >> U64(32) if over else x
+    q = x // freq
+    return (q << bits) + start + (x - q * freq), cursor - U64(over)
+
+
+@numba.njit(cache=True, nogil=True)
+def pop_wide(x, start, freq, bits, words, cursor):  # type: ignore[no-untyped-def]
+    """As `rans.pop_wide` and a refill, for kernels to inline; see `pop` about the words."""
+    x = freq * (x >> bits) + (x & ((U64(1) << bits) - U64(1))) - start
+    under = x < U64(START_WIDE)
+    more = (x << U64(32)) | U64(words[min(cursor, U64(words.size - 1))])
     return more if under else x, cursor + U64(under)

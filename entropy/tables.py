@@ -182,7 +182,8 @@ def gaussian_tables() -> Tables:
 
 def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
     """Bits of integer masses of 2**15."""
-    return (PRECISION - np.log2(masses)).astype(np.float32)
+    bits: NDArray[np.float32] = (PRECISION - np.log2(masses)).astype(np.float32)
+    return bits
 
 
 def chunks(flags: NDArray[np.uint8], n: int) -> list[slice]:

@@ -1,0 +1,248 @@
+"""Adaptive models of 2 and of 16 symbols: integers that learn while they code, alike in encoder and decoder.
+
+A row is the CDF of a context, of 2**15. It moves towards each symbol seen, at two rates: the fast CDF follows changes, the
+slow one is exact where nothing changes, and their mean codes (Giesen, "Mixing discrete probability distributions", 2015;
+two rates as in lpaq and AV1's successors). The 16-ary form is one vector of 16 x uint16: its search is a comparison and
+a count, its update three instructions. Larger alphabets are trees of rows, a digit of the symbol after the other.
+
+`code16`, `read16`, `code2` and `read2` are for other kernels to inline; `encode` and `decode` are whole coders of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+from numpy.typing import ArrayLike, NDArray
+
+from laconic.entropy.blocks import LANES, checked
+from laconic.entropy.errors import BadFile, BadInput, expect
+from laconic.entropy.intervals import open_stream, write_stream
+from laconic.entropy.pmf import PRECISION, TOTAL
+from laconic.entropy.rans import START
+from laconic.entropy.rans_numba import I64, U16, U32, U64, pop, push_packed
+
+FAST, SLOW = 5, 7  # a CDF moves by 2**-rate of the way
+ARY = 16
+ROW16, ROW2 = (
+    2 * ARY,
+    2,
+)  # uint16 a row: the fast CDF's lower bounds, then the slow one's; of 2 symbols the one in between
+LAST = TOTAL - 1
+MAX_ROWS = 1 << 20
+LINE = 32  # uint16 in a cache line
+# Lower bounds of the CDF that gives a symbol all but 1 for each other, a row each. A CDF that steps towards these keeps all
+# its masses at 1 or more: a mass d changes to d + floor((1 - d + t) / 2**rate) - ..., which is at least d - (d - 1).
+TARGETS = np.arange(ARY) + np.where(np.arange(ARY) > np.arange(ARY)[:, None], TOTAL - ARY, 0)
+FLAT_TARGETS = TARGETS.astype(np.uint16).ravel()
+
+
+def encode(symbols: ArrayLike, alphabet: int, order: int = 1, strips: int = 1) -> bytes:
+    """Code symbols in contexts of the symbols before them, learnt on the way.
+
+    symbols: integers [N] in 0..alphabet - 1. alphabet: 2 to 65,536. order: how many symbols before make the context.
+    strips: 1, 4, 8 or 32 equal parts, a model and a lane each: up to 3 times as fast, and larger by what each has to learn.
+    Raises BadInput, also where alphabet and order need more than 2**20 rows.
+    """
+    values = checked(symbols, "symbols", 0, alphabet).astype(np.uint16)
+    expect(strips in LANES, BadInput, "strips", strips, f"one of {LANES}")
+    tree = Tree.of(alphabet, order)
+    parts = np.zeros((strips, -(-len(values) // strips)), np.uint16)
+    parts.ravel()[: len(values)] = values
+    intervals = np.empty(parts.size * tree.digits, np.uint32)
+    code_all(parts, astuple(tree), tree.rows(strips), FLAT_TARGETS, intervals)
+    states, words = np.full(strips, START, np.uint32), np.empty(len(intervals), np.uint16)
+    begin = push_packed(intervals, tree.digits, states, words)
+    return write_stream(states, words[begin:])
+
+
+def decode(data: bytes | memoryview, n: int, alphabet: int, order: int = 1) -> NDArray[np.uint16]:
+    """The n symbols that `encode` was given, with the same alphabet and order. Raises BadFile on damage."""
+    tree = Tree.of(alphabet, order)
+    stream, end = open_stream(data, (n + max(LANES)) * tree.digits)
+    expect(end == len(data), BadFile, "coded symbols", f"{len(data) - end} bytes more", "the end")
+    strips = len(stream.states)
+    out = np.empty((strips, -(-n // strips)), np.uint16)
+    stream.finish(read_all(out, astuple(tree), tree.rows(strips), FLAT_TARGETS, stream.states, stream.words))
+    symbols = out.ravel()[:n]
+    expect(int(symbols.max(initial=0)) < alphabet, BadFile, "symbol", int(symbols.max(initial=0)), f"below {alphabet}")
+    return symbols
+
+
+@dataclass(frozen=True)
+class Tree:
+    """How a symbol is cut: into digits of `bits` each, the highest one first.
+
+    nodes: rows of a context, one for the first digit, one for the second after each first, ... contexts: a power of two.
+    """
+
+    bits: int
+    digits: int
+    symbol_bits: int
+    nodes: int
+    contexts: int
+
+    @classmethod
+    def of(cls, alphabet: int, order: int) -> Tree:
+        expect(2 <= alphabet <= 1 << 16, BadInput, "alphabet", alphabet, "2 to 65536")
+        expect(order >= 0, BadInput, "order", order, "0 or more")
+        symbol_bits = (alphabet - 1).bit_length()
+        bits = 1 if alphabet == 2 else 4
+        digits = -(-symbol_bits // bits)
+        tree = cls(bits, digits, symbol_bits, ((1 << bits * digits) - 1) // ((1 << bits) - 1), 1 << symbol_bits * order)
+        n = tree.nodes * tree.contexts
+        expect(n <= MAX_ROWS, BadInput, "order", order, f"less: {n} rows, at most {MAX_ROWS}")
+        return tree
+
+    def rows(self, strips: int) -> NDArray[np.uint16]:
+        """Flat: rows of each node of each context of each strip, all symbols alike, and a spare one (`interval`)."""
+        row = np.tile(np.arange(ARY) * (TOTAL // ARY), 2) if self.bits == 4 else np.full(ROW2, TOTAL // 2)
+        n = (strips * self.contexts * self.nodes + 1) * len(row)
+        space = np.empty(n + LINE, np.uint16)
+        first = -space.__array_interface__["data"][0] % (2 * LINE) // 2
+        rows = space[first : first + n]  # a row of 32 fills a cache line
+        rows.reshape(-1, len(row))[:] = row
+        return rows
+
+
+@numba.njit(cache=True, nogil=True)
+def code_all(parts, tree, rows, targets, intervals):  # type: ignore[no-untyped-def]
+    """Run the models over parts [strips, n]: packed intervals, digit by digit, of symbol 0 of each strip, then of symbol 1."""
+    bits, digits, symbol_bits, nodes, n_contexts = tree
+    width, mask, last_context = U64(ROW16 if bits == 4 else ROW2), U64((1 << bits) - 1), U64(n_contexts - 1)
+    strips, n, place = parts.shape[0], parts.shape[1], U64(0)
+    contexts = np.zeros(strips, np.uint64)
+    for i in range(n):
+        for s in range(strips):
+            symbol, node = U64(parts[s, i]), U64(0)
+            root = (U64(s) * U64(n_contexts) + contexts[s]) * U64(nodes)
+            for d in range(digits):
+                digit = (symbol >> U64(bits * (digits - 1 - d))) & mask
+                at = (root + node) * width
+                start, freq = code16(rows, at, targets, digit) if bits == 4 else code2(rows, at, digit)
+                intervals[place] = start | (freq - U32(1)) << U32(PRECISION)
+                place += U64(1)
+                node = (node << U64(bits)) + digit + U64(1)
+            contexts[s] = (contexts[s] << U64(symbol_bits) | symbol) & last_context
+
+
+@numba.njit(cache=True, nogil=True)
+def read_all(out, tree, rows, targets, states, words):  # type: ignore[no-untyped-def]
+    """The reverse of `code_all` and of coding its intervals. Returns the words read."""
+    bits, digits, symbol_bits, nodes, n_contexts = tree
+    width, last_context = U64(ROW16 if bits == 4 else ROW2), U64(n_contexts - 1)
+    strips, n, cursor = out.shape[0], out.shape[1], U64(0)
+    contexts = np.zeros(strips, np.uint64)
+    for i in range(n):
+        for s in range(strips):
+            symbol, node, x = U64(0), U64(0), states[s]
+            root = (U64(s) * U64(n_contexts) + contexts[s]) * U64(nodes)
+            for _ in range(digits):
+                slot, at = x & U32(LAST), (root + node) * width
+                digit, start, freq = read16(rows, at, targets, slot) if bits == 4 else read2(rows, at, slot)
+                x, cursor = pop(x, start, freq, words, cursor)
+                symbol = symbol << U64(bits) | digit
+                node = (node << U64(bits)) + digit + U64(1)
+            states[s], out[s, i] = x, U16(symbol)
+            contexts[s] = (contexts[s] << U64(symbol_bits) | symbol) & last_context
+    return I64(cursor)
+
+
+@numba.njit(cache=True, nogil=True)
+def code16(rows, at, targets, symbol):  # type: ignore[no-untyped-def]
+    """The interval (start, freq) of a symbol in the row of 32 at `at`, which learns it. All unsigned, as returned."""
+    start, freq = interval(rows, at, symbol)
+    learn(rows, at, targets, symbol)
+    return start, freq
+
+
+@numba.njit(cache=True, nogil=True)
+def read16(rows, at, targets, slot):  # type: ignore[no-untyped-def]
+    """The symbol whose interval holds a slot of 2**15, with the interval: (symbol, start, freq). The row learns it."""
+    symbol = find(rows, at, U16(slot)) - U64(1)  # type: ignore[call-arg]
+    start, freq = interval(rows, at, symbol)
+    learn(rows, at, targets, symbol)
+    return symbol, start, freq
+
+
+@numba.njit(cache=True, nogil=True)
+def interval(rows, at, symbol):  # type: ignore[no-untyped-def]
+    """(start, freq). The bound after the last is the next row's first, 0, which is 2**15 modulo 2**15."""
+    place = at + symbol
+    start = (U32(rows[place]) + U32(rows[place + U64(ARY)])) >> U32(1)
+    end = (U32(rows[place + U64(1)]) + U32(rows[place + U64(ARY + 1)])) >> U32(1)
+    return start, (end - start) & U32(LAST)
+
+
+@numba.njit(cache=True, nogil=True)
+def learn(rows, at, targets, symbol):  # type: ignore[no-untyped-def]
+    for n, rate in ((0, FAST), (1, SLOW)):
+        move(rows, at + U64(ARY * n), targets, symbol * U64(ARY), rate)  # type: ignore[call-arg]
+
+
+@numba.njit(cache=True, nogil=True)
+def code2(rows, at, symbol):  # type: ignore[no-untyped-def]
+    """As `code16`, of symbols 0 and 1 and rows of 2."""
+    middle = (U32(rows[at]) + U32(rows[at + U64(1)])) >> U32(1)
+    target = I64(1) if symbol else I64(LAST)
+    for rate in (FAST, SLOW):
+        place = at + U64(rate == SLOW)
+        rows[place] = U16(I64(rows[place]) + ((target - I64(rows[place])) >> rate))
+    return (middle, U32(TOTAL) - middle) if symbol else (U32(0), middle)
+
+
+@numba.njit(cache=True, nogil=True)
+def read2(rows, at, slot):  # type: ignore[no-untyped-def]
+    """As `read16`, of symbols 0 and 1 and rows of 2."""
+    symbol = U64(slot >= (U32(rows[at]) + U32(rows[at + U64(1)])) >> U32(1))
+    start, freq = code2(rows, at, symbol)
+    return symbol, start, freq
+
+
+@intrinsic
+def find(typing, rows, at, slot):  # type: ignore[no-untyped-def]
+    """How many lower bounds of a row, the mean of its two CDFs, are at most the slot: uint64, 1 to 16."""
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array, at, slot = arguments
+        fast, slow = (vector(context, builder, signature, array, at, ARY * n) for n in range(2))
+        mean = builder.lshr(builder.add(builder.load(fast, align=2), builder.load(slow, align=2)), VECTOR([1] * ARY))
+        below = builder.bitcast(builder.icmp_unsigned("<=", mean, spread(builder, slot)), ir.IntType(16))
+        return builder.zext(builder.ctpop(below), ir.IntType(64))
+
+    return U64(rows, U64, U16), build
+
+
+@intrinsic
+def move(typing, rows, at, targets, first, rate):  # type: ignore[no-untyped-def]
+    """16 bounds from `at` on, a step of 2**-rate towards the targets from `first` on."""
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        place = vector(context, builder, signature, arguments[0], arguments[1], 0)
+        target = builder.load(vector(context, builder, signature, arguments[2], arguments[3], 0), align=2)
+        now = builder.load(place, align=2)
+        step = builder.ashr(builder.sub(target, now), spread(builder, arguments[4]))
+        builder.store(builder.add(now, step), place, align=2)
+        return context.get_dummy_value()
+
+    return numba.void(rows, U64, targets, U64, U16), build
+
+
+VECTOR = ir.VectorType(ir.IntType(16), ARY)
+
+
+def vector(context: Any, builder: Any, signature: Any, array: Any, at: Any, beyond: int) -> Any:
+    """A pointer to 16 values of an array."""
+    data = context.make_array(signature.args[0])(context, builder, value=array).data
+    place = builder.gep(data, [builder.add(at, at.type(beyond))])
+    return builder.bitcast(place, VECTOR.as_pointer())
+
+
+def spread(builder: Any, value: Any) -> Any:
+    """A uint16 in all 16 places."""
+    one = builder.insert_element(VECTOR(ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), ARY)([0] * ARY))
