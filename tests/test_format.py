@@ -1,61 +1,31 @@
-"""FORMAT.md is enough: a second parser, written from it alone in plain numpy, finds the symbols that ours finds."""
+"""FORMAT.md is enough: a second parser, written from it alone, finds the symbols that ours finds.
+
+The container and the coded symbols are read by tests/plain_decoder.py, the table indices are computed here in numpy.
+"""
 
 from __future__ import annotations
 
-import zlib
+import ast
+import runpy
+import sys
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from laconic import container, registry
+from laconic import container, entropy, registry
+from laconic.entropy import blocks
 from laconic.fields import unpack
 from laconic.files import KINDS, layers_of
 from laconic.photo import PhotoCoder
 
 LEVELS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
-GAUSSIAN = np.load(str(files("laconic.entropy") / "gaussian.npz"))
-ROWS = np.split(GAUSSIAN["masses"].astype(int), np.cumsum(GAUSSIAN["sizes"].astype(int))[:-1])
-
-
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 127) << shift
-        shift, at = shift + 7, at + 1
-        if data[at - 1] < 128:
-            return value, at
-
-
-def symbols_of(data: bytes, at: int, indices: list[int]) -> tuple[list[int], int]:
-    """Coded symbols from a position (section "Symbols")."""
-    out: list[int] = []
-    for first in range(0, len(indices), 1 << 18):
-        rows = indices[first : first + (1 << 18)]
-        head, at = varint(data, at)
-        n_words, n_lanes = head >> 3, (1, 4, 8, 32)[head & 3]
-        n_escape, at = varint(data, at) if head & 4 else (0, at)
-        states = [int.from_bytes(data[at + 4 * i : at + 4 * i + 4], "little") for i in range(n_lanes)]
-        at += 4 * n_lanes
-        words = iter(np.frombuffer(data[at : at + 2 * n_words], "<u2").tolist())
-        escapes = at + 2 * n_words
-        at = escapes + n_escape
-        for i, row in enumerate(rows):
-            x, masses, start, entry = states[i % n_lanes], ROWS[row], 0, 0
-            while start + masses[entry] <= x % 32768:
-                start, entry = start + masses[entry], entry + 1
-            x = int(masses[entry]) * (x >> 15) + x % 32768 - int(start)
-            states[i % n_lanes] = x << 16 | next(words) if x < 65536 else x
-            m = (len(masses) - 2) // 2
-            if entry == len(masses) - 1:
-                code, escapes = varint(data, escapes)
-                out.append(-m - 1 - code // 2 if code & 1 else m + 1 + code // 2)
-            else:
-                out.append(entry - m)
-        assert set(states) == {65536} and next(words, None) is None and escapes == at
-    return out, at
+PLAIN_DECODER = Path(__file__).with_name("plain_decoder.py")
+plain = SimpleNamespace(**runpy.run_path(str(PLAIN_DECODER)))
+ROWS = plain.gaussian_rows(str(files("laconic.entropy") / "gaussian.npz"))
 
 
 def layer(weights: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
@@ -87,29 +57,17 @@ def index(rows: np.ndarray) -> np.ndarray:
 
 def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3")."""
-    assert data[:8] == b"\x89Lc\r\n\x01\x01\x03"
-    n, at = varint(data, 12)
-    end = at + n
-    width, at = varint(data, at)
-    height, at = varint(data, at)
-    quality, at = varint(data, at)
-    tile = data[at] % 64 * 4  # samples of y
-    n_chunks, at = varint(data, end)
-    lengths = []
-    for _ in range(n_chunks):
-        length, after = varint(data, at + 1)
-        lengths.append((data[at], length, data[after : after + 4]))
-        at = after + 4
-    assert data[at : at + 4] == zlib.crc32(data[:at]).to_bytes(4, "little")
-    at += 4
-    payloads = []
-    for kind, length, crc in lengths:
-        payloads.append((kind, data[at : at + length]))
-        assert zlib.crc32(data[at : at + length]).to_bytes(4, "little") == crc
-        at += length
+    model, fields, chunks = plain.container(data)
+    assert model == 3
+    width, at = plain.varint(fields, 0)
+    height, at = plain.varint(fields, at)
+    quality, at = plain.varint(fields, at)
+    tile = fields[at] % 64 * 4  # samples of y
     h, w = -(-height // 64), -(-width // 64)
     rows = np.repeat(index(line(weights["z_index"], quality)), h * w)
-    z = np.array(symbols_of(payloads[0][1], 0, rows.tolist())[0]).reshape(-1, h, w)
+    kind, payload = chunks[0]
+    assert kind == 1
+    z = np.array(plain.symbols(payload, 0, rows.tolist(), ROWS)[0]).reshape(-1, h, w)
     x = 16 * np.clip(z, -7, 7)
     x = shuffle(q(layer(weights, "h_scale.enter", x)))
     x = shuffle(q(layer(weights, "h_scale.pw1", q(layer(weights, "h_scale.dw1", x)))))
@@ -117,7 +75,7 @@ def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list
     whole += line(weights["scale_offset"], quality)[:, None, None]
     tiles = []
     corners = [(top, left) for top in range(0, 4 * h, tile) for left in range(0, 4 * w, tile)]
-    for (top, left), (kind, payload) in zip(corners, payloads[1:], strict=False):
+    for (top, left), (kind, payload) in zip(corners, chunks[1:], strict=False):
         assert kind == 2
         tiles.append(parse_tile(payload, whole[:, top : top + tile, left : left + tile], weights))
     return z, tiles
@@ -136,7 +94,7 @@ def parse_tile(payload: bytes, p: np.ndarray, weights: dict[str, np.ndarray]) ->
             for name in ("enter", "dw", "pw"):
                 x = q(layer(weights, f"c_scale.{n - 1}.{name}", x))
             rows = p + layer(weights, f"c_scale.{n - 1}.leave", x)
-        y[pass_of == n], at = symbols_of(payload, at, index(rows)[pass_of == n].tolist())
+        y[pass_of == n], at = plain.symbols(payload, at, index(rows)[pass_of == n].tolist(), ROWS)
     assert at == len(payload)
     return y
 
@@ -151,3 +109,36 @@ def test_a_second_parser_finds_the_same_symbols(name: str) -> None:
     ours = PhotoCoder(registry.load_photo(model)).parse(layers_of(chunks, fields), fields)
     assert np.array_equal(ours.z[0].numpy().astype(int), z)
     assert all(np.array_equal(a, b) for a, b in zip(ours.y.values(), tiles, strict=True))
+
+
+@pytest.mark.parametrize("lane_code", range(4))
+def test_the_plain_decoder_reads_any_number_of_lanes(lane_code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With escapes on both sides, and other symbols back to back."""
+    monkeypatch.setattr(blocks, "LANE_BYTES", (0,) * lane_code)
+    symbols, rows = drawn(3000)
+    symbols[::100], symbols[50::100] = 32_000, -32_000
+    data = entropy.encode(symbols, rows, entropy.gaussian_tables())
+    assert data[0] & 3 == lane_code
+    found, at = plain.symbols(data + data, 0, rows.tolist(), ROWS)
+    assert found == symbols.tolist() and at == len(data)
+    assert plain.symbols(data + data, at, rows.tolist(), ROWS) == (found, 2 * len(data))
+
+
+def test_the_plain_decoder_reads_several_blocks() -> None:
+    symbols, rows = drawn((1 << 18) + 1000)
+    data = entropy.encode(symbols, rows % 8, entropy.gaussian_tables())
+    assert plain.symbols(data, 0, (rows % 8).tolist(), ROWS) == (symbols.tolist(), len(data))
+
+
+def test_the_plain_decoder_is_short_and_plain() -> None:
+    source = PLAIN_DECODER.read_text()
+    imported = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name if isinstance(node, ast.Import) else node.module for node in imported for alias in node.names}
+    assert names <= sys.stdlib_module_names
+    assert len(source.splitlines()) <= 80
+
+
+def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Small symbols and rows for them, by integers."""
+    rng = np.random.RandomState(3)
+    return rng.randint(-1, 2, n).astype(np.int16), rng.randint(0, 64, n).astype(np.uint8)
