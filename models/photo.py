@@ -23,10 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laconic.entropy.likelihood import gaussian_bits
 from laconic.entropy.tables import N_SCALES, SCALE_MAX, SCALE_MIN
 from laconic.models.exact import EXACT_LIMIT, SHIFT, ExactConv, interpolate, requantise, round_ste
 
 STRIDE = 64  # pixels per sample of z: pictures are padded to multiples of it
+MAX_BITS = -math.log2(1e-9)  # a symbol: beyond it nothing pulls
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (N_SCALES - 1)
 QUALITY_UNITS = 10_000  # quality is stored as an integer, quality x 100
 Z_CLAMP, Z_FACTOR = 7, 16  # the integer branch sees z clamped to +-7, times 16: an activation within +-127
@@ -375,11 +377,8 @@ class Bounded(torch.autograd.Function):
 
 
 def bin_bits(x: Tensor, scale: Tensor) -> Tensor:
-    """-log2 of the mass that a Gaussian of `scale` puts on [x - 0.5, x + 0.5]."""
-    x = x.abs()
-    upper, lower = (0.5 - x) / scale, (-0.5 - x) / scale
-    mass = 0.5 * (torch.erfc(-upper * 0.5**0.5) - torch.erfc(-lower * 0.5**0.5))
-    return -torch.log2(mass.clamp_min(1e-9))
+    """-log2 of the mass that a Gaussian of `scale` puts on [x - 0.5, x + 0.5], at most MAX_BITS."""
+    return gaussian_bits(x, 0.0, scale).clamp_max(MAX_BITS)
 
 
 @torch.no_grad()
