@@ -6,10 +6,10 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
 KINDS = frozenset({Z, Y, ALPHA, *METADATA})
 KIND_NAMES = {Z: "z", Y: "y", ALPHA: "alpha", **METADATA}
 DEFAULT_QUALITY = 60.0
+BATCH_PIXELS = 1 << 25  # that a GPU codes at once
+T = TypeVar("T")
 
 
 class LaconicWarning(UserWarning):
@@ -97,21 +99,13 @@ class Codec:
         Raises BadInput; TargetOutOfReach names the range that can be reached.
         """
         name, value = one_target({"quality": quality, "bpp": bpp, "size": size, "psnr": psnr})
-        n_bytes = None
-        if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
-            raw = load(image)
-            image, n_bytes = io.BytesIO(raw), len(raw)
-        read = picture.read(image, max_pixels=self.max_pixels)
-        tell(list(read.notes), notes)
-        if strip:
-            read = replace(read, metadata={})
+        read, n_bytes = self._read(image, strip)
         if name == "quality":
-            data = self._encode(read, round(value * 100))
+            (data,) = self._encode([read], round(value * 100))
         else:
             reference = replace(self, precision="float32")
-            data = search(name, value, read, lambda units: self._encode(read, units), reference._decode_pixels)
-        if n_bytes is not None and len(data) > n_bytes:
-            tell([f"the output is larger than the input ({len(data)} > {n_bytes} bytes)"], notes)
+            data = search(name, value, read, lambda units: self._encode([read], units)[0], reference._decode_pixels)
+        tell(notes_on(read, n_bytes, data), notes)
         return data
 
     def decompress(
@@ -143,69 +137,113 @@ class Codec:
         """(symbols, table indices) of a photo in the order they are coded: z, then the passes of each tile."""
         header, chunks = container.read(load(data), KINDS)
         fields = self._fields(header)
-        coder = self._coder(registry.find(header.model, header.digest))
+        coder = self._coder_of(header)
         return coder.coded(coder.parse(layers_of(chunks, fields), fields), fields)
 
-    def compress_batch(self, images: Iterable[Source], **targets: Any) -> list[bytes]:
-        """`compress` for several pictures, with the same targets for each."""
-        return [self.compress(image, **targets) for image in images]
+    def compress_batch(
+        self,
+        images: Iterable[Source],
+        *,
+        quality: float | None = None,
+        strip: bool = False,
+        notes: list[str] | None = None,
+        **targets: Any,
+    ) -> list[bytes]:
+        """`compress` for pictures of any sizes, with the same target for each.
 
-    def decompress_batch(self, files: Iterable[Source], **options: Any) -> list[Any]:
-        """`decompress` for several files."""
-        return [self.decompress(file, **options) for file in files]
+        On a GPU the symbols of many pictures are coded at once; with another target than a quality each is searched alone.
+        """
+        name, value = one_target({"quality": quality, **targets})
+        if name != "quality":
+            return [self.compress(image, strip=strip, notes=notes, **targets) for image in images]
+        files: list[bytes] = []
+        read = (self._read(image, strip) for image in images)
+        for group in groups(read, lambda one: one[0].pixels.shape[0] * one[0].pixels.shape[1], self._batch_pixels):
+            files += self._encode([source for source, _ in group], round(value * 100))
+            for data, (source, n_bytes) in zip(files[-len(group) :], group, strict=True):
+                tell(notes_on(source, n_bytes, data), notes)
+        return files
 
-    def _encode(self, source: Picture, quality: int) -> bytes:
-        height, width, channels = source.pixels.shape
-        rgb = np.repeat(source.pixels, 3, 2) if channels == 1 else source.pixels
-        fields = Fields(width, height, quality, gray=channels == 1)
+    def decompress_batch(
+        self, files: Iterable[Source], *, as_array: bool = False, notes: list[str] | None = None, **options: Any
+    ) -> list[Any]:
+        """`decompress` for several files, with the same options for each; on a GPU the symbols of many are decoded at once."""
+        if options.get("region") or options.get("partial"):
+            return [self.decompress(file, as_array=as_array, notes=notes, **options) for file in files]
+        pictures: list[Picture] = []
+        opened = (self._open(load(file), partial=False) for file in files)
+        for group in groups(opened, lambda one: one.fields.width * one.fields.height, self._batch_pixels):
+            pictures += self._decode_batch(group)
+        return [picture.to_array(out) if as_array else picture.to_image(out) for out in pictures]
+
+    @property
+    def _batch_pixels(self) -> int:
+        return BATCH_PIXELS if self.device == "cuda" else 0
+
+    def _read(self, image: Source, strip: bool) -> tuple[Picture, int | None]:
+        """The picture, and the bytes of its file where it comes from one."""
+        n_bytes = None
+        if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+            raw = load(image)
+            image, n_bytes = io.BytesIO(raw), len(raw)
+        read = picture.read(image, max_pixels=self.max_pixels)
+        return replace(read, metadata={}) if strip else read, n_bytes
+
+    def _encode(self, sources: list[Picture], quality: int) -> list[bytes]:
+        pictures = [photo_of(source, quality) for source in sources]
         own = registry.registered(self.model) if self.model else None
         if own:
-            chunks = [Chunk(Z, own.encode(rgb, quality / 100))]
-            name, digest = own.name, own.digest[: registry.DIGEST_BYTES]
+            name, digest = own.name, own.digest
+            layers = [[Chunk(Z, own.encode(rgb, quality / 100))] for rgb, _ in pictures]
         else:
             model = registry.find(self.model or registry.DEFAULT_PHOTO)
-            name, digest = model.name, bytes.fromhex(model.digest)[: registry.DIGEST_BYTES]
-            payloads = self._coder(model).encode(rgb, fields)
-            chunks = [Chunk(Z, payloads[0])] + [Chunk(Y, payload) for payload in payloads[1:]]
-        if source.alpha is not None:
-            chunks.append(Chunk(ALPHA, picture.encode_alpha(source.alpha)))
-        for kind, key in METADATA.items():
-            if source.metadata.get(key):
-                chunks.append(Chunk(kind, picture.encode_metadata(source.metadata[key]), optional=True))
-        return container.write(Header(PHOTO, name, digest, fields.pack()), chunks)
+            name, digest = model.name, bytes.fromhex(model.digest)
+            coded = self._coder(model).encode_batch(pictures)
+            layers = [[Chunk(Z, first), *(Chunk(Y, payload) for payload in rest)] for first, *rest in coded]
+        return [
+            container.write(
+                Header(PHOTO, name, digest[: registry.DIGEST_BYTES], fields.pack()), chunks + extra_chunks(source)
+            )
+            for source, (_, fields), chunks in zip(sources, pictures, layers, strict=True)
+        ]
+
+    def _open(self, data: bytes, partial: bool) -> Opened:
+        header, chunks = container.read(data, KINDS, partial=partial)
+        return Opened(header, chunks, self._fields(header))
 
     def _decode(self, data: bytes, region: tuple[int, int, int, int] | None, partial: bool) -> Picture:
-        header, chunks = container.read(data, KINDS, partial=partial)
-        fields = self._fields(header)
-        x, y, width, height = checked_region(region, fields)
-        own = registry.registered(header.model)
+        file = self._open(data, partial)
+        x, y, width, height = checked_region(region, file.fields)
+        own = registry.registered(file.header.model)
         if own:
-            pixels = self._own_pixels(own, chunks, fields)[y : y + height, x : x + width]
+            pixels = self._own_pixels(own, file.chunks, file.fields)[y : y + height, x : x + width]
         else:
-            pixels = self._photo_pixels(header, chunks, fields, (x, y, width, height))
-        alpha = None
-        metadata: dict[str, bytes] = {}
-        for chunk in chunks:
-            if chunk.kind == ALPHA and chunk.payload is not None:
-                alpha = picture.decode_alpha(bytes(chunk.payload), fields.height, fields.width)
-                alpha = alpha[y : y + height, x : x + width]
-            elif chunk.kind in METADATA and chunk.payload is not None:
-                metadata[METADATA[chunk.kind]] = picture.decode_metadata(bytes(chunk.payload))
-        if fields.gray:
-            pixels = ((pixels.sum(2, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
-        return Picture(pixels, alpha, metadata, tuple(missing_parts(chunks, fields)))
+            layers, coder = layers_of(file.chunks, file.fields), self._coder_of(file.header)
+            from laconic.photo import Window  # torch comes with it: damage is found before
 
-    def _photo_pixels(
-        self, header: Header, chunks: list[Chunk], fields: Fields, region: tuple[int, int, int, int]
-    ) -> NDArray[np.uint8]:
-        layers = layers_of(chunks, fields)
-        model = registry.find(header.model, header.digest)
-        from laconic.photo import Window
+            window = Window(y, y + height, x, x + width)
+            pixels = coder.decode(coder.parse(layers, file.fields, window), file.fields, window)
+        return picture_of(file, pixels, (x, y, width, height))
 
-        x, y, width, height = region
-        window = Window(y, y + height, x, x + width)
-        coder = self._coder(model)
-        return coder.decode(coder.parse(layers, fields, window), fields, window)
+    def _decode_batch(self, files: list[Opened]) -> list[Picture]:
+        """Whole pictures; those of a model of the package are parsed together."""
+        out: dict[int, Picture] = {}
+        ours: dict[tuple[str, bytes], list[int]] = {}
+        for i, file in enumerate(files):
+            own = registry.registered(file.header.model)
+            if own:
+                out[i] = picture_of(
+                    file, self._own_pixels(own, file.chunks, file.fields), checked_region(None, file.fields)
+                )
+            else:
+                ours.setdefault((file.header.model, file.header.digest), []).append(i)
+        for places in ours.values():
+            layers = [(layers_of(files[i].chunks, files[i].fields), files[i].fields) for i in places]
+            coder = self._coder_of(files[places[0]].header)
+            for i, parsed in zip(places, coder.parse_batch(layers), strict=True):
+                pixels = coder.decode(parsed, files[i].fields)
+                out[i] = picture_of(files[i], pixels, checked_region(None, files[i].fields))
+        return [out[i] for i in range(len(files))]
 
     def _own_pixels(self, own: registry.PictureModel, chunks: list[Chunk], fields: Fields) -> NDArray[np.uint8]:
         layers = [chunk for chunk in chunks if chunk.kind in (Z, Y)]
@@ -224,6 +262,9 @@ class Codec:
 
     def _decode_pixels(self, data: bytes) -> NDArray[np.uint8]:
         return self._decode(data, None, False).pixels
+
+    def _coder_of(self, header: Header) -> PhotoCoder:
+        return self._coder(registry.find(header.model, header.digest))
 
     def _coder(self, model: registry.ModelInfo) -> PhotoCoder:
         import torch
@@ -268,12 +309,65 @@ def verify(data: Source, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         codec._own_pixels(own, chunks, fields)
     else:
         layers = layers_of(chunks, fields)
-        codec._coder(registry.find(header.model, header.digest)).parse(layers, fields)
+        codec._coder_of(header).parse(layers, fields)
     for chunk in chunks:
         if chunk.kind == ALPHA:
             picture.decode_alpha(bytes(chunk.payload or b""), fields.height, fields.width)
         elif chunk.kind in METADATA:
             picture.decode_metadata(bytes(chunk.payload or b""))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file whose container was read."""
+
+    header: Header
+    chunks: list[Chunk]
+    fields: Fields
+
+
+def photo_of(source: Picture, quality: int) -> tuple[NDArray[np.uint8], Fields]:
+    """What the photo model codes: uint8 [H, W, 3]."""
+    height, width, channels = source.pixels.shape
+    rgb = np.repeat(source.pixels, 3, 2) if channels == 1 else source.pixels
+    return rgb, Fields(width, height, quality, gray=channels == 1)
+
+
+def extra_chunks(source: Picture) -> list[Chunk]:
+    """Alpha and metadata."""
+    chunks = [] if source.alpha is None else [Chunk(ALPHA, picture.encode_alpha(source.alpha))]
+    for kind, key in METADATA.items():
+        if source.metadata.get(key):
+            chunks.append(Chunk(kind, picture.encode_metadata(source.metadata[key]), optional=True))
+    return chunks
+
+
+def picture_of(file: Opened, pixels: NDArray[np.uint8], region: tuple[int, int, int, int]) -> Picture:
+    """Decoded pixels with the file's alpha and metadata, and what is missing."""
+    x, y, width, height = region
+    fields, alpha = file.fields, None
+    metadata: dict[str, bytes] = {}
+    for chunk in file.chunks:
+        if chunk.kind == ALPHA and chunk.payload is not None:
+            alpha = picture.decode_alpha(bytes(chunk.payload), fields.height, fields.width)
+            alpha = alpha[y : y + height, x : x + width]
+        elif chunk.kind in METADATA and chunk.payload is not None:
+            metadata[METADATA[chunk.kind]] = picture.decode_metadata(bytes(chunk.payload))
+    if fields.gray:
+        pixels = ((pixels.sum(2, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
+    return Picture(pixels, alpha, metadata, tuple(missing_parts(file.chunks, fields)))
+
+
+def groups(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Neighbours together while their sizes sum to at most `most`; never none."""
+    group: list[T] = []
+    for item in items:
+        if group and sum(map(size, group)) + size(item) > most:
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
 
 
 def layers_of(chunks: list[Chunk], fields: Fields) -> list[bytes | memoryview | None]:
@@ -311,6 +405,12 @@ def one_target(targets: dict[str, float | None]) -> tuple[str, float]:
     else:
         expect(number and value > 0, BadInput, name, value, "a positive number")
     return name, float(value)
+
+
+def notes_on(source: Picture, n_bytes: int | None, data: bytes) -> list[str]:
+    """What the caller should know of a picture, from a file of n_bytes or none, and of its coded file."""
+    larger = n_bytes is not None and len(data) > n_bytes
+    return [*source.notes, *[f"the output is larger than the input ({len(data)} > {n_bytes} bytes)"] * larger]
 
 
 def tell(texts: list[str], notes: list[str] | None) -> None:

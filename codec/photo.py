@@ -8,9 +8,11 @@ ends at a tile's border, so each tile is parsed alone. Parsing gives all symbols
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -19,13 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic import entropy
-from laconic.entropy.blocks import each
+from laconic.entropy.blocks import each, end_of
 from laconic.entropy.errors import BadFile, expect
 from laconic.fields import Fields
-from laconic.models.photo import STRIDE, Photo, bin_bits, pass_masks, scale_of
+from laconic.models.photo import N_PASSES, STRIDE, Photo, bin_bits, pass_masks, scale_of
 
 Pixels = NDArray[np.uint8]
 Symbols = NDArray[np.int16]
+Payloads = list[memoryview | bytes | None]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -91,35 +94,85 @@ class PhotoCoder:
     def encode(self, pixels: Pixels, fields: Fields) -> list[bytes]:
         """uint8 [H, W, 3] -> payloads: z, then y of each tile in rows from the top left."""
         with torch.inference_mode():
-            grid = Grid(fields)
-            y = self._analysis(pixels, fields, grid)
-            z = torch.cat([self._hyper_rows(y, window, grid) for window in grid.z_strips()], 2)
-            z_symbols = z.to("cpu", torch.int16).numpy()[0]
+            y, z = self._latents(pixels, fields)
+        z_symbols = numbers(z.flatten())
         first = entropy.encode(
-            z_symbols.ravel(), self._z_indices(fields, z_symbols.shape), entropy.gaussian_tables(), threads=self.threads
+            z_symbols, self._z_indices(fields, z.shape[1:]), entropy.gaussian_tables(), threads=self.threads
         )
-        return [
-            first,
-            *self._each(lambda tile: self._encode_tile(y[(..., *tile.slices)], z, tile, fields), grid.tiles()),
-        ]
 
-    def parse(self, payloads: list[memoryview | bytes | None], fields: Fields, region: Window | None = None) -> Parsed:
+        def code(tile: Window) -> bytes:
+            passes = self._tile_passes(y[(..., *tile.slices)], z, tile, fields)
+            return b"".join(
+                entropy.encode(numbers(s), i.cpu().numpy(), entropy.gaussian_tables(), threads=self.threads)
+                for s, i in passes
+            )
+
+        return [first, *self._each(code, Grid(fields).tiles())]
+
+    def encode_batch(self, pictures: list[tuple[Pixels, Fields]]) -> list[list[bytes]]:
+        """`encode` of each picture; on a GPU the symbols of all are coded there, in one launch."""
+        if not self.codes_on_gpu:
+            return [self.encode(*picture) for picture in pictures]
+        from laconic.entropy import rans_cuda
+
+        parts: list[tuple[Tensor, Tensor]] = []
+        counts: list[list[int]] = []  # of each picture, the parts of each payload
+        with torch.inference_mode():
+            for pixels, fields in pictures:
+                y, z = self._latents(pixels, fields)
+                parts.append((z.flatten().short(), self._z_rows(fields, z.shape[1:])))
+                counts.append([1])
+                for tile in Grid(fields).tiles():
+                    passes = list(self._tile_passes(y[(..., *tile.slices)], z, tile, fields))
+                    parts += [(symbols.short(), indices) for symbols, indices in passes]
+                    counts[-1].append(len(passes))
+        symbols, indices = (torch.cat(column) for column in zip(*parts, strict=True))
+        data, sizes = rans_cuda.encode_batch(symbols, indices, [len(s) for s, _ in parts], entropy.gaussian_tables())
+        file, lengths = data.cpu().numpy().tobytes(), iter(sizes.tolist())
+        position, payloads = 0, []
+        for picture in counts:
+            payloads.append(list[bytes]())
+            for n_parts in picture:
+                n_bytes = sum(islice(lengths, n_parts))
+                payloads[-1].append(file[position : position + n_bytes])
+                position += n_bytes
+        return payloads
+
+    def parse(self, payloads: Payloads, fields: Fields, region: Window | None = None) -> Parsed:
         """Payloads -> all symbols that the region (or all) needs. Integers only; raises BadFile on damage."""
-        grid = Grid(fields)
-        shape = (self.model.config.hyper_channels, grid.height // PER_Z, grid.width // PER_Z)
-        expect(payloads[0] is not None, BadFile, "z chunk", "damage", "an intact chunk: nothing decodes without it")
-        flat = entropy.decode(
-            payloads[0] or b"", self._z_indices(fields, shape), entropy.gaussian_tables(), threads=self.threads
-        )
+        first, shape = z_payload(payloads), self._z_shape(fields)
+        flat = entropy.decode(first, self._z_indices(fields, shape), entropy.gaussian_tables(), threads=self.threads)
         z = torch.from_numpy(flat.reshape(1, *shape).astype(np.float32)).to(self.device)
-        needed = grid.latents(region or grid.whole()).grown(self.model.config.synthesis_halo, grid.height, grid.width)
-        found = [
-            (tile, payload)
-            for tile, payload in zip(grid.tiles(), payloads[1:], strict=True)
-            if payload is not None and not tile.common(needed).empty
-        ]
+        found = self._needed(payloads, fields, region)
         symbols = self._each(lambda job: self._parse_tile(job[1], z, job[0], fields), found)
         return Parsed(z, dict(zip([tile for tile, _ in found], symbols, strict=True)))
+
+    def parse_batch(self, files: list[tuple[Payloads, Fields]]) -> list[Parsed]:
+        """`parse` of each whole picture; on a GPU a pass of all tiles of all pictures is decoded in one launch."""
+        if not self.codes_on_gpu:
+            return [self.parse(*file) for file in files]
+        with torch.inference_mode():
+            firsts = [memoryview(z_payload(payloads)) for payloads, _ in files]
+            shapes = [self._z_shape(fields) for _, fields in files]
+            rows = [self._z_rows(fields, shape) for (_, fields), shape in zip(files, shapes, strict=True)]
+            flat = self._decode_on_gpu(firsts, rows)
+            parsed = [Parsed(z.float().reshape(1, *shape), {}) for z, shape in zip(flat, shapes, strict=True)]
+            jobs = [
+                (result, tile, self._tile_symbols(result.z, tile, fields), memoryview(payload))
+                for result, (payloads, fields) in zip(parsed, files, strict=True)
+                for tile, payload in self._needed(payloads, fields, None)
+            ]
+            indices = [next(passes) for _, _, passes, _ in jobs]
+            rests = [payload for _, _, _, payload in jobs]
+            for _ in range(N_PASSES):
+                ends = [end_of(rest, 0, len(rows)) for rest, rows in zip(rests, indices, strict=True)]
+                found = self._decode_on_gpu([rest[:end] for rest, end in zip(rests, ends, strict=True)], indices)
+                rests = [rest[end:] for rest, end in zip(rests, ends, strict=True)]
+                indices = [passes.send(symbols) for (_, _, passes, _), symbols in zip(jobs, found, strict=True)]
+        for (result, tile, _, _), rest, symbols in zip(jobs, rests, indices, strict=True):
+            expect(not rest, BadFile, "y chunk", f"{len(rest)} bytes more", "the end")
+            result.y[tile] = symbols
+        return parsed
 
     def decode(self, parsed: Parsed, fields: Fields, region: Window | None = None) -> Pixels:
         """Symbols -> uint8 pixels of the region (or all). Tiles that were not parsed read as their mean."""
@@ -138,54 +191,90 @@ class PhotoCoder:
 
     def coded(self, parsed: Parsed, fields: Fields) -> list[tuple[Symbols, NDArray[np.uint8]]]:
         """(symbols, table indices) in the order they are coded: z, then the passes of each tile."""
-        rows = self._z_indices(fields, tuple(parsed.z.shape[1:]))
-        found = [(parsed.z.to("cpu", torch.int16).numpy().ravel(), rows)]
+        found = [(numbers(parsed.z.flatten()), self._z_indices(fields, parsed.z.shape[1:]))]
         with torch.inference_mode():
-            for tile, numbers in parsed.y.items():
-                y, rows_y = to_float(numbers, self.device), self._rows(parsed.z, tile, fields)
-                symbols = torch.zeros_like(y)
-                for n, where in enumerate(pass_places(*numbers.shape, self.device)):
-                    indices = self._indices(n, rows_y, symbols, where)
-                    symbols.view(-1)[where] = y.view(-1)[where]
-                    found.append((numbers.ravel()[where.cpu().numpy()], indices.cpu().numpy()))
+            for tile, symbols in parsed.y.items():
+                passes = self._tile_symbols(parsed.z, tile, fields)
+                indices = next(passes)
+                for where in pass_places(*symbols.shape, self.device):
+                    own = symbols.flatten()[where]
+                    found.append((numbers(own), indices.cpu().numpy()))
+                    indices = passes.send(own)
         return found
 
-    def _encode_tile(self, y: Tensor, z: Tensor, tile: Window, fields: Fields) -> bytes:
-        """Four passes, each coded on its own: the tables of the next depend on its symbols."""
+    @property
+    def codes_on_gpu(self) -> bool:
+        return self.device == "cuda" and find_spec("triton") is not None
+
+    def _latents(self, pixels: Pixels, fields: Fields) -> tuple[Tensor, Tensor]:
+        """y, real, and z, rounded, of the whole picture."""
+        grid = Grid(fields)
+        y = self._analysis(pixels, fields, grid)
+        return y, torch.cat([self._hyper_rows(y, window, grid) for window in grid.z_strips()], 2)
+
+    def _tile_passes(self, y: Tensor, z: Tensor, tile: Window, fields: Fields) -> Iterator[tuple[Tensor, Tensor]]:
+        """Symbols (real, rounded) and table indices of the four passes: the tables of the next depend on its symbols."""
         mean, rows = self._mean(z, tile, fields), self._rows(z, tile, fields)
-        symbols, y_hat, parts = torch.zeros_like(mean), torch.zeros_like(mean), []
+        symbols, y_hat = torch.zeros_like(mean), torch.zeros_like(mean)
         for n, where in enumerate(pass_places(*mean.shape[1:], self.device)):
             pass_mean = self.model.pass_mean(n, mean, y_hat).flatten()[where]
             indices = self._indices(n, rows, symbols, where)
             found = (y.flatten()[where] - pass_mean).round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
             symbols.view(-1)[where] = found
             y_hat.view(-1)[where] = found + pass_mean
-            numbers = found.to("cpu", torch.int16).numpy(), indices.cpu().numpy()
-            parts.append(entropy.encode(*numbers, entropy.gaussian_tables(), threads=self.threads))
-        return b"".join(parts)
+            yield found, indices
 
-    def _parse_tile(self, payload: memoryview | bytes, z: Tensor, tile: Window, fields: Fields) -> Symbols:
-        """The inverse of `_encode_tile`, by integers alone."""
-        rest, rows = memoryview(payload), self._rows(z, tile, fields)
+    def _tile_symbols(self, z: Tensor, tile: Window, fields: Fields) -> Generator[Tensor, Tensor]:
+        """By integers alone: yields the table indices of a pass and is sent its symbols, four times; then yields all
+        symbols of the tile, int16 [M, h, w]."""
+        rows = self._rows(z, tile, fields)
         symbols = torch.zeros_like(rows)
         for n, where in enumerate(pass_places(*rows.shape[1:], self.device)):
-            indices = self._indices(n, rows, symbols, where).cpu().numpy()
-            found, rest = entropy.decode_next(rest, indices, entropy.gaussian_tables(), threads=self.threads)
-            symbols.view(-1)[where] = torch.from_numpy(found).to(symbols)
-        expect(not rest, BadFile, "y chunk", f"{len(rest)} bytes more", "the end")
-        whole: Symbols = symbols[0].to("cpu", torch.int16).numpy()
-        return whole
+            symbols.view(-1)[where] = (yield self._indices(n, rows, symbols, where)).to(symbols)
+        yield symbols[0].short()
 
-    def _decode_tile(self, symbols: Symbols | None, z: Tensor, tile: Window, fields: Fields) -> Tensor:
+    def _parse_tile(self, payload: memoryview | bytes, z: Tensor, tile: Window, fields: Fields) -> Tensor:
+        passes, rest = self._tile_symbols(z, tile, fields), memoryview(payload)
+        indices = next(passes)
+        for _ in range(N_PASSES):
+            found, rest = entropy.decode_next(
+                rest, indices.cpu().numpy(), entropy.gaussian_tables(), threads=self.threads
+            )
+            indices = passes.send(torch.from_numpy(found))
+        expect(not rest, BadFile, "y chunk", f"{len(rest)} bytes more", "the end")
+        return indices
+
+    def _decode_on_gpu(self, payloads: list[memoryview], indices: list[Tensor]) -> tuple[Tensor, ...]:
+        """Coded symbols, each with the indices of its own, in one launch."""
+        from laconic.entropy import rans_cuda
+
+        data = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).to(self.device)
+        sizes, lengths = [len(payload) for payload in payloads], [len(rows) for rows in indices]
+        symbols = rans_cuda.decode_batch(data, sizes, torch.cat(indices), lengths, entropy.gaussian_tables())
+        return torch.split(symbols, lengths)
+
+    def _decode_tile(self, symbols: Tensor | None, z: Tensor, tile: Window, fields: Fields) -> Tensor:
         """y_hat of a tile: its symbols on the means of the passes; the hyper decoder's mean where there are none."""
         mean = self._mean(z, tile, fields)
         if symbols is None:
             return mean
-        numbers, y_hat = to_float(symbols, self.device), torch.zeros_like(mean)
+        residual, y_hat = symbols.float()[None], torch.zeros_like(mean)
         for n, where in enumerate(pass_places(*symbols.shape, self.device)):
             pass_mean = self.model.pass_mean(n, mean, y_hat).flatten()[where]
-            y_hat.view(-1)[where] = numbers.view(-1)[where] + pass_mean
+            y_hat.view(-1)[where] = residual.view(-1)[where] + pass_mean
         return y_hat
+
+    def _needed(
+        self, payloads: Payloads, fields: Fields, region: Window | None
+    ) -> list[tuple[Window, memoryview | bytes]]:
+        """The tiles that a region (or all) needs and the file holds, with their payloads."""
+        grid = Grid(fields)
+        needed = grid.latents(region or grid.whole()).grown(self.model.config.synthesis_halo, grid.height, grid.width)
+        return [
+            (tile, payload)
+            for tile, payload in zip(grid.tiles(), payloads[1:], strict=True)
+            if payload is not None and not tile.common(needed).empty
+        ]
 
     def _indices(self, n: int, rows: Tensor, symbols: Tensor, where: Tensor) -> Tensor:
         """Table indices uint8 of the symbols of pass n, in their order."""
@@ -236,9 +325,17 @@ class PhotoCoder:
         with self._autocast():
             return self.model.synthesis(y, self._quality(fields))
 
-    def _z_indices(self, fields: Fields, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        rows = self.model.z_indices(fields.quality).cpu().numpy()
-        return np.repeat(rows, shape[1] * shape[2])
+    def _z_shape(self, fields: Fields) -> tuple[int, int, int]:
+        grid = Grid(fields)
+        return self.model.config.hyper_channels, grid.height // PER_Z, grid.width // PER_Z
+
+    def _z_rows(self, fields: Fields, shape: Sequence[int]) -> Tensor:
+        """Table indices of z, uint8 [Z h w]."""
+        return self.model.z_indices(fields.quality).repeat_interleave(shape[1] * shape[2]).to(self.device)
+
+    def _z_indices(self, fields: Fields, shape: Sequence[int]) -> NDArray[np.uint8]:
+        indices: NDArray[np.uint8] = self._z_rows(fields, shape).cpu().numpy()
+        return indices
 
     def _quality(self, fields: Fields) -> Tensor:
         return torch.tensor([fields.quality / 100], device=self.device)
@@ -261,7 +358,7 @@ class Parsed:
     """All symbols of a file, or of what a region needs."""
 
     z: Tensor  # float, integers, [1, Z, h, w]
-    y: dict[Window, Symbols]  # by tile: [M, h, w]
+    y: dict[Window, Tensor]  # by tile: int16 [M, h, w]
 
 
 @dataclass(frozen=True)
@@ -322,9 +419,18 @@ def codelength(coded: list[tuple[Symbols, NDArray[np.uint8]]]) -> float:
     return sum(float(bin_bits(symbols, scale_of(indices)).sum()) for symbols, indices in pairs)
 
 
-def to_float(symbols: Symbols, device: str) -> Tensor:
-    """int16 [M, h, w] -> float [1, M, h, w]."""
-    return torch.from_numpy(symbols.astype(np.float32))[None].to(device)
+def z_payload(payloads: Payloads) -> bytes | memoryview:
+    """Raises BadFile where it is damaged."""
+    first = payloads[0]
+    if first is None:
+        raise BadFile("z chunk: found damage, expected an intact chunk: nothing decodes without it")
+    return first
+
+
+def numbers(symbols: Tensor) -> Symbols:
+    """Integers of any dtype and device -> int16 in numpy."""
+    out: Symbols = symbols.to("cpu", torch.int16).numpy()
+    return out
 
 
 def cut_padded(pixels: Pixels, window: Window) -> Pixels:

@@ -91,7 +91,7 @@ def decode_next(
     rows = rows_of(indices, tables)
     raw, position, jobs = memoryview(data), 0, []
     for span in cut(len(rows)):
-        block, position = parse(raw, position, rows[span], span, SPARE_WORDS.get(backend, 0))
+        block, position = parse(raw, position, span, SPARE_WORDS.get(backend, 0))
         jobs.append(block)
     symbols = np.empty(len(rows), np.int16)
 
@@ -105,12 +105,20 @@ def decode_next(
 Job = tuple[slice, list[int], NDArray[np.uint16], memoryview]
 
 
-def parse(raw: memoryview, position: int, rows: Rows, span: slice, spare: int) -> tuple[Job, int]:
+def end_of(data: bytes | memoryview, position: int, n: int) -> int:
+    """Where n coded symbols that begin at a position end, without decoding them. Raises BadFile."""
+    raw = memoryview(data)
+    for span in cut(n):
+        _, position = parse(raw, position, span, 0)
+    return position
+
+
+def parse(raw: memoryview, position: int, span: slice, spare: int) -> tuple[Job, int]:
     """Bounds of one block: its states, words and escapes."""
     head, position = read_varint(raw, position, "block head")
     n_words, lanes = head >> 3, LANES[head & 3]
     n_escape, position = read_varint(raw, position, "escape bytes") if head & 4 else (0, position)
-    most = len(rows) + spare
+    most = span.stop - span.start + spare
     expect(n_words <= most, BadFile, "words", n_words, f"at most {most}, as the block's symbols can need")
     end = position + 4 * lanes + 2 * n_words + n_escape
     expect(end <= len(raw), BadFile, "block length", len(raw) - position, f"at least {end - position} bytes")
