@@ -34,6 +34,7 @@ BACKENDS = {
     "reference": "laconic.entropy.rans",
     "constriction": "laconic.entropy.rans_constriction",
 }
+CUDA = "cuda"  # no blocks one by one: see `rans_cuda`
 SPARE_WORDS = {"constriction": 4}  # beyond one a symbol: it ends on whole 32-bit words
 Symbols = NDArray[np.int16]
 Rows = NDArray[Any]  # uint8 where the tables have at most 256 rows, else uint16
@@ -52,15 +53,17 @@ def encode(
     """Code integers with a table each.
 
     symbols: integers [N] in -2**15 .. 2**15 - 1. indices: rows of the tables, integers [N].
-    backend: see BACKENDS; all but constriction, which only reads its own, give the same bytes.
+    backend: see BACKENDS, or "cuda"; all but constriction, which only reads its own, give the same bytes.
     threads: how many blocks at a time; None is one a core. Raises BadInput.
     """
-    coder = load(backend)
-    values, rows = (
-        checked(symbols, "symbols", -(1 << 15), 1 << 15).astype(np.int16, copy=False),
-        rows_of(indices, tables),
-    )
+    values = checked(symbols, "symbols", -(1 << 15), 1 << 15).astype(np.int16, copy=False)
+    rows = rows_of(indices, tables)
     expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one a symbol")
+    if backend == CUDA:
+        from laconic.entropy import rans_cuda
+
+        return rans_cuda.encode_array(values, rows, tables)
+    coder = load(backend)
     spans = list(cut(len(values)))
     parts = each(lambda span: encode_block(values[span], rows[span], tables, coder), spans, threads)
     return b"".join(chain.from_iterable(parts))
@@ -87,9 +90,13 @@ def decode_next(
     threads: int | None = None,
 ) -> tuple[NDArray[np.int16], memoryview]:
     """As `decode`, where more may follow: also returns the bytes after the coded symbols."""
+    rows, raw, position, jobs = rows_of(indices, tables), memoryview(data), 0, list[Job]()
+    if backend == CUDA:
+        from laconic.entropy import rans_cuda
+
+        end = end_of(raw, 0, len(rows))
+        return rans_cuda.decode_array(raw[:end], rows, tables), raw[end:]
     coder = load(backend)
-    rows = rows_of(indices, tables)
-    raw, position, jobs = memoryview(data), 0, []
     for span in cut(len(rows)):
         block, position = parse(raw, position, span, SPARE_WORDS.get(backend, 0))
         jobs.append(block)
@@ -208,7 +215,7 @@ class Backend:
 
 
 def load(backend: str) -> Backend:
-    expect(backend in BACKENDS, BadInput, "backend", backend, f"one of {', '.join(BACKENDS)}")
+    expect(backend in BACKENDS, BadInput, "backend", backend, f"one of {', '.join([*BACKENDS, CUDA])}")
     module: Backend = import_module(BACKENDS[backend])  # type: ignore[assignment]
     return module
 

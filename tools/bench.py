@@ -1,31 +1,25 @@
 """Speed, beside peers in the same run: `python -m laconic.tools.bench entropy`, `... image DIR`.
 
-Rounds go over all contestants in turn, so that a busy machine slows all alike; figures are medians over the rounds, and
-ratios are against the first line. JSON with --json.
+Rounds go over all contestants in turn, so that a busy machine slows all alike; figures are medians over the rounds. JSON
+with --json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import laconic
 from laconic import entropy
 from laconic.tools import coders
+from laconic.tools.bench_entropy import WORKLOADS, Case, bench_entropy, rounds
 from laconic.tools.evaluate import find_files, read
 from laconic.tools.metrics import Absent
 
-Case = dict[str, Any]
-SCALES = (0.15, 0.5, 2.0, 8.0)  # medians of what a photo codes at low to high quality
-REFERENCE_SYMBOLS = 20_000  # the plain form is slow: it codes fewer
 CODERS = {  # at the setting that takes about 0.5 bpp on photos
     "laconic": 45.0,
     "jpeg": 20.0,
@@ -43,15 +37,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run one of the benchmarks and print its table."""
     parser = argparse.ArgumentParser(prog="python -m laconic.tools.bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    sub = commands.add_parser("entropy", help="the entropy coder's backends, in million symbols a second")
-    sub.add_argument("--symbols", type=int, default=1 << 20)
-    sub.add_argument("--threads", type=int, default=1)
-    sub.set_defaults(run=bench_entropy)
+    coder = commands.add_parser("entropy", help="the entropy coder's backends and peers, in million symbols a second")
+    coder.add_argument("--symbols", type=int, default=1 << 22, help="of a workload; slow contestants code fewer")
+    coder.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
+    coder.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    coder.set_defaults(run=bench_entropy)
     image = commands.add_parser("image", help="picture codecs at about 0.5 bpp, in seconds a picture")
     image.add_argument("folder", type=Path, metavar="DIR")
     image.add_argument("--files", type=int, default=6, help="the first so many (default: %(default)s)")
     image.set_defaults(run=bench_image)
-    for command in (sub, image):
+    for command in (coder, image):
         command.add_argument("--rounds", type=int, default=5)
         command.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
@@ -65,48 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def bench_entropy(args: argparse.Namespace) -> list[Case]:
-    """Encode and decode Gaussian symbols with each backend."""
-    tables = entropy.gaussian_tables()
-    cases = []
-    for scale in SCALES:
-        rng = np.random.default_rng(1)
-        spread = scale * np.exp(rng.normal(0, 0.5, args.symbols))  # rows mix, as those of a picture do
-        symbols = np.rint(rng.normal(0, spread)).astype(np.int16)
-        rows = np.clip(np.log(spread / 0.11) / np.log(64 / 0.11) * 63 + 0.5, 0, 63).astype(np.uint8)
-        runs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {}
-        for backend in entropy.BACKENDS:
-            n = min(args.symbols, REFERENCE_SYMBOLS) if backend == "reference" else args.symbols
-            runs[backend] = entropy_run(symbols[:n], rows[:n], tables, backend, args.threads)
-        times = rounds(runs, args.rounds)
-        print(f"\nscale about {scale:g}, {args.threads} thread{'s' * (args.threads > 1)}: million symbols a second")
-        first = None
-        for backend, (encode_s, decode_s) in times.items():
-            n = min(args.symbols, REFERENCE_SYMBOLS) if backend == "reference" else args.symbols
-            speeds = n / encode_s / 1e6, n / decode_s / 1e6
-            first = first or speeds
-            ratios = speeds[0] / first[0], speeds[1] / first[1]
-            cases.append(
-                {"scale": scale, "backend": backend, "encode_msymbols_s": speeds[0], "decode_msymbols_s": speeds[1]}
-            )
-            print(
-                f"  {backend:14} encode {speeds[0]:8.2f} (x{ratios[0]:.3f})   decode {speeds[1]:8.2f} (x{ratios[1]:.3f})"
-            )
-    return cases
-
-
-def entropy_run(symbols: np.ndarray, rows: np.ndarray, tables: Any, backend: str, threads: int) -> Any:
-    """The two calls to time; the data decodes to the symbols."""
-    data = entropy.encode(symbols, rows, tables, backend, threads)
-    assert np.array_equal(entropy.decode(data, rows, tables, backend, threads), symbols)
-    return (
-        lambda: entropy.encode(symbols, rows, tables, backend, threads),
-        lambda: entropy.decode(data, rows, tables, backend, threads),
-    )
-
-
 def bench_image(args: argparse.Namespace) -> list[Case]:
-    """Code pictures in memory with each codec; programs include their start and their files."""
+    """Code pictures in memory with each codec; programs include their start and their files. Ratios are against ours."""
     medium, files = find_files(args.folder)
     items = [read(str(args.folder / name), medium) for name in list(files)[: args.files]]
     contestants, runs, coded = {}, {}, {}
@@ -159,21 +114,6 @@ def share_of_entropy(files: list[bytes], whole: tuple[float, float], n: int) -> 
     shares = encode_s / whole[0], decode_s / whole[1]
     print(f"  entropy coding: {100 * shares[0]:.1f} % of laconic's encode, {100 * shares[1]:.1f} % of its decode")
     return {"codec": "laconic", "entropy_share_of_encode": shares[0], "entropy_share_of_decode": shares[1]}
-
-
-def rounds(runs: dict[str, Any], n: int) -> dict[str, tuple[float, float]]:
-    """Median seconds of each pair of calls."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for _ in range(n):
-        for name, (encode, decode) in runs.items():
-            start = time.perf_counter()
-            encode()
-            middle = time.perf_counter()
-            decode()
-            seconds[name].append((middle - start, time.perf_counter() - middle))
-    return {
-        name: (statistics.median(e for e, _ in s), statistics.median(d for _, d in s)) for name, s in seconds.items()
-    }
 
 
 if __name__ == "__main__":
