@@ -30,6 +30,7 @@ from laconic.entropy.rans import START
 from laconic.entropy.tables import BIN_BITS, CHUNK, Tables, chunks
 
 LANES, HALF = 32, 16
+AHEAD = 2048  # symbols, to ask for memory in time
 PAD = 64  # words before and after a stream that a kernel may touch
 NATIVE = "native"
 CPU = NATIVE  # the CPU whose kernels are used: tests take others
@@ -121,7 +122,8 @@ def load(cpu: str) -> Kernels:
     features: Any = llvm.get_host_cpu_features() if cpu == NATIVE else {}
     name = llvm.get_host_cpu_name() if cpu == NATIVE else cpu
     compress = bool(features.get("avx512vbmi2") and features.get("avx512vl"))
-    style = Style(compress, gather=compress and not name.startswith("znver"))
+    shuffle = bool(features.get("ssse3")) or cpu in ("x86-64-v2", "x86-64-v3")
+    style = Style(compress, shuffle, gather=compress and not name.startswith("znver"))
     text = module(style)
     flat = features.flatten() if features else ""
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(name, flat, 3, jit=True)
@@ -180,18 +182,38 @@ def keep(code: bytes, path: Path) -> None:
 class Style:
     """How a CPU does best what lanes do not do alike.
 
-    compress: it packs and unpacks 16-bit lanes by a mask in one instruction. gather: its gather instruction beats 16
-    loads, which was measured to be so on Intel (encode 1.45 against 0.96 G symbols/s), and not on Zen 4.
+    compress: it packs and unpacks 16-bit lanes by a mask in one instruction. shuffle: it moves bytes to places that a
+    table says, 16 at once. gather: its gather instruction beats 16 loads, which was measured to be so on Intel (encode
+    1.45 against 0.96 G symbols/s), and not on Zen 4.
     """
 
     compress: bool
+    shuffle: bool
     gather: bool
 
 
 def module(style: Style) -> str:
     """LLVM's text of all kernels."""
     functions = [write(index, style) for write in (encoder, decoder) for index in ("i8", "i16")]
-    return "\n".join([*functions, SEARCH_ON, DECLARATIONS])
+    return "\n".join([*functions, SEARCH_ON, DECLARATIONS, *(shuffle_tables() if style.shuffle else [])])
+
+
+def shuffle_tables() -> list[str]:
+    """Where bytes come from, for each mask of 8 lanes: to pack their words at the end, and to give lanes the next words."""
+    rows: dict[str, list[str]] = {"pack": [], "unpack": []}
+    for mask in range(256):
+        lanes = [lane for lane in range(8) if mask >> lane & 1]
+        pack = [0] * (8 - len(lanes)) + lanes
+        unpack = [lanes.index(lane) if lane in lanes else 0 for lane in range(8)]
+        for name, words in (("pack", pack), ("unpack", unpack)):
+            places = ", ".join(f"i8 {2 * word + high}" for word in words for high in range(2))
+            rows[name].append(f"{BYTES} <{places}>")
+    tables = [f"@{name} = private constant [256 x {BYTES}] [{', '.join(row)}], align 16" for name, row in rows.items()]
+    return [
+        *tables,
+        f"declare {BYTES} @llvm.x86.ssse3.pshuf.b.128({BYTES}, {BYTES})",
+        "declare i64 @llvm.ctpop.i64(i64)",
+    ]
 
 
 class Lines:
@@ -224,6 +246,10 @@ class Lines:
     def load(self, base: str, index: str, kind: str) -> str:
         """16 neighbours of a kind."""
         return self(f"load <{HALF} x {kind}>, ptr {self.pointer(base, index, kind)}, align {int(kind[1:]) // 8}")
+
+    def prefetch(self, base: str, index: str, kind: str, write: int = 0) -> None:
+        """Ask for a cache line, which may be beyond an array's end: the CPU foresees reading within a page only."""
+        self.do(f"call void @llvm.prefetch.p0(ptr {self.pointer(base, index, kind)}, i32 {write}, i32 3, i32 1)")
 
     def spread(self, value: str) -> str:
         """An i64 in all lanes."""
@@ -274,6 +300,13 @@ class Lines:
             where = self.pointer("%words", cursor, "i16")
             self.do(f"call void @llvm.masked.store.v16i16.p0({V16} {packed}, ptr {where}, i32 2, {MASK} {few})")
             return cursor
+        if self.style.shuffle:  # what is stored below the cursor is stored over
+            for part in (1, 0):
+                packed, n = self.shuffled(self.eight(low, part), mask, part, "@pack")
+                where = self.pointer("%words", self(f"sub i64 {cursor}, 8"), "i16")
+                self.do(f"store {BYTES} {packed}, ptr {where}, align 2")
+                cursor = self(f"sub i64 {cursor}, {n}")
+            return cursor
         for lane in reversed(range(HALF)):  # always stored, and stored over unless the cursor moves
             word = self(f"extractelement {V16} {low}, i32 {lane}")
             below = self(f"sub i64 {cursor}, 1")
@@ -290,6 +323,16 @@ class Lines:
                 f"call {V16} @llvm.masked.expandload.v16i16(ptr {where}, {MASK} {mask}, {V16} zeroinitializer)"
             )
             return self(f"zext {V16} {words} to {V}"), self(f"add i64 {cursor}, {self.count(mask)}")
+        if self.style.shuffle:
+            parts = []
+            for part in range(2):
+                next_words = self(f"load {BYTES}, ptr {self.pointer('%words', cursor, 'i16')}, align 2")
+                placed, n = self.shuffled(next_words, mask, part, "@unpack")
+                parts.append(self(f"bitcast {BYTES} {placed} to <8 x i16>"))
+                cursor = self(f"add i64 {cursor}, {n}")
+            both = ", ".join(f"i32 {lane}" for lane in range(HALF))
+            vector = self(f"shufflevector <8 x i16> {parts[0]}, <8 x i16> {parts[1]}, <{HALF} x i32> <{both}>")
+            return self(f"zext {V16} {vector} to {V}"), cursor
         vector = "poison"
         for lane in range(HALF):
             word = self(f"load i16, ptr {self.pointer('%words', cursor, 'i16')}, align 2")
@@ -297,6 +340,21 @@ class Lines:
             took = self(f"zext i1 {self(f'extractelement {MASK} {mask}, i32 {lane}')} to i64")
             cursor = self(f"add i64 {cursor}, {took}")
         return self(f"zext {V16} {vector} to {V}"), cursor
+
+    def eight(self, words: str, part: int) -> str:
+        """Half of 16 words, as bytes."""
+        places = ", ".join(f"i32 {8 * part + lane}" for lane in range(8))
+        half = self(f"shufflevector {V16} {words}, {V16} poison, <8 x i32> <{places}>")
+        return self(f"bitcast <8 x i16> {half} to {BYTES}")
+
+    def shuffled(self, words: str, mask: str, part: int, table: str) -> tuple[str, str]:
+        """Eight words moved as a table says for half of the mask, and how many lanes of that half are set."""
+        bits = self(f"bitcast {MASK} {mask} to i16")
+        bits = self(f"zext i16 {self(f'lshr i16 {bits}, {8 * part}')} to i64")
+        byte = self(f"and i64 {bits}, 255")
+        places = self(f"load {BYTES}, ptr {self.pointer(table, byte, BYTES)}, align 16")
+        moved = self(f"call {BYTES} @llvm.x86.ssse3.pshuf.b.128({BYTES} {words}, {BYTES} {places})")
+        return moved, self(f"call i64 @llvm.ctpop.i64(i64 {byte})")
 
     def flag(self, seen: str, group: str) -> None:
         """Whether any lane saw an escape, at the chunk of a row."""
@@ -311,6 +369,7 @@ BELOW_1 = "0x3FEFFFFE00000000"  # 1 - 2**-20
 ESTIMATES = (
     '"reciprocal-estimates"="vec-divf:1"'  # division by a rough reciprocal and one Newton step, error below 2**-21
 )
+BYTES = "<16 x i8>"
 V, V16, MASK = f"<{HALF} x i32>", f"<{HALF} x i16>", f"<{HALF} x i1>"
 
 
@@ -373,6 +432,9 @@ def encoder(index: str, style: Style) -> str:
         # load
         later = look_up(v(f"sub i64 {v(f'mul i64 %before, {LANES}')}, {HALF * (2 - half)}"))
         v.do(f"%later{half} = add {V} {later}, zeroinitializer")
+    far = v(f"sub i64 {v(f'mul i64 %before, {LANES}')}, {AHEAD}")
+    v.prefetch("%symbols", far, "i16")
+    v.prefetch("%indices", far, index)
     v.do(f"%moved = add i64 {cursor}, 0")
     v.flag(v.test("slt", v.op("or", "%entry0", "%entry1"), 0), "%group")
     v.do("br i1 %last, label %done, label %row")
@@ -403,6 +465,10 @@ def decoder(index: str, style: Style) -> str:
     v.do("%short = icmp ugt i64 %cursor, %n")  # a row reads 32 words at most: they are there, or padding is
     v.do("%last = icmp eq i64 %group, %groups")
     v.do("%stop = or i1 %short, %last")
+    far = v(f"add i64 {v(f'mul i64 %group, {LANES}')}, {AHEAD}")
+    v.prefetch("%indices", far, index)
+    v.prefetch("%out", far, "i16", write=1)
+    v.prefetch("%words", v(f"add i64 %cursor, {AHEAD // 2}"), "i16")
     v.do("br i1 %stop, label %done, label %half0")
     cursor = "%cursor"
     seen = ""
@@ -521,6 +587,7 @@ declare <16 x i32> @llvm.smin.v16i32(<16 x i32>, <16 x i32>)
 declare <16 x i32> @llvm.masked.gather.v16i32.v16p0(<16 x ptr>, i32, <16 x i1>, <16 x i32>)
 declare <16 x i64> @llvm.masked.gather.v16i64.v16p0(<16 x ptr>, i32, <16 x i1>, <16 x i64>)
 declare i16 @llvm.ctpop.i16(i16)
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 declare <16 x i16> @llvm.experimental.vector.compress.v16i16(<16 x i16>, <16 x i1>, <16 x i16>)
 declare <16 x i16> @llvm.masked.expandload.v16i16(ptr, <16 x i1>, <16 x i16>)
 declare void @llvm.masked.store.v16i16.p0(<16 x i16>, ptr, i32, <16 x i1>)
