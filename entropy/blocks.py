@@ -64,8 +64,8 @@ def encode(
 
         return rans_cuda.encode_array(values, rows, tables)
     coder = load(backend)
-    spans = list(cut(len(values)))
-    parts = each(lambda span: encode_block(values[span], rows[span], tables, coder), spans, threads)
+    jobs = list(zip(cut(len(values)), lane_codes(values, rows, tables), strict=True))
+    parts = each(lambda job: encode_block(values[job[0]], rows[job[0]], tables, coder, job[1]), jobs, threads)
     return b"".join(chain.from_iterable(parts))
 
 
@@ -135,24 +135,37 @@ def parse(raw: memoryview, position: int, span: slice, spare: int) -> tuple[Job,
     return (span, states.tolist(), words, raw[end - n_escape : end]), end
 
 
-def encode_block(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend) -> list[bytes]:
-    estimate = estimated_bytes(symbols, indices, tables)
-    lane_code = sum(estimate >= limit for limit in LANE_BYTES)
+def encode_block(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend, lane_code: int) -> list[bytes]:
     states, words, escapes = coder.encode_block(symbols, indices, tables, LANES[lane_code])
     side = write_escapes(symbols[escapes], indices[escapes], tables) if len(escapes) else b""
     head = write_varint(len(words) << 3 | (4 if side else 0) | lane_code) + (write_varint(len(side)) if side else b"")
     return [head, np.array(states, "<u4").tobytes(), words.astype("<u2", copy=False).tobytes(), side]
 
 
-def estimated_bytes(symbols: Symbols, indices: Rows, tables: Tables) -> float:
-    """What a block will take, by RUNS runs of RUN symbols at odd distances, for channels often come in even numbers."""
-    n = len(symbols)
+def lane_codes(symbols: Symbols, indices: Rows, tables: Tables) -> list[int]:
+    """A place in LANES for each block, the whole ones at once: before threads, which would wait for each other here."""
+    whole = len(symbols) // BLOCK * BLOCK
+    estimates = estimated_bytes(symbols[:whole].reshape(-1, BLOCK), indices[:whole].reshape(-1, BLOCK), tables).tolist()
+    if whole < len(symbols):
+        estimates.append(float(estimated_bytes(symbols[whole:], indices[whole:], tables)))
+    return [sum(estimate >= limit for limit in LANE_BYTES) for estimate in estimates]
+
+
+def estimated_bytes(symbols: Symbols, indices: Rows, tables: Tables) -> NDArray[np.float64]:
+    """What blocks [..., n] will take, by runs of RUN symbols at an odd distance, for channels often come in even numbers."""
+    n = symbols.shape[-1]
+    bits: NDArray[np.float64]
     if n <= RUNS * RUN:
-        return tables.codelength(symbols, indices) / 8
+        bits = tables.costs(symbols, indices).sum(-1, dtype=np.float64)
+        return bits / 8
     step = n // RUNS | 1
     n_runs = n // step
-    some, rows = (a[: n_runs * step].reshape(n_runs, step)[:, :RUN].ravel() for a in (symbols, indices))
-    return tables.codelength(some, rows) * n / (8 * RUN * n_runs)
+
+    def sample(values: NDArray[Any]) -> NDArray[Any]:
+        return values[..., : n_runs * step].reshape(*values.shape[:-1], n_runs, step)[..., :RUN]
+
+    bits = tables.costs(sample(symbols), sample(indices)).sum((-1, -2), dtype=np.float64)
+    return bits * n / (8 * RUN * n_runs)
 
 
 def decode_block(job: Job, indices: Rows, tables: Tables, coder: Backend, out: Symbols) -> None:
@@ -225,12 +238,18 @@ def cut(n: int) -> Iterator[slice]:
 
 
 def each(work: Callable[[T], R], jobs: list[T], threads: int | None) -> list[R]:
-    """The work on each job, in order, on a thread pool where there are several."""
+    """The work on each job, in order; neighbours in the same thread where there are several, this one among them."""
     n = min(len(jobs), threads or os.cpu_count() or 1)
+    parts = [jobs[len(jobs) * i // n : len(jobs) * (i + 1) // n] for i in range(n)]
+
+    def do(part: list[T]) -> list[R]:
+        return [work(job) for job in part]
+
     if n < 2:
-        return [work(job) for job in jobs]
-    with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(work, jobs))
+        return do(jobs)
+    with ThreadPoolExecutor(n - 1) as pool:
+        others = [pool.submit(do, part) for part in parts[1:]]
+        return list(chain(do(parts[0]), *(other.result() for other in others)))
 
 
 def rows_of(indices: ArrayLike, tables: Tables) -> Rows:

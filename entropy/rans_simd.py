@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def encode_block(
 
         return rans_numba.encode_block(symbols, indices, tables, n_lanes)
     n, whole = len(symbols), len(symbols) // LANES * LANES
-    words, states, end = np.empty(PAD + n, np.uint16), np.full(LANES, START, np.uint32), PAD + n
+    words, states, end = scratch(PAD + n), np.full(LANES, START, np.uint32), PAD + n
     if whole < n:
         states[:], tail, _ = rans.encode_block(symbols[whole:], indices[whole:], tables, LANES)
         end -= len(tail)
@@ -70,7 +71,7 @@ def decode_block(
 
         return rans_numba.decode_block(states, words, indices, tables, out)
     n, whole = len(indices), len(indices) // LANES * LANES
-    padded, lanes = np.empty(len(words) + PAD, np.uint16), np.array(states, np.uint32)
+    padded, lanes = scratch(len(words) + PAD), np.array(states, np.uint32)
     padded[: len(words)] = words
     flags = np.zeros(n // CHUNK + 1, np.uint8)
     flags[-1] = whole < n
@@ -84,6 +85,17 @@ def decode_block(
     else:
         rans.expect_end(lanes, len(words), cursor)
     return tables.escaped(out, indices, chunks(flags, n))
+
+
+SCRATCH = threading.local()
+
+
+def scratch(n: int) -> NDArray[np.uint16]:
+    """Words for the length of a call, the thread's own: new memory costs more than coding does."""
+    if n > len(getattr(SCRATCH, "words", ())):
+        SCRATCH.words = np.empty(n, np.uint16)
+    words: NDArray[np.uint16] = SCRATCH.words[:n]
+    return words
 
 
 def at(array: NDArray[Any]) -> int:

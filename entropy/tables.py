@@ -160,12 +160,18 @@ class Tables:
 
     def codelength(self, symbols: ArrayLike, indices: ArrayLike) -> float:
         """Ideal bits of the symbols under these tables, the escapes' own values left out."""
-        values, rows, lut = np.asarray(symbols), np.asarray(indices), self.encode_lut
+        return float(self.costs(np.asarray(symbols), np.asarray(indices)).sum(dtype=np.float64))
+
+    def costs(self, symbols: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.float32]:
+        """Ideal bits of each symbol, of the same shape."""
+        lut, bits = self.encode_lut, self.bits
         if lut is None:
-            return float(self.bits[rows, self.entries(values, rows)].sum(dtype=np.float64))
-        places = rows.astype(np.intp) * lut.intervals.shape[1]
-        places += np.clip(values, lut.low, lut.high) - lut.low
-        return float(lut.bits.take(places).sum(dtype=np.float64))
+            places = indices.astype(np.intp) * bits.shape[1] + self.entries(symbols, indices)
+        else:
+            bits = lut.bits
+            places = indices.astype(np.intp) * lut.intervals.shape[1] + (np.clip(symbols, lut.low, lut.high) - lut.low)
+        costs: NDArray[np.float32] = bits.take(places)
+        return costs
 
 
 @lru_cache(maxsize=1)

@@ -225,7 +225,7 @@ def test_constriction_is_a_backend(case: tuple[np.ndarray, np.ndarray, entropy.T
 
 def test_golden_bytes() -> None:
     symbols, indices = np.array([0, 1, -1, 0, 300, -7, 2, 0]), np.array([0, 5, 10, 0, 63, 20, 30, 1])
-    block = encode_block(symbols.astype(np.int16), indices.astype(np.uint8), gaussian_tables(), load("reference"))
+    block = encode_block(symbols.astype(np.int16), indices.astype(np.uint8), gaussian_tables(), load("reference"), 0)
     data = b"".join(block)
     assert data.hex() == GOLDEN
     assert entropy.decode(data, indices, gaussian_tables()).tolist() == symbols.tolist()
