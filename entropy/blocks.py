@@ -154,18 +154,18 @@ def lane_codes(symbols: Symbols, indices: Rows, tables: Tables) -> list[int]:
 def estimated_bytes(symbols: Symbols, indices: Rows, tables: Tables) -> NDArray[np.float64]:
     """What blocks [..., n] will take, by runs of RUN symbols at an odd distance, for channels often come in even numbers."""
     n = symbols.shape[-1]
-    bits: NDArray[np.float64]
+    n_bytes: NDArray[np.float64]
     if n <= RUNS * RUN:
-        bits = tables.costs(symbols, indices).sum(-1, dtype=np.float64)
-        return bits / 8
+        n_bytes = tables.costs(symbols, indices).sum(-1, dtype=np.float64) / 8
+        return n_bytes
     step = n // RUNS | 1
     n_runs = n // step
 
     def sample(values: NDArray[Any]) -> NDArray[Any]:
         return values[..., : n_runs * step].reshape(*values.shape[:-1], n_runs, step)[..., :RUN]
 
-    bits = tables.costs(sample(symbols), sample(indices)).sum((-1, -2), dtype=np.float64)
-    return bits * n / (8 * RUN * n_runs)
+    n_bytes = tables.costs(sample(symbols), sample(indices)).sum((-1, -2), dtype=np.float64) * n / (8 * RUN * n_runs)
+    return n_bytes
 
 
 def decode_block(job: Job, indices: Rows, tables: Tables, coder: Backend, out: Symbols) -> None:
