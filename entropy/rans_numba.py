@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from laconic.entropy import rans
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START, START_WIDE
-from laconic.entropy.tables import BIN_BITS, CHUNK, Tables, chunks
+from laconic.entropy.tables import BIN_BITS, GROUP, Tables
 
 U16, U32, U64, I64, F64 = numba.uint16, numba.uint32, numba.uint64, numba.int64, numba.float64
 BIN_SHIFT = PRECISION - BIN_BITS
 LOW = TOTAL - 1  # 15 bits
-CHUNK_SHIFT, IN_CHUNK = CHUNK.bit_length() - 1, CHUNK - 1
+GROUP_SHIFT, IN_GROUP = GROUP.bit_length() - 1, GROUP - 1
+CHUNK = 32 * GROUP  # symbols whose intervals are looked up before they are coded
 ABOVE_1 = 1 + 2.0**-51
 
 
@@ -32,9 +33,9 @@ def encode_block(
         return rans.encode_block(symbols, indices, tables, n_lanes)
     states = np.full(n_lanes, START, np.uint32)
     words = np.empty(len(symbols), np.uint16)  # one word a symbol at most
-    flags = np.zeros(len(symbols) // CHUNK + 1, np.uint8)
+    flags = np.zeros(len(symbols) // GROUP + 1, np.uint8)
     first = push_all(symbols, indices, lut.intervals, lut.low, lut.high, states, words, flags)
-    return states.tolist(), words[first:], tables.escapes(symbols, indices, chunks(flags, len(symbols)))
+    return states.tolist(), words[first:], tables.escapes(symbols, indices, flags)
 
 
 def decode_block(
@@ -44,11 +45,11 @@ def decode_block(
     lut = tables.decode_lut
     if lut is None:
         return rans.decode_block(states, words, indices, tables, out)
-    lanes, flags = np.array(states, np.uint32), np.zeros(len(indices) // CHUNK + 1, np.uint8)
+    lanes, flags = np.array(states, np.uint32), np.zeros(len(indices) // GROUP + 1, np.uint8)
     padded = np.append(words, np.uint16(0))
     cursor = pop_all(padded, indices, lut, tables.cdf, tables.offsets, lanes, out, flags)
     rans.expect_end(lanes, len(words), cursor)
-    return tables.escaped(out, indices, chunks(flags, len(indices)))
+    return tables.escaped(out, indices, flags)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -61,16 +62,17 @@ def push_all(symbols, indices, intervals, low, high, states, words, flags):  # t
     n, span = U64(symbols.size), U64(high - low)
     stride, places = U64(intervals.shape[1]), intervals.reshape(-1)
     found, cursor = np.empty(CHUNK, np.uint32), U64(words.size)
-    n_chunks = (n + U64(IN_CHUNK)) >> U64(CHUNK_SHIFT)
+    n_chunks = (n + U64(CHUNK - 1)) // U64(CHUNK)
     for chunk in range(n_chunks):
-        at = (n_chunks - U64(1) - chunk) << U64(CHUNK_SHIFT)
-        size, seen = min(n - at, U64(CHUNK)), U32(0)
-        for later in range(size):  # backward, as all reading of memory here, for it is foreseen so
-            k = size - U64(1) - later
-            place = min(U64(I64(symbols[at + k]) - low), span)  # below `low` wraps around
-            found[k] = places[place + U64(indices[at + k]) * stride]
-            seen |= found[k]
-        flags[at >> U64(CHUNK_SHIFT)] = np.uint8(seen >> U32(31))
+        at = (n_chunks - U64(1) - chunk) * U64(CHUNK)
+        size = min(n - at, U64(CHUNK))
+        for group in range(U64(0), size, U64(GROUP)):
+            seen = U32(0)
+            for k in range(group, min(group + U64(GROUP), size)):
+                place = min(U64(I64(symbols[at + k]) - low), span)  # below `low` wraps around
+                found[k] = places[place + U64(indices[at + k]) * stride]
+                seen |= found[k]
+            flags[(at + group) >> U64(GROUP_SHIFT)] = np.uint8(seen >> U32(31))
         cursor = push_chunk(found, size, states, words, cursor)
     return cursor
 
@@ -133,8 +135,8 @@ def pop_all(words, indices, bins, cdf, offsets, states, out, flags):  # type: ig
             out[i] = np.int16(symbol)
             states[lane], cursor = pop(x, start, U32(end - start), words, cursor)
             i += U64(1)
-        if i & U64(IN_CHUNK) == U64(0) or i == n:
-            flags[(i - U64(1)) >> U64(CHUNK_SHIFT)] = np.uint8(seen)
+        if i & U64(IN_GROUP) == U64(0) or i == n:
+            flags[(i - U64(1)) >> U64(GROUP_SHIFT)] = np.uint8(seen)
             seen = U32(0)
     return I64(cursor)
 

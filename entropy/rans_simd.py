@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from laconic.entropy import rans
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.rans import START
-from laconic.entropy.tables import BIN_BITS, CHUNK, Tables, chunks
+from laconic.entropy.tables import BIN_BITS, GROUP, Tables
 
-LANES, HALF = 32, 16
+LANES, HALF = GROUP, 16
 AHEAD = 2048  # symbols, to ask for memory in time
 PAD = 64  # words before and after a stream that a kernel may touch
 NATIVE = "native"
@@ -52,13 +52,13 @@ def encode_block(
         states[:], tail, _ = rans.encode_block(symbols[whole:], indices[whole:], tables, LANES)
         end -= len(tail)
         words[end:] = tail
-    flags = np.zeros(n // CHUNK + 1, np.uint8)
+    flags = np.zeros(n // LANES + 1, np.uint8)
     flags[-1] = whole < n
     cursor = code.encode[indices.itemsize](
         *map(at, (symbols, indices, lut.intervals, words, states, flags)),
         *(whole // LANES, end, lut.intervals.shape[1], lut.low, lut.high),
     )
-    return states.tolist(), words[cursor:], tables.escapes(symbols, indices, chunks(flags, n))
+    return states.tolist(), words[cursor:], tables.escapes(symbols, indices, flags)
 
 
 def decode_block(
@@ -73,7 +73,7 @@ def decode_block(
     n, whole = len(indices), len(indices) // LANES * LANES
     padded, lanes = scratch(len(words) + PAD), np.array(states, np.uint32)
     padded[: len(words)] = words
-    flags = np.zeros(n // CHUNK + 1, np.uint8)
+    flags = np.zeros(n // LANES + 1, np.uint8)
     flags[-1] = whole < n
     cursor = code.decode[indices.itemsize](
         *map(at, (padded, indices, lut, tables.cdf, tables.offsets, lanes, out, flags)),
@@ -84,7 +84,7 @@ def decode_block(
         rans.decode_block(lanes.tolist(), words[cursor:], indices[whole:], tables, out[whole:])
     else:
         rans.expect_end(lanes, len(words), cursor)
-    return tables.escaped(out, indices, chunks(flags, n))
+    return tables.escaped(out, indices, flags)
 
 
 SCRATCH = threading.local()
@@ -369,11 +369,8 @@ class Lines:
         return moved, self(f"call i64 @llvm.ctpop.i64(i64 {byte})")
 
     def flag(self, seen: str, group: str) -> None:
-        """Whether any lane saw an escape, at the chunk of a row."""
-        byte = self(f"zext i1 {self.any(seen)} to i8")
-        where = self.pointer("%flags", self(f"lshr i64 {group}, {(CHUNK // LANES).bit_length() - 1}"), "i8")
-        before = self(f"load i8, ptr {where}")
-        self.do(f"store i8 {self(f'or i8 {byte}, {before}')}, ptr {where}")
+        """Whether any lane of a row saw an escape."""
+        self.do(f"store i8 {self(f'zext i1 {self.any(seen)} to i8')}, ptr {self.pointer('%flags', group, 'i8')}")
 
 
 REAL = f"<{HALF} x float>"

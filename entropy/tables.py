@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from functools import cached_property, lru_cache
@@ -21,9 +21,7 @@ N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
 MAX_LUT = 1 << 24  # intervals in an encoder's table: 64 MB
 ESCAPE_BIT = 1 << 31
-CHUNK = 1024  # symbols to a flag of the kernels that says whether an escape is among them
-ALL = (slice(None),)
-NOWHERE = np.empty(0, np.int64)
+GROUP = 32  # symbols to a flag of the kernels that says whether an escape is among them
 BIN_BITS = 9  # coarse bins of a slot, where a decoder's search starts
 
 
@@ -102,24 +100,21 @@ class Tables:
         last = self.sizes[indices] - 1
         return np.where((entry < 0) | (entry >= last), last, entry)
 
-    def escapes(self, symbols: NDArray[Any], indices: NDArray[Any], among: Iterable[slice] = ALL) -> NDArray[np.int64]:
-        """Positions of the symbols that lie outside their rows, looked for in the slices `among` only."""
+    def escapes(
+        self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.int64]:
+        """Positions of the symbols that lie outside their rows. flags: of each GROUP of symbols, whether one may be there."""
+        places, symbols, rows = flagged(flags, symbols, indices)
+        beyond = symbols - self.offsets.take(rows)
+        return places[(beyond < 0) | (beyond >= self.sizes.take(rows) - 1)]
 
-        def outside(part: slice) -> NDArray[np.int64]:
-            rows = indices[part]
-            beyond = symbols[part] - self.offsets.take(rows)
-            return np.flatnonzero((beyond < 0) | (beyond >= self.sizes.take(rows) - 1)) + (part.start or 0)
-
-        return np.concatenate([NOWHERE, *map(outside, among)])
-
-    def escaped(self, symbols: NDArray[Any], indices: NDArray[Any], among: Iterable[slice] = ALL) -> NDArray[np.int64]:
-        """Positions of decoded symbols that are the last entry of their row."""
-
-        def last(part: slice) -> NDArray[np.int64]:
-            rows = indices[part]
-            return np.flatnonzero(symbols[part] - self.offsets[rows] == self.sizes[rows] - 1) + (part.start or 0)
-
-        return np.concatenate([NOWHERE, *map(last, among)])
+    def escaped(
+        self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.int64]:
+        """Positions of decoded symbols that are the last entry of their row. flags: as in `escapes`."""
+        places, symbols, rows = flagged(flags, symbols, indices)
+        last: NDArray[np.bool_] = symbols - self.offsets.take(rows) == self.sizes.take(rows) - 1
+        return places[last]
 
     @cached_property
     def encode_lut(self) -> EncodeLut | None:
@@ -192,9 +187,15 @@ def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
     return bits
 
 
-def chunks(flags: NDArray[np.uint8], n: int) -> list[slice]:
-    """Of n symbols, the chunks in which escapes may be."""
-    return [slice(i * CHUNK, min((i + 1) * CHUNK, n)) for i in np.flatnonzero(flags).tolist()]
+def flagged(
+    flags: NDArray[np.uint8] | None, symbols: NDArray[Any], indices: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Places in the groups that have a flag, or all, with their symbols and rows."""
+    if flags is None:
+        return np.arange(len(symbols)), symbols, indices
+    places = (GROUP * np.flatnonzero(flags)[:, None] + np.arange(GROUP)).ravel()
+    places = places[places < len(symbols)]
+    return places, symbols.take(places), indices.take(places)
 
 
 def digest(tables: Tables) -> str:
