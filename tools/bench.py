@@ -1,4 +1,4 @@
-"""Speed, beside peers in the same run: `python -m laconic.tools.bench entropy`, `... image DIR`.
+"""Speed, beside peers in the same run: `python -m laconic.tools.bench entropy`, `adaptive`, `image DIR`.
 
 Rounds go over all contestants in turn, so that a busy machine slows all alike; figures are medians over the rounds. JSON
 with --json.
@@ -16,7 +16,7 @@ from typing import Any
 import laconic
 from laconic import entropy
 from laconic.tools import coders
-from laconic.tools.bench_entropy import WORKLOADS, Case, bench_entropy, rounds
+from laconic.tools.bench_entropy import WORKLOADS, Case, bench_adaptive, bench_entropy, rounds
 from laconic.tools.evaluate import find_files, read
 from laconic.tools.metrics import Absent
 
@@ -42,11 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     coder.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     coder.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     coder.set_defaults(run=bench_entropy)
+    learning = commands.add_parser("adaptive", help="the adaptive models, in million symbols a second")
+    learning.add_argument("--symbols", type=int, default=1 << 20)
+    learning.set_defaults(run=bench_adaptive)
     image = commands.add_parser("image", help="picture codecs at about 0.5 bpp, in seconds a picture")
     image.add_argument("folder", type=Path, metavar="DIR")
     image.add_argument("--files", type=int, default=6, help="the first so many (default: %(default)s)")
     image.set_defaults(run=bench_image)
-    for command in (coder, image):
+    for command in (coder, learning, image):
         command.add_argument("--rounds", type=int, default=5)
         command.add_argument("--json", type=Path)
     args = parser.parse_args(argv)

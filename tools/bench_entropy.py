@@ -23,6 +23,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 
 import laconic
 from laconic import entropy
+from laconic.entropy import adaptive
 from laconic.entropy.errors import expect
 from laconic.tools.metrics import Absent, needed
 
@@ -60,6 +62,32 @@ def bench_entropy(args: Namespace) -> list[Case]:
             found = compare(work, contestants, threads, args.rounds)
             print(table(found))
             cases += found
+    return cases
+
+
+def bench_adaptive(args: Namespace) -> list[Case]:
+    """The adaptive models on a walk of 16 symbols, by the number of strips; one thread."""
+    steps = np.random.default_rng(1).normal(size=args.symbols)
+    symbols = np.abs(np.rint(np.cumsum(steps)).astype(int) % 30 - 15) % 16
+    coded = {strips: adaptive.encode(symbols, 16, 2, strips) for strips in (1, 4, 8)}
+    runs = {
+        f"strips {strips}": (
+            partial(adaptive.encode, symbols, 16, 2, strips),
+            partial(adaptive.decode, data, len(symbols), 16, 2),
+        )
+        for strips, data in coded.items()
+    }
+    for _, decode in runs.values():
+        same("adaptive", decode(), symbols)
+    cases = []
+    print(f"{machine()}; 16 symbols in contexts of two, {len(symbols)} of them, million a second")
+    for (name, seconds), data in zip(rounds(runs, args.rounds).items(), coded.values(), strict=True):
+        speeds = [len(symbols) / s / 1e6 for s in seconds]
+        bits = 8 * len(data) / len(symbols)
+        print(f"{name:12} {bits:.4f} bits a symbol   encode {speeds[0]:6.1f}   decode {speeds[1]:6.1f}")
+        cases.append(
+            {"name": name, "bits_a_symbol": bits, "encode_msymbols_s": speeds[0], "decode_msymbols_s": speeds[1]}
+        )
     return cases
 
 
