@@ -24,7 +24,7 @@ from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import open_stream, write_stream
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START
-from laconic.entropy.rans_numba import I64, U16, U32, U64, pop, push_packed
+from laconic.entropy.rans_numba import I64, INVERSES, U16, U32, U64, pop, push_packed
 
 FAST, SLOW = 5, 7  # a CDF moves by 2**-rate of the way
 ARY = 16
@@ -56,7 +56,7 @@ def encode(symbols: ArrayLike, alphabet: int, order: int = 1, strips: int = 1) -
     intervals = np.empty(parts.size * tree.digits, np.uint32)
     code_all(parts, astuple(tree), tree.rows(strips), FLAT_TARGETS, intervals)
     states, words = np.full(strips, START, np.uint32), np.empty(len(intervals), np.uint16)
-    begin = push_packed(intervals, tree.digits, states, words)
+    begin = push_packed(intervals, tree.digits, INVERSES, states, words)
     return write_stream(states, words[begin:])
 
 

@@ -54,7 +54,7 @@ def encode_intervals(starts: ArrayLike, freqs: ArrayLike, bits: int = PRECISION,
     if bits == PRECISION:
         packed = first.astype(np.uint32) | (width.astype(np.uint32) - np.uint32(1)) << np.uint32(PRECISION)
         states, words = np.full(lanes, START, np.uint32), np.empty(n, np.uint16)
-        begin = rans_numba.push_packed(packed, 1, states, words)
+        begin = rans_numba.push_packed(packed, 1, rans_numba.INVERSES, states, words)
     else:
         states, words = np.full(lanes, START_WIDE, np.uint64), np.empty(n, np.uint32)
         begin = rans_numba.push_all_wide(first.astype(np.uint64), width.astype(np.uint64), bits, states, words)

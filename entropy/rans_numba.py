@@ -16,12 +16,15 @@ from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START, START_WIDE
 from laconic.entropy.tables import BIN_BITS, GROUP, Tables
 
-U16, U32, U64, I64, F64 = numba.uint16, numba.uint32, numba.uint64, numba.int64, numba.float64
+U16, U32, U64, I64 = numba.uint16, numba.uint32, numba.uint64, numba.int64
 BIN_SHIFT = PRECISION - BIN_BITS
 LOW = TOTAL - 1  # 15 bits
 GROUP_SHIFT, IN_GROUP = GROUP.bit_length() - 1, GROUP - 1
 CHUNK = 32 * GROUP  # symbols whose intervals are looked up before they are coded
-ABOVE_1 = 1 + 2.0**-51
+INVERSE_BITS = 47
+INVERSES = np.append([0], -(-(1 << INVERSE_BITS) // np.arange(1, TOTAL + 1))).astype(
+    np.uint64
+)  # by frequency, rounded up
 
 
 def encode_block(
@@ -34,7 +37,7 @@ def encode_block(
     states = np.full(n_lanes, START, np.uint32)
     words = np.empty(len(symbols), np.uint16)  # one word a symbol at most
     flags = np.zeros(len(symbols) // GROUP + 1, np.uint8)
-    first = push_all(symbols, indices, lut.intervals, lut.low, lut.high, states, words, flags)
+    first = push_all(symbols, indices, lut.intervals, lut.low, lut.high, INVERSES, states, words, flags)
     return states.tolist(), words[first:], tables.escapes(symbols, indices, flags)
 
 
@@ -53,7 +56,7 @@ def decode_block(
 
 
 @numba.njit(cache=True, nogil=True)
-def push_all(symbols, indices, intervals, low, high, states, words, flags):  # type: ignore[no-untyped-def]
+def push_all(symbols, indices, intervals, low, high, inverses, states, words, flags):  # type: ignore[no-untyped-def]
     """Code backward; returns where the words begin. Rows were checked by `encode`.
 
     Indices are unsigned, for numba looks whether signed ones are negative. A chunk's intervals are looked up before any
@@ -73,12 +76,12 @@ def push_all(symbols, indices, intervals, low, high, states, words, flags):  # t
                 found[k] = places[place + U64(indices[at + k]) * stride]
                 seen |= found[k]
             flags[(at + group) >> U64(GROUP_SHIFT)] = np.uint8(seen >> U32(31))
-        cursor = push_chunk(found, size, states, words, cursor)
+        cursor = push_chunk(found, size, inverses, states, words, cursor)
     return cursor
 
 
 @numba.njit(cache=True, nogil=True)
-def push_chunk(intervals, size, states, words, cursor):  # type: ignore[no-untyped-def]
+def push_chunk(intervals, size, inverses, states, words, cursor):  # type: ignore[no-untyped-def]
     """Code intervals of `EncodeLut`, whole rows but for the last. Returns where the words begin."""
     lanes, i = U64(states.size), U64(size)
     in_row = (i + lanes - U64(1)) % lanes + U64(1)
@@ -88,22 +91,23 @@ def push_chunk(intervals, size, states, words, cursor):  # type: ignore[no-untyp
             i -= U64(1)
             start = U32(intervals[i] & U32(LOW))
             freq = U32(((intervals[i] >> U32(PRECISION)) & U32(LOW)) + U32(1))
-            states[i - first], cursor = push(states[i - first], start, freq, words, cursor)
+            states[i - first], cursor = push(states[i - first], start, freq, inverses[U64(freq)], words, cursor)
         in_row = lanes
     return cursor
 
 
 @numba.njit(cache=True, nogil=True)
-def push(x, start, freq, words, cursor):  # type: ignore[no-untyped-def]
-    """As `rans.push`, for kernels to inline: all uint32 but the cursor, uint64. Returns the state and the cursor.
+def push(x, start, freq, inverse, words, cursor):  # type: ignore[no-untyped-def]
+    """As `rans.push`, for kernels to inline: all uint32 but the cursor and INVERSES[freq], uint64. Returns state and cursor.
 
-    Writes a word below the cursor, if only to be written over; it need not branch. The quotient by a reciprocal is
-    exact: x / freq < 2**17 lies 2**-15 or more below the next integer, and the reciprocal is a little too large.
+    Writes a word below the cursor, if only to be written over; it need not branch. The quotient is exact: an inverse is
+    less than 1 above 2**47 / freq, so x times it less than 2**-15 <= 1 / freq above x / freq; and x < 2**17 freq keeps
+    the product below 2**64.
     """
     over = x >> U32(32 - PRECISION) >= freq
     words[cursor - U64(1)] = U16(x & U32(0xFFFF))
     x = U32(x >> U32(16)) if over else x
-    q = U32(I64(F64(I64(x)) * (F64(ABOVE_1) / F64(I64(freq)))))
+    q = U32((U64(x) * inverse) >> U64(INVERSE_BITS))
     return U32(q * (U32(TOTAL) - freq) + start + x), cursor - U64(over)
 
 
@@ -154,7 +158,7 @@ def pop(x, start, freq, words, cursor):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def push_packed(intervals, run, states, words):  # type: ignore[no-untyped-def]
+def push_packed(intervals, run, inverses, states, words):  # type: ignore[no-untyped-def]
     """Code intervals start | (freq - 1) << 15 backward: `run` to a lane, then to the next. Returns where the words begin."""
     lanes, i, cursor = U64(states.size), U64(intervals.size), U64(words.size)
     lane = (i // U64(run) - U64(1)) % lanes
@@ -162,7 +166,7 @@ def push_packed(intervals, run, states, words):  # type: ignore[no-untyped-def]
         for _ in range(run):
             i -= U64(1)
             start, freq = U32(intervals[i] & U32(LOW)), U32((intervals[i] >> U32(PRECISION)) + U32(1))
-            states[lane], cursor = push(states[lane], start, freq, words, cursor)
+            states[lane], cursor = push(states[lane], start, freq, inverses[U64(freq)], words, cursor)
         lane = (lane if lane > U64(0) else lanes) - U64(1)
     return cursor
 
