@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     coder.add_argument("--symbols", type=int, default=1 << 22, help="of a workload; slow contestants code fewer")
     coder.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     coder.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    coder.add_argument("--only", nargs="+", metavar="NAME", help="of the contestants; alone, each finds warm caches")
     coder.set_defaults(run=bench_entropy)
     learning = commands.add_parser("adaptive", help="the adaptive models, in million symbols a second")
     learning.add_argument("--symbols", type=int, default=1 << 20)

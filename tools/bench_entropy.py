@@ -50,6 +50,10 @@ over tables, model: bytes beyond the ideal codelength of the contestant's own ta
 def bench_entropy(args: Namespace) -> list[Case]:
     """Speed and rate of every backend and peer on each workload and number of threads."""
     contestants = installed()
+    only = args.only or list(contestants)
+    for name in only:
+        expect(name in contestants, laconic.BadInput, "only", name, f"of {', '.join(contestants)}")
+    contestants = {name: contestants[name] for name in only}
     print(HEAD.format(machine=machine(), cores=os.cpu_count(), rounds=args.rounds))
     cases: list[Case] = []
     for name in args.workloads:
@@ -352,7 +356,7 @@ def compare(work: Workload, contestants: dict[str, Contestant], threads: int, n_
     runs = {name: run for name, ready in contestants.items() if (run := ready(work, threads))}
     seconds = rounds({name: (run.encode, run.decode) for name, run in runs.items()}, n_rounds)
     speeds = {name: [len(runs[name].work.symbols) / s / 1e6 for s in pair] for name, pair in seconds.items()}
-    best = [max((speeds[name][i] for name in PEERS if name in speeds), default=math.nan) for i in range(2)]
+    best = [max((speeds[name][i] for name in PEERS if name in speeds), default=None) for i in range(2)]
     cases = []
     for name, run in runs.items():
         model_bits = run.work.codelength(work.pmfs)
@@ -371,8 +375,8 @@ def compare(work: Workload, contestants: dict[str, Contestant], threads: int, n_
                 "decode_s": seconds[name][1],
                 "encode_msymbols_s": speeds[name][0],
                 "decode_msymbols_s": speeds[name][1],
-                "encode_of_best_peer": speeds[name][0] / best[0],
-                "decode_of_best_peer": speeds[name][1] / best[1],
+                "encode_of_best_peer": best[0] and speeds[name][0] / best[0],
+                "decode_of_best_peer": best[1] and speeds[name][1] / best[1],
                 "over_tables_percent": over_tables,
                 "over_model_percent": 100 * (8 * run.n_bytes / model_bits - 1),
             }
@@ -391,7 +395,7 @@ def table(cases: list[Case]) -> str:
     for case in cases:
         over = case["over_tables_percent"]
         speeds = "".join(
-            f" {case[f'{way}_msymbols_s']:8.1f} x{case[f'{way}_of_best_peer']:<6.2f}{1000 * case[f'{way}_s']:9.2f}"
+            f" {case[f'{way}_msymbols_s']:8.1f} {times(case[f'{way}_of_best_peer']):7}{1000 * case[f'{way}_s']:9.2f}"
             for way in ("encode", "decode")
         )
         lines.append(
@@ -399,6 +403,10 @@ def table(cases: list[Case]) -> str:
             f"{'' if over is None else f'{over:.3f} %':>13}{case['over_model_percent']:7.3f} %"
         )
     return "\n".join(lines)
+
+
+def times(ratio: float | None) -> str:
+    return "" if ratio is None else f"x{ratio:.2f}"
 
 
 def mixed_gaussians(name: str, n: int) -> Workload:
