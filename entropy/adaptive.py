@@ -2,8 +2,8 @@
 
 A row is the CDF of a context, of 2**15. It moves towards each symbol seen, at two rates: the fast CDF follows changes, the
 slow one is exact where nothing changes, and their mean codes (Giesen, "Mixing discrete probability distributions", 2015;
-two rates as in lpaq and AV1's successors). The 16-ary form is one vector of 16 x uint16: its search is a comparison and
-a count, its update three instructions. Larger alphabets are trees of rows, a digit of the symbol after the other.
+two rates as in VVC's CABAC). The 16-ary form is one vector of 16 x uint16: its search is a comparison and a count, its
+update three instructions. Larger alphabets are trees of rows, a digit of the symbol after the other.
 
 `code16`, `read16`, `code2` and `read2` are for other kernels to inline; `encode` and `decode` are whole coders of them.
 """
@@ -28,15 +28,13 @@ from laconic.entropy.rans_numba import I64, INVERSES, U16, U32, U64, pop, push_p
 
 FAST, SLOW = 5, 7  # a CDF moves by 2**-rate of the way
 ARY = 16
-ROW16, ROW2 = (
-    2 * ARY,
-    2,
-)  # uint16 a row: the fast CDF's lower bounds, then the slow one's; of 2 symbols the one in between
+ROW16 = 2 * ARY  # uint16 a row: the fast CDF's lower bounds, then the slow one's
+ROW2 = 2  # of 2 symbols only the bound in between, fast and slow
 LAST = TOTAL - 1
 MAX_ROWS = 1 << 20
 LINE = 32  # uint16 in a cache line
-# Lower bounds of the CDF that gives a symbol all but 1 for each other, a row each. A CDF that steps towards these keeps all
-# its masses at 1 or more: a mass d changes to d + floor((1 - d + t) / 2**rate) - ..., which is at least d - (d - 1).
+# Lower bounds of the CDF that gives a symbol all but 1 for each other, a row each. A CDF that steps towards these keeps its
+# masses at 1 or more: between two bounds d apart, whose targets are 1 or more apart, a step takes away d - 1 at most.
 TARGETS = np.arange(ARY) + np.where(np.arange(ARY) > np.arange(ARY)[:, None], TOTAL - ARY, 0)
 FLAT_TARGETS = TARGETS.astype(np.uint16).ravel()
 
@@ -45,7 +43,7 @@ def encode(symbols: ArrayLike, alphabet: int, order: int = 1, strips: int = 1) -
     """Code symbols in contexts of the symbols before them, learnt on the way.
 
     symbols: integers [N] in 0..alphabet - 1. alphabet: 2 to 65,536. order: how many symbols before make the context.
-    strips: 1, 4, 8 or 32 equal parts, a model and a lane each: up to 3 times as fast, and larger by what each has to learn.
+    strips: 1, 4, 8 or 32 equal parts, a model and a lane each: up to twice as fast, and larger by what each has to learn.
     Raises BadInput, also where alphabet and order need more than 2**20 rows.
     """
     values = checked(symbols, "symbols", 0, alphabet).astype(np.uint16)
@@ -62,6 +60,7 @@ def encode(symbols: ArrayLike, alphabet: int, order: int = 1, strips: int = 1) -
 
 def decode(data: bytes | memoryview, n: int, alphabet: int, order: int = 1) -> NDArray[np.uint16]:
     """The n symbols that `encode` was given, with the same alphabet and order. Raises BadFile on damage."""
+    expect(n >= 0, BadInput, "n", n, "0 or more")
     tree = Tree.of(alphabet, order)
     stream, end = open_stream(data, (n + max(LANES)) * tree.digits)
     expect(end == len(data), BadFile, "coded symbols", f"{len(data) - end} bytes more", "the end")

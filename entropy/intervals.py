@@ -1,8 +1,8 @@
 """Model-driven coding: the model makes the next interval from the symbols before it (adaptive contexts, circuits).
 
     encoder   the model runs forward and writes (start, freq) of each symbol; `encode_intervals` codes them backward, once
-    decoder   `open_stream`; a kernel of the model's own asks `slot`, finds the symbol, and takes it out with `pop`
-              (`rans_numba.pop`, `pop_wide`); `Stream.finish` says whether all was read
+    decoder   `open_stream`; a kernel of the model's own finds the interval that holds the slot, which is the state modulo
+              2**bits, and takes it out (`rans_numba.pop`, `pop_wide`); `Stream.finish` says whether all was read
 
 Bytes: as a block without escapes (`blocks.py`); the wide form has states of 8 bytes and words of 4.
 """
@@ -44,7 +44,7 @@ def encode_intervals(starts: ArrayLike, freqs: ArrayLike, bits: int = PRECISION,
     """
     from laconic.entropy import rans_numba
 
-    expect(bits == PRECISION or PRECISION < bits <= WIDE_BITS, BadInput, "bits", bits, f"{PRECISION} to {WIDE_BITS}")
+    expect(PRECISION <= bits <= WIDE_BITS, BadInput, "bits", bits, f"{PRECISION} to {WIDE_BITS}")
     expect(lanes in LANES, BadInput, "lanes", lanes, f"one of {LANES}")
     first, width = checked(starts, "starts", 0, 1 << bits), checked(freqs, "freqs", 1, (1 << bits) + 1)
     expect(len(first) == len(width), BadInput, "freqs", len(width), f"{len(first)}, one a start")
