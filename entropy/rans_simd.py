@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import threading
 import warnings
 from collections.abc import Callable
@@ -135,7 +136,8 @@ def load(cpu: str) -> Kernels:
     name = llvm.get_host_cpu_name() if cpu == NATIVE else cpu
     compress = bool(features.get("avx512vbmi2") and features.get("avx512vl"))
     shuffle = bool(features.get("ssse3")) or cpu in ("x86-64-v2", "x86-64-v3")
-    style = Style(compress, shuffle, gather=compress and not name.startswith("znver"))
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    style = Style(compress, shuffle, gather=compress and not name.startswith("znver"), estimate=x86)
     text = module(style)
     flat = features.flatten() if features else ""
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(name, flat, 3, jit=True)
@@ -196,12 +198,14 @@ class Style:
 
     compress: it packs and unpacks 16-bit lanes by a mask in one instruction. shuffle: it moves bytes to places that a
     table says, 16 at once. gather: its gather instruction beats 16 loads, which was measured to be so on Intel (encode
-    1.45 against 0.96 G symbols/s), and not on Zen 4.
+    1.45 against 0.96 G symbols/s), and not on Zen 4. estimate: its rough reciprocal has an error below 2**-11.4, as all
+    of x86 have, so that one Newton step makes it good enough; ARM's is rougher.
     """
 
     compress: bool
     shuffle: bool
     gather: bool
+    estimate: bool
 
 
 def module(style: Style) -> str:
@@ -375,9 +379,7 @@ class Lines:
 
 REAL = f"<{HALF} x float>"
 BELOW_1 = "0x3FEFFFFE00000000"  # 1 - 2**-20
-ESTIMATES = (
-    '"reciprocal-estimates"="vec-divf:1"'  # division by a rough reciprocal and one Newton step, error below 2**-21
-)
+ESTIMATES = '"reciprocal-estimates"="vec-divf:1"'  # a division that may be is a rough reciprocal and one Newton step
 BYTES = "<16 x i8>"
 V, V16, MASK = f"<{HALF} x i32>", f"<{HALF} x i16>", f"<{HALF} x i1>"
 
@@ -428,8 +430,10 @@ def encoder(index: str, style: Style) -> str:
         cursor = v.write_words(cursor, x, over)
         rest = v.choose(over, v.op("lshr", x, 16), x)
         # update: x / (2**16 freq) has the quotient of (x / 2**16) / freq, which is below 2**17, and a float32 estimate that
-        # is 2**-20 too small is right or one below: its own errors are less than 2**-21
-        inverse = v(f"fdiv fast {REAL} {splat(BELOW_1, 'float')}, {v(f'sitofp {V} {freq} to {REAL}')}")
+        # is 2**-20 too small is right or one below: its own errors are less than 2**-21 (2**-22.8 of a rough reciprocal
+        # after a Newton step, and five roundings)
+        divide = "fdiv fast" if style.estimate else "fdiv"
+        inverse = v(f"{divide} {REAL} {splat(BELOW_1, 'float')}, {v(f'sitofp {V} {freq} to {REAL}')}")
         inverse16 = v(f"fmul {REAL} {inverse}, {splat('0x3EF0000000000000', 'float')}")
         inverse = v(f"select {MASK} {over}, {REAL} {inverse16}, {REAL} {inverse}")
         real = v(f"uitofp {V} {x} to {REAL}")
@@ -456,7 +460,11 @@ def encoder(index: str, style: Style) -> str:
     v.do("ret i64 %end")
     head = ", ".join(f"ptr noalias %{name}" for name in ("symbols", "indices", "lut", "words", "states", "flags"))
     sizes = ", ".join(f"i64 %{name}" for name in ("groups", "from", "stride", "low", "high"))
-    return f"define i64 @encode{index[1:]}({head}, {sizes}) {ESTIMATES} {{\n" + "\n".join(v.lines) + "\n}\n"
+    return (
+        f"define i64 @encode{index[1:]}({head}, {sizes}) {ESTIMATES if style.estimate else ''} {{\n"
+        + "\n".join(v.lines)
+        + "\n}\n"
+    )
 
 
 def decoder(index: str, style: Style) -> str:

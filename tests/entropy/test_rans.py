@@ -130,6 +130,33 @@ def test_vector_kernels_are_there_and_give_the_bytes_of_numba(monkeypatch: pytes
             assert np.array_equal(entropy.decode(data, rows[:n], tables, backend="simd"), symbols[:n])
 
 
+@pytest.mark.parametrize("cpu", CPUS)
+def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
+    """States just below and at multiples of the frequency, at both ends of the quotient, in one step of a row."""
+    if cpu != rans_simd.NATIVE and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("of another kind of machine")
+    code = rans_simd.kernels(cpu)
+    assert code is not None
+    rng = np.random.RandomState(11)
+    powers = [f for k in range(15) for f in ((1 << k) - 1, 1 << k, (1 << k) + 1) if f > 0]
+    freqs = np.array(powers + rng.randint(1, TOTAL - 1, 1600 - len(powers)).tolist())
+    for some in freqs.reshape(-1, 32):
+        tables = entropy.Tables.from_masses([[f, TOTAL - f] for f in some.tolist()], [0] * 32)
+        lut = tables.encode_lut
+        assert lut is not None
+        for kind in range(8):
+            quotients = rng.randint(2, 1 << 17, 32) if kind < 4 else (1 << 17) - rng.randint(1, 4, 32)
+            x = np.maximum(quotients * some + (kind % 2) * (some - 1), 1 << 16)
+            x = x if kind % 4 < 2 else np.minimum((x << 16) + rng.randint(0, 1 << 16, 32), (1 << 32) - 1)
+            words, found = np.zeros(200, np.uint16), x.astype(np.uint32)
+            symbols, rows, flags = np.zeros(32, np.int16), np.arange(32, dtype=np.uint8), np.zeros(2, np.uint8)
+            arrays = (symbols, rows, lut.intervals, words, found, flags)
+            cursor = code.encode[1](*map(rans_simd.at, arrays), 1, 150, lut.intervals.shape[1], lut.low, lut.high)
+            out: list[int] = []
+            expected = [rans.push(int(x[i]), 0, int(some[i]), out) for i in reversed(range(32))][::-1]
+            assert found.tolist() == expected and words[cursor:150].tolist() == out[::-1]
+
+
 def many_rows() -> entropy.Tables:
     """320 rows, the last 64 of them Gaussian; the others have one symbol."""
     gaussian = gaussian_tables()
