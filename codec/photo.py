@@ -248,7 +248,7 @@ class PhotoCoder:
         """Coded symbols, each with the indices of its own, in one launch."""
         from laconic.entropy import rans_cuda
 
-        data = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).to(self.device)
+        data = torch.from_numpy(np.frombuffer(bytearray(b"".join(payloads)), np.uint8)).to(self.device)
         sizes, lengths = [len(payload) for payload in payloads], [len(rows) for rows in indices]
         symbols = rans_cuda.decode_batch(data, sizes, torch.cat(indices), lengths, entropy.gaussian_tables())
         return torch.split(symbols, lengths)

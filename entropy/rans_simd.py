@@ -141,11 +141,10 @@ def load(cpu: str) -> Kernels:
     text = module(style)
     flat = features.flatten() if features else ""
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(name, flat, 3, jit=True)
-    key = hashlib.sha256(repr((name, flat, llvm.llvm_version_info, text)).encode()).hexdigest()
+    key = hashlib.sha256(repr(("sealed", name, flat, llvm.llvm_version_info, text)).encode()).hexdigest()
     cached = cache_path(key)
-    if cached.exists():
-        code = cached.read_bytes()
-    else:
+    code = kept(cached)
+    if code is None:
         code = compiled(text, machine)
         keep(code, cached)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
@@ -181,12 +180,22 @@ def cache_path(key: str) -> Path:
     return Path(user_cache_dir("laconic")) / f"rans-{key[:32]}.o"
 
 
+def kept(path: Path) -> bytes | None:
+    """The code of an earlier process, if it is whole: running damaged code would end this one."""
+    try:
+        sealed = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = sealed[:32], sealed[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
 def keep(code: bytes, path: Path) -> None:
-    """For the next process; where nothing can be written it compiles again."""
-    part = path.with_suffix(f".{os.getpid()}.part")
+    """For the next process, after its digest; where nothing can be written it compiles again."""
+    part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(code)
+        part.write_bytes(hashlib.sha256(code).digest() + code)
         os.replace(part, path)
     except OSError:
         pass

@@ -164,7 +164,8 @@ class Tables:
             places = indices.astype(np.intp) * bits.shape[1] + self.entries(symbols, indices)
         else:
             bits = lut.bits
-            places = indices.astype(np.intp) * lut.intervals.shape[1] + (np.clip(symbols, lut.low, lut.high) - lut.low)
+            clamped = np.clip(symbols.astype(np.int64), lut.low, lut.high)  # which may be beyond the symbols' dtype
+            places = indices.astype(np.intp) * lut.intervals.shape[1] + (clamped - lut.low)
         costs: NDArray[np.float32] = bits.take(places)
         return costs
 

@@ -157,6 +157,28 @@ def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
             assert found.tolist() == expected and words[cursor:150].tolist() == out[::-1]
 
 
+def test_damaged_code_in_the_cache_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "rans.o"
+    assert rans_simd.kept(path) is None
+    rans_simd.keep(b"code" * 100, path)
+    assert rans_simd.kept(path) == b"code" * 100
+    whole = path.read_bytes()
+    for bad in (b"", whole[:-1], whole[:200], bytes(40) + whole[40:]):
+        path.write_bytes(bad)
+        assert rans_simd.kept(path) is None
+
+
+@pytest.mark.parametrize("offsets", [[-32768, 0], [-20_000, 20_000], [32_000, 40_000]])
+def test_rows_at_the_ends_of_int16(offsets: list[int]) -> None:
+    tables = entropy.Tables.from_pmf([[0.5, 0.5], [0.5, 0.5]], offsets)
+    symbols = np.array([offsets[0], offsets[0] + 1, -5, 7] * 2000, np.int16)
+    rows = np.zeros(len(symbols), np.uint8)
+    assert tables.codelength(symbols, rows) == tables.codelength(symbols.astype(np.int64), rows)
+    for backend in ("simd", "numba"):
+        data = entropy.encode(symbols, rows, tables, backend=backend)
+        assert np.array_equal(entropy.decode(data, rows, tables, backend=backend), symbols)
+
+
 def many_rows() -> entropy.Tables:
     """320 rows, the last 64 of them Gaussian; the others have one symbol."""
     gaussian = gaussian_tables()
