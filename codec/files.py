@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -145,17 +146,19 @@ class Codec:
         images: Iterable[Source],
         *,
         quality: float | None = None,
+        bpp: float | None = None,
+        size: int | None = None,
+        psnr: float | None = None,
         strip: bool = False,
         notes: list[str] | None = None,
-        **targets: Any,
     ) -> list[bytes]:
         """`compress` for pictures of any sizes, with the same target for each.
 
         On a GPU the symbols of many pictures are coded at once; with another target than a quality each is searched alone.
         """
-        name, value = one_target({"quality": quality, **targets})
+        name, value = one_target({"quality": quality, "bpp": bpp, "size": size, "psnr": psnr})
         if name != "quality":
-            return [self.compress(image, strip=strip, notes=notes, **targets) for image in images]
+            return [self.compress(image, bpp=bpp, size=size, psnr=psnr, strip=strip, notes=notes) for image in images]
         files: list[bytes] = []
         read = (self._read(image, strip) for image in images)
         for group in groups(read, lambda one: one[0].pixels.shape[0] * one[0].pixels.shape[1], self._batch_pixels):
@@ -165,11 +168,19 @@ class Codec:
         return files
 
     def decompress_batch(
-        self, files: Iterable[Source], *, as_array: bool = False, notes: list[str] | None = None, **options: Any
+        self,
+        files: Iterable[Source],
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        partial: bool = False,
+        as_array: bool = False,
+        notes: list[str] | None = None,
     ) -> list[Any]:
         """`decompress` for several files, with the same options for each; on a GPU the symbols of many are decoded at once."""
-        if options.get("region") or options.get("partial"):
-            return [self.decompress(file, as_array=as_array, notes=notes, **options) for file in files]
+        if region is not None or partial:
+            return [
+                self.decompress(file, region=region, partial=partial, as_array=as_array, notes=notes) for file in files
+            ]
         pictures: list[Picture] = []
         opened = (self._open(load(file), partial=False) for file in files)
         for group in groups(opened, lambda one: one.fields.width * one.fields.height, self._batch_pixels):
@@ -418,8 +429,11 @@ def tell(texts: list[str], notes: list[str] | None) -> None:
     if notes is not None:
         notes += texts
     else:
+        frame, level = sys._getframe(), 1
+        while frame.f_back is not None and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
+            frame, level = frame.f_back, level + 1
         for text in texts:
-            warnings.warn(text, LaconicWarning, stacklevel=4)
+            warnings.warn(text, LaconicWarning, stacklevel=level)
 
 
 def load(data: Source) -> bytes:

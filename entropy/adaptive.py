@@ -19,12 +19,13 @@ from llvmlite import ir
 from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
-from laconic.entropy.blocks import LANES, checked
+from laconic.entropy.blocks import LANES, flat
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import open_stream, write_stream
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START
 from laconic.entropy.rans_numba import I64, INVERSES, U16, U32, U64, pop, push_packed
+from laconic.entropy.tables import checked
 
 FAST, SLOW = 5, 7  # a CDF moves by 2**-rate of the way
 ARY = 16
@@ -44,11 +45,12 @@ def encode(symbols: ArrayLike, alphabet: int, order: int = 1, strips: int = 1) -
 
     symbols: integers [N] in 0..alphabet - 1. alphabet: 2 to 65,536. order: how many symbols before make the context.
     strips: 1, 4, 8 or 32 equal parts, a model and a lane each: up to twice as fast, and larger by what each has to learn.
-    Raises BadInput, also where alphabet and order need more than 2**20 rows.
+    Raises BadInput, also where alphabet, order and strips need more than 2**20 rows.
     """
     values = checked(symbols, "symbols", 0, alphabet).astype(np.uint16)
     expect(strips in LANES, BadInput, "strips", strips, f"one of {LANES}")
     tree = Tree.of(alphabet, order)
+    expect(tree.fits(strips), BadInput, "strips", strips, f"fewer: {MAX_ROWS} rows are the most")
     parts = np.zeros((strips, -(-len(values) // strips)), np.uint16)
     parts.ravel()[: len(values)] = values
     intervals = np.empty(parts.size * tree.digits, np.uint32)
@@ -62,9 +64,11 @@ def decode(data: bytes | memoryview, n: int, alphabet: int, order: int = 1) -> N
     """The n symbols that `encode` was given, with the same alphabet and order. Raises BadFile on damage."""
     expect(n >= 0, BadInput, "n", n, "0 or more")
     tree = Tree.of(alphabet, order)
-    stream, end = open_stream(data, (n + max(LANES)) * tree.digits)
-    expect(end == len(data), BadFile, "coded symbols", f"{len(data) - end} bytes more", "the end")
+    raw = flat(data)
+    stream, end = open_stream(raw, (n + max(LANES)) * tree.digits)
+    expect(end == len(raw), BadFile, "coded symbols", f"{len(raw) - end} bytes more", "the end")
     strips = len(stream.states)
+    expect(tree.fits(strips), BadFile, "strips", strips, f"fewer: {MAX_ROWS} rows are the most")
     out = np.empty((strips, -(-n // strips)), np.uint16)
     stream.finish(read_all(out, astuple(tree), tree.rows(strips), FLAT_TARGETS, stream.states, stream.words))
     symbols = out.ravel()[:n]
@@ -88,14 +92,17 @@ class Tree:
     @classmethod
     def of(cls, alphabet: int, order: int) -> Tree:
         expect(2 <= alphabet <= 1 << 16, BadInput, "alphabet", alphabet, "2 to 65536")
-        expect(order >= 0, BadInput, "order", order, "0 or more")
         symbol_bits = (alphabet - 1).bit_length()
+        most = (MAX_ROWS.bit_length() - 1) // symbol_bits
+        expect(0 <= order <= most, BadInput, "order", order, f"0 to {most} with an alphabet of {alphabet}")
         bits = 1 if alphabet == 2 else 4
         digits = -(-symbol_bits // bits)
         tree = cls(bits, digits, symbol_bits, ((1 << bits * digits) - 1) // ((1 << bits) - 1), 1 << symbol_bits * order)
-        n = tree.nodes * tree.contexts
-        expect(n <= MAX_ROWS, BadInput, "order", order, f"less: {n} rows, at most {MAX_ROWS}")
+        expect(tree.fits(1), BadInput, "order", order, f"less: {tree.nodes * tree.contexts} rows, at most {MAX_ROWS}")
         return tree
+
+    def fits(self, strips: int) -> bool:
+        return strips * self.nodes * self.contexts <= MAX_ROWS
 
     def rows(self, strips: int) -> NDArray[np.uint16]:
         """Flat: rows of each node of each context of each strip, all symbols alike, and a spare one (`interval`)."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from laconic.entropy.errors import BadFile, BadInput, expect
-from laconic.entropy.tables import Tables
+from laconic.entropy.tables import Tables, checked
 
 BLOCK = 1 << 18
 LANES = (1, 4, 8, 32)
@@ -90,7 +90,7 @@ def decode_next(
     threads: int | None = None,
 ) -> tuple[NDArray[np.int16], memoryview]:
     """As `decode`, where more may follow: also returns the bytes after the coded symbols."""
-    rows, raw, position, jobs = rows_of(indices, tables), memoryview(data), 0, list[Job]()
+    rows, raw, position, jobs = rows_of(indices, tables), flat(data), 0, list[Job]()
     if backend == CUDA:
         from laconic.entropy import rans_cuda
 
@@ -114,7 +114,7 @@ Job = tuple[slice, list[int], NDArray[np.uint16], memoryview]
 
 def end_of(data: bytes | memoryview, position: int, n: int) -> int:
     """Where n coded symbols that begin at a position end, without decoding them. Raises BadFile."""
-    raw = memoryview(data)
+    raw = flat(data)
     for span in cut(n):
         _, position = parse(raw, position, span, 0)
     return position
@@ -257,11 +257,8 @@ def rows_of(indices: ArrayLike, tables: Tables) -> Rows:
     return checked(indices, "indices", 0, len(tables.sizes)).astype(kind, copy=False)
 
 
-def checked(values: ArrayLike, field: str, low: int, high: int) -> NDArray[Any]:
-    """Integers [N] in low..high - 1, contiguous."""
-    array = np.asarray(values)
-    expect(array.ndim == 1 and array.dtype.kind in "iu", BadInput, field, (array.dtype, array.shape), "integers [N]")
-    if array.size and not (array.dtype == np.int16 and (low, high) == (-(1 << 15), 1 << 15)):
-        least, most = 0 if low == 0 and array.dtype.kind == "u" else int(array.min()), int(array.max())
-        expect(low <= least and most < high, BadInput, field, (least, most), f"{low} to {high - 1}")
-    return np.ascontiguousarray(array)
+def flat(data: bytes | memoryview) -> memoryview:
+    """Bytes-like data as bytes. Raises BadInput where it lies scattered."""
+    raw = memoryview(data)
+    expect(raw.c_contiguous, BadInput, "data", "a strided view", "contiguous bytes")
+    return raw.cast("B")

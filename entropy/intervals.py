@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from laconic.entropy.blocks import LANES, checked, read_varint, write_varint
+from laconic.entropy.blocks import LANES, flat, read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.pmf import PRECISION
 from laconic.entropy.rans import START, START_WIDE, expect_end
+from laconic.entropy.tables import checked
 
 WIDE_BITS = 31
 
@@ -82,7 +83,8 @@ class Stream:
 
 def open_stream(data: bytes | memoryview, n: int, bits: int = PRECISION, position: int = 0) -> tuple[Stream, int]:
     """The stream of n symbols that begins at a position, and the position after it. Raises BadFile."""
-    raw, form = memoryview(data), NARROW if bits == PRECISION else WIDE
+    expect(PRECISION <= bits <= WIDE_BITS, BadInput, "bits", bits, f"{PRECISION} to {WIDE_BITS}")
+    raw, form = flat(data), NARROW if bits == PRECISION else WIDE
     head, position = read_varint(raw, position, "stream head")
     n_words, lanes = head >> 3, LANES[head & 3]
     expect(head & 4 == 0, BadFile, "stream head", head, "no escapes")

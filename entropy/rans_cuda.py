@@ -283,11 +283,8 @@ def put(same: Same, device: torch.device) -> DeviceTables:
 
 def decode_lut(tables: Tables) -> NDArray[np.int64]:
     """See `DeviceTables`."""
-    row, cdf = np.arange(len(tables.sizes))[:, None], tables.cdf.astype(np.int64)
-    ends = np.arange(1, BINS.value + 1) << BIN_SHIFT.value
-    a = tables.bins.astype(np.int64)
-    b = np.where(cdf[row, a + 1] >= ends, a, a + 1)
-    lut: NDArray[np.int64] = cdf[row, a] | cdf[row, b] << 16 | (cdf[row, b + 1] - 1) << 32 | b << 48
+    start, boundary, last, b = tables.bin_pairs()
+    lut: NDArray[np.int64] = start | boundary << 16 | last << 32 | b << 48
     return lut
 
 

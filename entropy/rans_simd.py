@@ -41,7 +41,7 @@ CPU = NATIVE  # the CPU whose kernels are used: tests take others
 def encode_block(
     symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_lanes: int
 ) -> tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]:
-    """As `rans.encode_block`."""
+    """As `rans.encode_block`; the words are valid until the thread's next call."""
     code, lut = kernels(CPU), tables.encode_lut
     if n_lanes != LANES or code is None or lut is None:
         from laconic.entropy import rans_numba
@@ -114,11 +114,15 @@ class Kernels:
     engine: Any
 
 
+LOADING = threading.Lock()  # threads that come together compile one after another, and all but the first find it done
+
+
 @lru_cache(maxsize=8)
 def kernels(cpu: str) -> Kernels | None:
     """Of this machine's CPU, or of a named one for tests. None, with a warning, where they cannot be had."""
     try:
-        return load(cpu)
+        with LOADING:
+            return load(cpu)
     except Exception as error:  # noqa: BLE001 - of LLVM, the cache's folder, the machine: there is always numba
         warnings.warn(
             f"entropy: found no vector kernels ({error!r}), numba's are used: slower, same bytes", stacklevel=3

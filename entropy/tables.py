@@ -19,6 +19,7 @@ from laconic.entropy.pmf import PRECISION, TOTAL, quantise
 
 N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
+MAX_OFFSET = 1 << 30  # of a row's first symbol from 0
 MAX_LUT = 1 << 24  # intervals in an encoder's table: 64 MB
 ESCAPE_BIT = 1 << 31
 GROUP = 32  # symbols to a flag of the kernels that says whether an escape is among them
@@ -57,6 +58,10 @@ class Tables:
     bits: NDArray[np.float32] = field(init=False, repr=False)  # [rows, width]: codelength of an entry
 
     def __post_init__(self) -> None:
+        for name, dtype, n_dims in (("cdf", np.uint32, 2), ("offsets", np.int32, 1), ("sizes", np.int32, 1)):
+            low = -MAX_OFFSET if name == "offsets" else 0
+            values = checked(getattr(self, name), name, low, MAX_OFFSET + 1, n_dims)
+            object.__setattr__(self, name, np.ascontiguousarray(values, dtype))  # kernels read it by its address
         rows, width = self.cdf.shape[0], self.cdf.shape[1] - 1
         expect(1 <= rows <= 1 << 16, BadInput, "rows", rows, "1 to 65536")
         expect(self.offsets.shape == self.sizes.shape == (rows,), BadInput, "offsets", self.offsets.shape, f"({rows},)")
@@ -85,14 +90,15 @@ class Tables:
 
     @classmethod
     def from_masses(cls, masses: Sequence[ArrayLike], offsets: ArrayLike) -> Tables:
-        """Integer masses [n] a row, the escape last, sum 2**15."""
-        arrays = [np.asarray(m, np.int64) for m in masses]
+        """Integer masses [n] a row, the escape last, sum 2**15. offsets: the first symbol of each row."""
+        expect(len(masses) > 0, BadInput, "rows", 0, "1 to 65536")
+        arrays = [checked(m, f"masses of row {row}", 0, TOTAL + 1).astype(np.int64) for row, m in enumerate(masses)]
         cdf = np.full((len(arrays), max(len(m) for m in arrays) + 1), TOTAL, np.uint32)
         for row, m in enumerate(arrays):
             cdf[row, 0] = 0
             cdf[row, 1 : len(m) + 1] = np.cumsum(m)
         sizes = np.array([len(m) for m in arrays], np.int32)
-        return cls(cdf, np.asarray(offsets, np.int32), sizes)
+        return cls(cdf, checked(offsets, "offsets", -MAX_OFFSET, MAX_OFFSET + 1), sizes)
 
     def entries(self, symbols: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.int32]:
         """The entry of each symbol in its row; the escape where it lies outside."""
@@ -137,25 +143,33 @@ class Tables:
     def decode_lut(self) -> NDArray[np.uint64] | None:
         """[rows, 512], for kernels; None where a row's last entry is beyond int16.
 
-        Of the first two entries a and b in a bin: start of a, end of a << 16, last slot of b << 32, whether b is the
-        escape << 47, symbol of b << 48. Where a fills the bin it takes the place of b, and the end of a is its start.
+        Of `bin_pairs`: start of a, start of b << 16, last slot of b << 32, whether b is the escape << 47, symbol of b << 48.
         """
         if int((self.offsets + self.sizes).max()) > 1 << 15 or int(self.offsets.min()) < -(1 << 15):
             return None
-        ends = np.arange(1, (1 << BIN_BITS) + 1) << (PRECISION - BIN_BITS)
-        lut = np.empty((len(self.sizes), 1 << BIN_BITS), np.uint64)
-        for row, (offset, size) in enumerate(zip(self.offsets.tolist(), self.sizes.tolist(), strict=True)):
-            a, cdf = self.bins[row].astype(np.int64), self.cdf[row].astype(np.int64)
-            fills = cdf[a + 1] >= ends
-            b = np.where(fills, a, a + 1)
-            fields = cdf[a], np.where(fills, cdf[a], cdf[a + 1]), cdf[b + 1] - 1, b == size - 1, (offset + b) & 0xFFFF
-            parts = [f.astype(np.uint64) << np.uint64(s) for f, s in zip(fields, (0, 16, 32, 47, 48), strict=True)]
-            lut[row] = np.bitwise_or.reduce(parts)
+        start, boundary, last, b = self.bin_pairs()
+        escape = b == self.sizes[:, None] - 1
+        fields = start, boundary, last, escape, (self.offsets[:, None] + b) & 0xFFFF
+        parts = [f.astype(np.uint64) << np.uint64(s) for f, s in zip(fields, (0, 16, 32, 47, 48), strict=True)]
+        lut: NDArray[np.uint64] = np.bitwise_or.reduce(parts)
         return lut
+
+    def bin_pairs(self) -> tuple[NDArray[np.int64], ...]:
+        """Of the first two entries a and b in each bin, b being a where a fills it: start of a, start and last slot of b, b.
+
+        int64 [rows, 512] each.
+        """
+        row, cdf, a = np.arange(len(self.sizes))[:, None], self.cdf.astype(np.int64), self.bins.astype(np.int64)
+        ends = np.arange(1, (1 << BIN_BITS) + 1) << (PRECISION - BIN_BITS)
+        b = np.where(cdf[row, a + 1] >= ends, a, a + 1)
+        return cdf[row, a], cdf[row, b], cdf[row, b + 1] - 1, b
 
     def codelength(self, symbols: ArrayLike, indices: ArrayLike) -> float:
         """Ideal bits of the symbols under these tables, the escapes' own values left out."""
-        return float(self.costs(np.asarray(symbols), np.asarray(indices)).sum(dtype=np.float64))
+        values = checked(symbols, "symbols", -(1 << 31), 1 << 31, None)
+        rows = checked(indices, "indices", 0, len(self.sizes), None)
+        expect(values.shape == rows.shape, BadInput, "indices", rows.shape, f"{values.shape}, one a symbol")
+        return float(self.costs(values, rows).sum(dtype=np.float64))
 
     def costs(self, symbols: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.float32]:
         """Ideal bits of each symbol, of the same shape."""
@@ -180,6 +194,20 @@ def gaussian_tables() -> Tables:
     flat, sizes = masses["masses"].astype(np.int64), masses["sizes"]
     rows = np.split(flat, np.cumsum(sizes)[:-1])
     return Tables.from_masses(rows, [-(len(row) // 2 - (len(row) + 1) % 2) for row in rows])
+
+
+def checked(values: ArrayLike, field: str, low: int, high: int, n_dims: int | None = 1) -> NDArray[Any]:
+    """Integers in low..high - 1, contiguous; n_dims: None is any. Raises BadInput."""
+    array = np.asarray(values)
+    if array.size == 0 and not isinstance(values, np.ndarray):  # numpy takes [] for floats
+        array = array.astype(np.int64)
+    right = n_dims in (None, array.ndim) and array.dtype.kind in "iu"
+    shape = "" if n_dims is None else f" [{', '.join('NM'[:n_dims])}]"
+    expect(right, BadInput, field, (array.dtype, array.shape), f"integers{shape}")
+    if array.size and not (array.dtype == np.int16 and (low, high) == (-(1 << 15), 1 << 15)):
+        least, most = 0 if low == 0 and array.dtype.kind == "u" else int(array.min()), int(array.max())
+        expect(low <= least and most < high, BadInput, field, (least, most), f"{low} to {high - 1}")
+    return np.ascontiguousarray(array)
 
 
 def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
@@ -209,8 +237,9 @@ def build_gaussian() -> list[NDArray[np.int64]]:
     """The masses of `gaussian_tables`, by an exact procedure: decimal arithmetic with 50 digits, ties by index."""
     with localcontext() as context:
         context.prec = 50
-        ratio = (Decimal(64) / Decimal("0.11")).ln() / (N_SCALES - 1)
-        scales = [Decimal("0.11") * (ratio * i).exp() for i in range(N_SCALES)]
+        smallest, largest = Decimal(str(SCALE_MIN)), Decimal(str(SCALE_MAX))
+        ratio = (largest / smallest).ln() / (N_SCALES - 1)
+        scales = [smallest * (ratio * i).exp() for i in range(N_SCALES)]
         return [gaussian_row(scale) for scale in scales]
 
 

@@ -82,6 +82,19 @@ def test_a_batch_takes_what_single_calls_take() -> None:
         codec.compress_batch(photos(), quality=5, bpp=1)
 
 
+def test_a_misspelt_option_is_an_error_and_a_warning_names_the_callers_line() -> None:
+    codec = laconic.Codec()
+    with pytest.raises(TypeError, match="qualty"):
+        codec.compress_batch(photos()[:1], qualty=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="regoin"):
+        codec.decompress_batch([], regoin=(0, 0, 5, 5))  # type: ignore[call-arg]
+    deep = np.full((4, 4, 3), 300, np.uint16)
+    for compress in (laconic.compress, codec.compress, lambda image: codec.compress_batch([image])):
+        with pytest.warns(laconic.LaconicWarning) as seen:
+            compress(deep)
+        assert [warning.filename for warning in seen] == [__file__] * len(seen)
+
+
 @pytest.mark.skipif(find_spec("triton") is None, reason="no Triton here: its wheels are for Linux")
 def test_what_a_gpu_codes_is_the_same() -> None:
     """In a process of its own: Triton chooses its interpreter when it reads the kernels."""

@@ -132,6 +132,17 @@ def test_golden_stream() -> None:
     assert np.array_equal(adaptive.decode(data, 5000, 200, 1), symbols)
 
 
+def test_more_memory_than_the_models_may_take_is_refused() -> None:
+    """Strips are read from the stream: damage there must not multiply the models."""
+    good = adaptive.encode([1, 2, 3], 16, 4)
+    many = bytes([good[0] | 3]) + good[1:] + bytes([0, 0, 1, 0] * 31)
+    with pytest.raises(entropy.BadFile, match="strips: found 32, expected fewer"):
+        adaptive.decode(many, 3, 16, 4)
+    for alphabet, order, strips in ((256, 2000, 1), (16, 4, 32)):
+        with pytest.raises(entropy.BadInput, match="found .*, expected"):
+            adaptive.encode([0, 1], alphabet, order, strips)
+
+
 @pytest.mark.parametrize(
     "call", [{"alphabet": 1}, {"alphabet": 16, "order": 9}, {"alphabet": 4}, {"alphabet": 16, "strips": 3}]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -308,6 +309,48 @@ def test_quantised_masses(pmf: list[float]) -> None:
 def test_bad_input_is_named(symbols: list[float], indices: list[int]) -> None:
     with pytest.raises(entropy.BadInput, match="found .*, expected"):
         entropy.encode(symbols, indices, gaussian_tables())
+
+
+GOOD = [[0, 3, TOTAL], [0, 9, TOTAL]]
+
+
+@pytest.mark.parametrize("kind", ["<i8", ">u4", "<u2", "F"])
+def test_tables_take_integers_of_any_kind_and_order(kind: str) -> None:
+    """What the vector kernels read by its address is made theirs."""
+    cdf = np.array(GOOD, order="F") if kind == "F" else np.array(GOOD, kind)
+    tables = entropy.Tables(cdf, np.array([0, 5], "<i8"), np.array([2, 2], ">i8"))
+    symbols, rows = np.tile([0, 5, 9], 20_000), np.tile([0, 1, 0], 20_000)
+    for backend in ("simd", "numba"):
+        data = entropy.encode(symbols, rows, tables, backend=backend)
+        assert np.array_equal(entropy.decode(data, rows, tables, backend=backend), symbols)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: entropy.Tables(np.array(GOOD, float), np.zeros(2, int), np.full(2, 2)),
+        lambda: entropy.Tables(np.array(GOOD).ravel(), np.zeros(2, int), np.full(2, 2)),
+        lambda: entropy.Tables.from_masses([[TOTAL]], [1 << 31]),
+        lambda: entropy.Tables.from_masses([[TOTAL]], [0.7]),
+        lambda: entropy.Tables.from_masses([[16384.9, 16384.0]], [0]),
+        lambda: entropy.Tables.from_masses([[(1 << 32) + TOTAL]], [0]),
+        lambda: entropy.Tables.from_pmf([], []),
+        lambda: gaussian_tables().codelength([0], [64]),
+        lambda: gaussian_tables().codelength([0, 0, 0], [0]),
+        lambda: entropy.decode(memoryview(bytes(8))[::2], [0], gaussian_tables()),
+    ],
+)
+def test_bad_tables_and_calls_are_named(make: Callable[[], object]) -> None:
+    with pytest.raises(entropy.BadInput, match="found .*, expected"):
+        make()
+
+
+def test_empty_lists_and_bytes_of_any_shape() -> None:
+    assert entropy.encode([], [], gaussian_tables()) == b"" and len(entropy.decode(b"", [], gaussian_tables())) == 0
+    data = entropy.encode([1, 2, 3], [40, 40, 40], gaussian_tables())
+    padded = np.frombuffer(data + bytes(len(data) % 2), np.uint16)
+    found, _ = entropy.decode_next(memoryview(padded), [40, 40, 40], gaussian_tables())
+    assert found.tolist() == [1, 2, 3]
 
 
 def stream(seed: int) -> tuple[np.ndarray, np.ndarray, entropy.Tables]:
