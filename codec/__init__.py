@@ -1,4 +1,4 @@
-"""Laconic: learned image compression with files that decode to the same symbols on every machine.
+"""Laconic: learned image and audio compression with files that decode to the same symbols on every machine.
 
     data = laconic.compress("photo.png", quality=60)
     image = laconic.decompress(data)
@@ -20,16 +20,27 @@ from laconic.entropy.errors import (
 )
 
 if TYPE_CHECKING:
-    from laconic.files import Codec, FileInfo, LaconicWarning, Source
+    from laconic.archive import Archive
+    from laconic.describe import ArchiveInfo, FileInfo, LosslessInfo, PhotoInfo, SoundInfo
+    from laconic.files import Codec, LaconicWarning, Source, compress_archive, open_archive
     from laconic.golden import selftest
     from laconic.registry import ModelInfo, PictureModel, list_models, register
+    from laconic.sound import Sound
 else:
     _LAZY = {
+        "Archive": "archive",
+        "ArchiveInfo": "describe",
         "Codec": "files",
-        "FileInfo": "files",
+        "FileInfo": "describe",
         "LaconicWarning": "files",
+        "LosslessInfo": "describe",
         "ModelInfo": "registry",
+        "PhotoInfo": "describe",
         "PictureModel": "registry",
+        "Sound": "sound",
+        "SoundInfo": "describe",
+        "compress_archive": "files",
+        "open_archive": "files",
         "list_models": "registry",
         "register": "registry",
         "selftest": "golden",
@@ -46,21 +57,29 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Archive",
+    "ArchiveInfo",
     "BadFile",
     "BadInput",
     "Codec",
     "FileInfo",
     "LaconicError",
     "LaconicWarning",
+    "LosslessInfo",
     "ModelInfo",
     "ModelMissing",
+    "PhotoInfo",
     "PictureModel",
+    "Sound",
+    "SoundInfo",
     "TargetOutOfReach",
     "UnsupportedFile",
     "compress",
+    "compress_archive",
     "decompress",
     "info",
     "list_models",
+    "open_archive",
     "register",
     "selftest",
     "verify",
@@ -69,16 +88,16 @@ __all__ = [
 _OF_CODEC = ("model", "device", "precision", "threads", "max_pixels")
 
 
-def compress(image: Source, **options: Any) -> bytes:
-    """A picture -> the bytes of a file. Options: those of `Codec` and of `Codec.compress`."""
+def compress(source: Source, **options: Any) -> bytes:
+    """A picture or a sound -> the bytes of a file. Options: those of `Codec` and of `Codec.compress`."""
     from laconic.files import Codec
 
     own = {k: options.pop(k) for k in _OF_CODEC if k in options}
-    return Codec(**own).compress(image, **options)
+    return Codec(**own).compress(source, **options)
 
 
 def decompress(data: Source, **options: Any) -> Any:
-    """The bytes of a file, its path or a file object -> PIL.Image. Options: of `Codec` and `Codec.decompress`."""
+    """The bytes of a file, its path or a file object -> PIL.Image or Sound. Options: of `Codec` and `Codec.decompress`."""
     from laconic.files import Codec
 
     own = {k: options.pop(k) for k in _OF_CODEC if k in options}
@@ -86,7 +105,7 @@ def decompress(data: Source, **options: Any) -> Any:
 
 
 def info(data: Source) -> FileInfo:
-    """What is in a file: medium, size, quality, model, chunks. Only the header and the chunk table are read."""
+    """What is in a file: medium, size, model, chunks and what else its medium has. Only the header and the chunk table are read."""
     from laconic.files import info
 
     return info(data)

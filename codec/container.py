@@ -5,27 +5,46 @@ Knows bytes and lengths, not what they mean. Every length is bounded before it i
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import threading
 import zlib
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from laconic.entropy.blocks import read_varint, write_varint
 from laconic.entropy.errors import BadFile, UnsupportedFile, expect
 
-__all__ = ["MAGIC", "Chunk", "Header", "read", "read_header", "read_varint", "write", "write_varint"]
+__all__ = [
+    "MAGIC",
+    "Chunk",
+    "Header",
+    "payload",
+    "read",
+    "read_table",
+    "read_varint",
+    "write",
+    "write_to",
+    "write_varint",
+]
 
 MAGIC = b"\x89Lc\r\n"  # the high bit and the line end show what text-mode transfers do, as PNG's does
 VERSION = 1
 OPTIONAL = 0x80
 WELL_KNOWN_MODELS = {3: "photo-3"}  # one byte in the file instead of the name; 1 and 2 were models of before 1.0
+NO_MODEL = 0  # of media whose models have no weights
 NAME_BASE = 31  # a byte v > 31 says that v - 31 bytes of name follow
 DIGEST_BYTES = 4
+MAX_VARINT_BYTES = 5
 MIN_ENTRY_BYTES = 6  # kind, length, CRC-32
 FOREIGN = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"GIF8": "a GIF picture",
     b"RIFF": "a WebP or WAV file",
+    b"fLaC": "a FLAC file",
+    b"OggS": "an Ogg file",
     b"\x89Lc\n": "a Laconic file whose line ends were changed by a text-mode transfer",
     b"\x89Lc\r\r\n": "a Laconic file whose line ends were changed by a text-mode transfer",
 }
@@ -33,7 +52,9 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file is: medium (1 photo), model name and first 4 bytes of its digest, the medium's own fields."""
+    """What a file is: medium (`files.MEDIA`), model name and first 4 bytes of its digest (both empty without a model),
+    the medium's own fields.
+    """
 
     medium: int
     model: str
@@ -50,20 +71,77 @@ class Chunk:
     optional: bool = False
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A line of the chunk table, and where the chunk's payload begins in the file."""
+
+    number: int
+    kind: int
+    optional: bool
+    length: int
+    crc: int
+    start: int
+
+
+class FileBytes:
+    """The rest of a seekable binary file as if it were bytes: what is not asked for is not read. For several threads."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.first, self.lock = file, file.tell(), threading.Lock()
+        self.size = file.seek(0, 2) - self.first
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self.size)
+        with self.lock:
+            self.file.seek(self.first + start)
+            return self.file.read(max(0, stop - start))
+
+
+Data = bytes | FileBytes
+
+
 def write(header: Header, chunks: list[Chunk]) -> bytes:
     """The bytes of a file."""
-    head = bytearray(MAGIC + bytes([VERSION, header.medium]))
-    codes = {name: code for code, name in WELL_KNOWN_MODELS.items()}
-    name = header.model.encode("ascii")
-    head += bytes([codes[header.model]]) if header.model in codes else bytes([NAME_BASE + len(name)]) + name
-    head += header.digest[:DIGEST_BYTES]
-    head += write_varint(len(header.fields)) + header.fields + write_varint(len(chunks))
     payloads = [bytes(chunk.payload or b"") for chunk in chunks]
-    for chunk, payload in zip(chunks, payloads, strict=True):
-        kind = chunk.kind | (OPTIONAL if chunk.optional else 0)
-        head += bytes([kind]) + write_varint(len(payload)) + zlib.crc32(payload).to_bytes(4, "little")
-    head += zlib.crc32(head).to_bytes(4, "little")
-    return bytes(head) + b"".join(payloads)
+    table = [table_line(chunk, payload) for chunk, payload in zip(chunks, payloads, strict=True)]
+    return head(header, table) + b"".join(payloads)
+
+
+def write_to(file: BinaryIO, header: Callable[[], Header], chunks: Iterable[Chunk]) -> None:
+    """As `write`, into a file, one chunk in memory at a time: payloads wait on disk for the table that precedes them.
+
+    header: called after the last chunk, when all is known.
+    """
+    table = []
+    with tempfile.TemporaryFile() as waiting:
+        for chunk in chunks:
+            table.append(table_line(chunk, chunk.payload or b""))
+            waiting.write(chunk.payload or b"")
+        file.write(head(header(), table))
+        waiting.seek(0)
+        shutil.copyfileobj(waiting, file, 1 << 20)
+
+
+def table_line(chunk: Chunk, payload: bytes | memoryview) -> bytes:
+    kind = chunk.kind | (OPTIONAL if chunk.optional else 0)
+    return bytes([kind]) + write_varint(len(payload)) + zlib.crc32(payload).to_bytes(4, "little")
+
+
+def head(header: Header, table: list[bytes]) -> bytes:
+    """All that precedes the payloads."""
+    out = bytearray(MAGIC + bytes([VERSION, header.medium]))
+    if header.model:
+        codes = {name: code for code, name in WELL_KNOWN_MODELS.items()}
+        name = header.model.encode("ascii")
+        out += bytes([codes[header.model]]) if header.model in codes else bytes([NAME_BASE + len(name)]) + name
+        out += header.digest[:DIGEST_BYTES]
+    else:
+        out.append(NO_MODEL)
+    out += write_varint(len(header.fields)) + header.fields + write_varint(len(table)) + b"".join(table)
+    return bytes(out + zlib.crc32(out).to_bytes(4, "little"))
 
 
 def read(data: bytes, known: Container[int], partial: bool = False) -> tuple[Header, list[Chunk]]:
@@ -73,56 +151,82 @@ def read(data: bytes, known: Container[int], partial: bool = False) -> tuple[Hea
     partial: a chunk that is damaged or cut off comes with payload None; header and table must be sound all the same.
     Raises BadFile.
     """
-    header, table, position = parse_head(data)
-    total = position + sum(length for _, length, _ in table)
-    expect(partial or total == len(data), BadFile, "file length", len(data), f"{total} bytes")
-    chunks, view = [], memoryview(data)
-    for i, (kind, length, crc) in enumerate(table):
-        payload = view[position : position + length]
-        position += length
-        sound = len(payload) == length and zlib.crc32(payload) == crc
-        expect(sound or partial, BadFile, f"chunk {i} checksum", "another one", f"{crc:#010x}")
-        if kind & ~OPTIONAL in known:
-            chunks.append(Chunk(kind & ~OPTIONAL, payload if sound else None, bool(kind & OPTIONAL)))
-        else:
-            expect(bool(kind & OPTIONAL), UnsupportedFile, f"chunk {i} kind", kind, "a kind that this version knows")
+    header, table = read_table(data, known, partial)
+    view, chunks = memoryview(data), []
+    for entry in table:
+        part = view[entry.start : entry.start + entry.length]
+        sound = len(part) == entry.length and zlib.crc32(part) == entry.crc
+        expect(sound or partial, BadFile, f"chunk {entry.number} checksum", "another one", f"{entry.crc:#010x}")
+        if entry.kind in known:
+            chunks.append(Chunk(entry.kind, part if sound else None, entry.optional))
     return header, chunks
 
 
-def read_header(data: bytes) -> tuple[Header, list[tuple[int, int]]]:
-    """Header and (kind, length) of each chunk; payloads are not looked at. Raises BadFile."""
-    header, table, _ = parse_head(data)
-    return header, [(kind & ~OPTIONAL, length) for kind, length, _ in table]
+def read_table(data: Data, known: Container[int] | None = None, partial: bool = False) -> tuple[Header, list[Entry]]:
+    """Header and chunk table; payloads are not looked at. Raises BadFile, also as `read` does for length and kinds."""
+    header, table, end = parse_head(data)
+    expect(partial or end == len(data), BadFile, "file length", len(data), f"{end} bytes")
+    for entry in table:
+        ok = known is None or entry.optional or entry.kind in known
+        expect(ok, UnsupportedFile, f"chunk {entry.number} kind", entry.kind, "a kind that this version knows")
+    return header, table
 
 
-def parse_head(data: bytes) -> tuple[Header, list[tuple[int, int, int]], int]:
-    """Header, table of (kind byte, length, CRC-32), and where the first payload begins."""
-    found = next((what for start, what in FOREIGN.items() if data.startswith(start)), bytes(data[:8]))
-    expect(data[: len(MAGIC)] == MAGIC, BadFile, "magic", found if data else "an empty file", f"{MAGIC!r}, a Laconic file")
+def payload(data: Data, entry: Entry) -> bytes:
+    """The payload of one chunk. Raises BadFile where its checksum is another."""
+    found = data[entry.start : entry.start + entry.length]
+    sound = len(found) == entry.length and zlib.crc32(found) == entry.crc
+    expect(sound, BadFile, f"chunk {entry.number} checksum", "another one", f"{entry.crc:#010x}")
+    return found
+
+
+def parse_head(data: Data) -> tuple[Header, list[Entry], int]:
+    """Header, chunk table, and where the file should end."""
+    first = bytes(data[:8])
+    found = next((what for start, what in FOREIGN.items() if first.startswith(start)), first)
+    expect(
+        first[: len(MAGIC)] == MAGIC,
+        BadFile,
+        "magic",
+        found if first else "an empty file",
+        f"{MAGIC!r}, a Laconic file",
+    )
     head, position = take(data, len(MAGIC), 3, "header")
     version, medium, model = head
     expect(version == VERSION, UnsupportedFile, "version", version, f"{VERSION}; a newer Laconic may read it")
     name, position = read_model(data, position, model)
-    digest, position = take(data, position, DIGEST_BYTES, "model digest")
-    n_fields, position = read_varint(data, position, "fields length")
+    digest, position = take(data, position, DIGEST_BYTES, "model digest") if name else (b"", position)
+    n_fields, position = take_varint(data, position, "fields length")
     fields, position = take(data, position, n_fields, "fields")
-    n_chunks, position = read_varint(data, position, "number of chunks")
+    n_chunks, position = take_varint(data, position, "number of chunks")
     most = (len(data) - position) // MIN_ENTRY_BYTES
     expect(n_chunks <= most, BadFile, "number of chunks", n_chunks, f"at most {most}, as the file's length allows")
-    table = []
+    lines = []
     for i in range(n_chunks):
         kind, position = take(data, position, 1, f"chunk {i} kind")
-        length, position = read_varint(data, position, f"chunk {i} length")
+        length, position = take_varint(data, position, f"chunk {i} length")
         crc, position = take(data, position, 4, f"chunk {i} checksum")
-        table.append((kind[0], length, int.from_bytes(crc, "little")))
+        lines.append((kind[0], length, int.from_bytes(crc, "little")))
     found_crc = zlib.crc32(data[:position])
-    crc, position = take(data, position, 4, "header checksum")
-    expect(int.from_bytes(crc, "little") == found_crc, BadFile, "header checksum", f"{found_crc:#010x}", f"0x{crc[::-1].hex()}")
-    return Header(medium, name, digest, fields), table, position
+    crc, start = take(data, position, 4, "header checksum")
+    expect(
+        int.from_bytes(crc, "little") == found_crc,
+        BadFile,
+        "header checksum",
+        f"{found_crc:#010x}",
+        f"0x{crc[::-1].hex()}",
+    )
+    table = []
+    for i, (byte, length, line_crc) in enumerate(lines):
+        table.append(Entry(i, byte & ~OPTIONAL, bool(byte & OPTIONAL), length, line_crc, start))
+        start += length
+    return Header(medium, name, digest, fields), table, start
 
 
-def read_model(data: bytes, position: int, code: int) -> tuple[str, int]:
-    """The model's name: well known by its number, or spelled out."""
+def read_model(data: Data, position: int, code: int) -> tuple[str, int]:
+    """The model's name: none, well known by its number, or spelled out."""
+    if code == NO_MODEL:
+        return "", position
     if code > NAME_BASE:
         raw, position = take(data, position, code - NAME_BASE, "model name")
         expect(raw.isascii(), BadFile, "model name", raw, "ASCII")
@@ -131,7 +235,12 @@ def read_model(data: bytes, position: int, code: int) -> tuple[str, int]:
     return WELL_KNOWN_MODELS[code], position
 
 
-def take(data: bytes, position: int, n: int, field: str) -> tuple[bytes, int]:
+def take_varint(data: Data, position: int, field: str) -> tuple[int, int]:
+    value, size = read_varint(bytes(data[position : position + MAX_VARINT_BYTES]), 0, field)
+    return value, position + size
+
+
+def take(data: Data, position: int, n: int, field: str) -> tuple[bytes, int]:
     """n bytes from a position, and the position after them."""
     expect(position + n <= len(data), BadFile, field, f"{max(0, len(data) - position)} bytes", f"{n} bytes")
     return bytes(data[position : position + n]), position + n

@@ -1,62 +1,55 @@
-"""Files <-> pictures: the codec that users hold."""
+"""Files <-> pictures and sounds: the codec that users hold."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic import container, picture, registry
-from laconic.container import Chunk, Header
+from laconic import container, lossless_picture, lossless_sound, picture, registry, sound
+from laconic.container import Chunk, Data, Header
+from laconic.describe import FileInfo, describe
 from laconic.entropy.errors import BadFile, BadInput, ModelMissing, UnsupportedFile, expect
-from laconic.fields import DEFAULT_MAX_PIXELS, MAX_SIDE, Fields, unpack
-from laconic.picture import Picture
+from laconic.fields import DEFAULT_MAX_PIXELS, Fields, unpack
+from laconic.kinds import (
+    ALPHA,
+    ARCHIVE,
+    EXIF,
+    ICC,
+    KIND_NAMES,
+    LOSSLESS_PICTURE,
+    MEDIA,
+    METADATA,
+    PHOTO,
+    SOUND,
+    TILE,
+    XMP,
+    Y,
+    Z,
+)
+from laconic.lossless_sound import Progress
+from laconic.picture import Exact, Picture
+from laconic.sound import Sound
+from laconic.sources import LaconicWarning, Source, as_sound, load, opened, tell
 from laconic.targets import psnr_of, search
 
 if TYPE_CHECKING:
+    from laconic.archive import Archive
     from laconic.photo import PhotoCoder
 
 __all__ = ["Codec", "FileInfo", "LaconicWarning", "Source", "info", "psnr_of", "verify"]
 
-Source = Any  # path, file object, bytes (decompress), PIL.Image or array (compress)
-PHOTO = 1  # media of the container
-Z, Y, ALPHA, ICC, EXIF, XMP = 1, 2, 3, 4, 5, 6  # kinds of chunks
-METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
-KINDS = frozenset({Z, Y, ALPHA, *METADATA})
-KIND_NAMES = {Z: "z", Y: "y", ALPHA: "alpha", **METADATA}
+KINDS = frozenset({Z, Y, ALPHA, ICC, EXIF, XMP})  # chunks of a photo
+LOSSLESS_KINDS = frozenset({TILE, *METADATA})
 DEFAULT_QUALITY = 60.0
 BATCH_PIXELS = 1 << 25  # that a GPU codes at once
 T = TypeVar("T")
-
-
-class LaconicWarning(UserWarning):
-    """Something that the caller should know: a conversion, a file larger than its input."""
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """What is in a file, read without a network."""
-
-    medium: str
-    width: int
-    height: int
-    gray: bool
-    quality: float
-    model: str
-    digest: str
-    tile: int
-    n_bytes: int
-    bpp: float
-    chunks: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -82,51 +75,174 @@ class Codec:
 
     def compress(
         self,
-        image: Source,
+        source: Source,
         *,
         quality: float | None = None,
         bpp: float | None = None,
         size: int | None = None,
         psnr: float | None = None,
+        lossless: bool = False,
+        max_error: int | None = None,
+        effort: int | None = None,
+        sample_rate: int | None = None,
         strip: bool = False,
         notes: list[str] | None = None,
     ) -> bytes:
-        """A picture -> the bytes of a file.
+        """A picture or a sound -> the bytes of a file.
 
-        image: path, file object, PIL.Image, or uint8/uint16 array [H, W] or [H, W, C].
+        source: path, file object, PIL.Image, `Sound`, or array: a picture, uint8/uint16 [H, W] or [H, W, C], or with
+        sample_rate (Hz) a sound, uint8, int16 or int32 [T] or [T, C].
         At most one of: quality 0..100 (default 60), bpp (bits a pixel, kept within 2 %), size (bytes, never more),
-        psnr (dB, reached and exceeded by at most 0.1). strip: leave out ICC, EXIF and XMP.
+        psnr (dB, reached and exceeded by at most 0.1), lossless (sounds must be), max_error (of a picture's samples, 0..255).
+        effort: 1..9, of the last two: slower and smaller (default 7). strip: leave out ICC, EXIF and XMP, or tags.
         notes: a list to be told in what was changed, and of a file larger than its input; None warns (LaconicWarning).
         Raises BadInput; TargetOutOfReach names the range that can be reached.
         """
-        name, value = one_target({"quality": quality, "bpp": bpp, "size": size, "psnr": psnr})
-        read, n_bytes = self._read(image, strip)
-        if name == "quality":
-            (data,) = self._encode([read], round(value * 100))
-        else:
-            reference = replace(self, precision="float32")
-            data = search(name, value, read, lambda units: self._encode([read], units)[0], reference._decode_pixels)
-        tell(notes_on(read, n_bytes, data), notes)
-        return data
+        request = requested(
+            quality=quality,
+            bpp=bpp,
+            size=size,
+            psnr=psnr,
+            lossless=lossless,
+            max_error=max_error,
+            effort=effort,
+            sample_rate=sample_rate,
+            strip=strip,
+            notes=notes,
+        )
+        out = io.BytesIO()
+        self._compress(source, out, request, None)
+        return out.getvalue()
+
+    def compress_to(self, file: BinaryIO, source: Source, *, progress: Progress | None = None, **options: Any) -> None:
+        """`compress`, with its options, into a binary file: hours of sound in little memory.
+
+        progress(samples done, all) is called for sounds.
+        """
+        self._compress(source, file, requested(**options), progress)
 
     def decompress(
         self,
         data: Source,
         *,
         region: tuple[int, int, int, int] | None = None,
+        seek: float | None = None,
+        duration: float | None = None,
+        member: str | int | None = None,
         partial: bool = False,
         as_array: bool = False,
         notes: list[str] | None = None,
     ) -> Any:
-        """The bytes of a file (or its path, or a file object) -> PIL.Image, or array [H, W, C].
+        """The bytes of a file (or its path, or a file object) -> PIL.Image, or array [H, W, C]; of a sound `Sound`.
 
-        region: x, y, width, height in pixels: only the tiles that it needs are decoded. partial: a damaged file gives
-        what it still holds. notes: a list to be told in what is missing then; None warns (LaconicWarning).
+        region: x, y, width, height in pixels: only the tiles that it needs are decoded. seek, duration: seconds of a
+        sound: only the segments that they need are decoded. member: a picture of an archive, by name or number from 0.
+        partial: a damaged file gives what it still holds. as_array: also 16-bit colour, which PIL has not.
+        notes: a list to be told in what is missing then; None warns (LaconicWarning).
         Raises BadFile, ModelMissing, BadInput.
         """
-        out = self._decode(load(data), region, partial)
+        with opened(data) as file:
+            medium = medium_of(file)
+            check_options(medium, region=region, seek=seek, duration=duration, member=member)
+            if medium == SOUND:
+                coded = lossless_sound.decode(file, seek or 0.0, duration, partial, self.threads, None)
+                samples = lossless_sound.joined(coded.blocks, coded.source.channels)
+                tell(coded.notes, notes)
+                source = coded.source
+                return Sound(sound.to_array(samples, source.bits), source.sample_rate, source.bits, source.tags)
+            if medium == ARCHIVE:
+                if member is None:
+                    raise BadInput("member: found none, expected a name or number; laconic.open_archive gives them all")
+                picked = open_archive(load_all(file)).member(member)
+                return picked[:, :, None] if as_array else picture.exact_to_image(Exact(picked[:, :, None]))
+            if medium == LOSSLESS_PICTURE:
+                exact = self._decode_exact(load_all(file), region, partial)
+                tell(list(exact.notes), notes)
+                return exact.samples if as_array else picture.exact_to_image(exact)
+            out = self._decode(load_all(file), region, partial)
         tell(list(out.notes), notes)
         return picture.to_array(out) if as_array else picture.to_image(out)
+
+    def decompress_to(
+        self,
+        file: BinaryIO,
+        data: Source,
+        *,
+        format: str | None = None,
+        region: tuple[int, int, int, int] | None = None,
+        seek: float | None = None,
+        duration: float | None = None,
+        member: str | int | None = None,
+        partial: bool = False,
+        notes: list[str] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """`decompress` into a binary file: hours of sound in little memory.
+
+        format: of pictures PNG (default), JPEG, WEBP, AVIF, TIFF, BMP or PPM; of sounds WAV (default; a WAV file comes back
+        byte for byte), FLAC, AIFF, CAF or W64. progress(samples done, all) is called for sounds.
+        """
+        with opened(data) as raw:
+            medium = medium_of(raw)
+            check_options(medium, region=region, seek=seek, duration=duration, member=member)
+            found: list[str] = []
+            if medium == SOUND:
+                coded = lossless_sound.decode(raw, seek or 0.0, duration, partial, self.threads, progress)
+                sound.write(file, coded.blocks, coded.source, format or "WAV", coded.wrapping)
+                found += coded.notes
+            elif medium == LOSSLESS_PICTURE:
+                exact = self._decode_exact(load_all(raw), region, partial)
+                found += [*exact.notes, *picture.save_exact(exact, file, format or "PNG")]
+            else:
+                image = self.decompress(load_all(raw), region=region, member=member, partial=partial, notes=found)
+                found += picture.save(image, file, format or "PNG")
+        tell(found, notes)
+
+    def _compress(self, source: Source, file: BinaryIO, request: Request, progress: Progress | None) -> None:
+        exact = request.target in ("lossless", "max_error")
+        effort = request.effort
+        expect(exact or effort is None, BadInput, "effort", effort, "none, or lossless or max_error with it")
+        with as_sound(source, request.sample_rate) as (found, readable):
+            if found:
+                expected = "lossless: sounds are coded in no other way yet"
+                expect(request.target == "lossless", BadInput, "target of a sound", request.target, expected)
+                lossless_sound.encode_to(file, found, effort, request.strip, self.threads, progress)
+                tell(list(found.notes), request.notes)
+            elif exact:
+                file.write(self._compress_exact(readable, request))
+            else:
+                file.write(self._compress_photo(readable, request))
+
+    def _compress_photo(self, source: Source, request: Request) -> bytes:
+        read, n_bytes = self._read(source, request.strip)
+        if request.target == "quality":
+            (data,) = self._encode([read], round(request.value * 100))
+        else:
+            reference = replace(self, precision="float32")
+            data = search(
+                request.target,
+                request.value,
+                read,
+                lambda units: self._encode([read], units)[0],
+                reference._decode_pixels,
+            )
+        tell(notes_on(read.notes, n_bytes, data), request.notes)
+        return data
+
+    def _compress_exact(self, source: Source, request: Request) -> bytes:
+        source, n_bytes = with_size(source)
+        read = picture.read_exact(source, self.max_pixels)
+        read = replace(read, metadata={}) if request.strip else read
+        max_error = int(request.value) if request.target == "max_error" else 0
+        data = container.write(*lossless_picture.encode(read, max_error, request.effort, self.threads))
+        tell(notes_on(read.notes, n_bytes, data), request.notes)
+        return data
+
+    def _decode_exact(self, data: bytes, region: tuple[int, int, int, int] | None, partial: bool) -> Exact:
+        header, chunks = container.read(data, LOSSLESS_KINDS, partial=partial)
+        fields = lossless_picture.unpack(header.fields, self.max_pixels)
+        place = checked_region(region, fields.width, fields.height)
+        return lossless_picture.decode(chunks, fields, place, self.threads)
 
     def codelength(self, data: Source) -> float:
         """Ideal bits of a photo's symbols under its model, by unquantised Gaussians: what the coder is measured by."""
@@ -164,7 +280,7 @@ class Codec:
         for group in groups(read, lambda one: one[0].pixels.shape[0] * one[0].pixels.shape[1], self._batch_pixels):
             files += self._encode([source for source, _ in group], round(value * 100))
             for data, (source, n_bytes) in zip(files[-len(group) :], group, strict=True):
-                tell(notes_on(source, n_bytes, data), notes)
+                tell(notes_on(source.notes, n_bytes, data), notes)
         return files
 
     def decompress_batch(
@@ -193,10 +309,7 @@ class Codec:
 
     def _read(self, image: Source, strip: bool) -> tuple[Picture, int | None]:
         """The picture, and the bytes of its file where it comes from one."""
-        n_bytes = None
-        if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
-            raw = load(image)
-            image, n_bytes = io.BytesIO(raw), len(raw)
+        image, n_bytes = with_size(image)
         read = picture.read(image, max_pixels=self.max_pixels)
         return replace(read, metadata={}) if strip else read, n_bytes
 
@@ -224,7 +337,7 @@ class Codec:
 
     def _decode(self, data: bytes, region: tuple[int, int, int, int] | None, partial: bool) -> Picture:
         file = self._open(data, partial)
-        x, y, width, height = checked_region(region, file.fields)
+        x, y, width, height = checked_region(region, file.fields.width, file.fields.height)
         own = registry.registered(file.header.model)
         if own:
             pixels = self._own_pixels(own, file.chunks, file.fields)[y : y + height, x : x + width]
@@ -243,9 +356,7 @@ class Codec:
         for i, file in enumerate(files):
             own = registry.registered(file.header.model)
             if own:
-                out[i] = picture_of(
-                    file, self._own_pixels(own, file.chunks, file.fields), checked_region(None, file.fields)
-                )
+                out[i] = picture_of(file, self._own_pixels(own, file.chunks, file.fields))
             else:
                 ours.setdefault((file.header.model, file.header.digest), []).append(i)
         for places in ours.values():
@@ -253,7 +364,7 @@ class Codec:
             coder = self._coder_of(files[places[0]].header)
             for i, parsed in zip(places, coder.parse_batch(layers), strict=True):
                 pixels = coder.decode(parsed, files[i].fields)
-                out[i] = picture_of(files[i], pixels, checked_region(None, files[i].fields))
+                out[i] = picture_of(files[i], pixels)
         return [out[i] for i in range(len(files))]
 
     def _own_pixels(self, own: registry.PictureModel, chunks: list[Chunk], fields: Fields) -> NDArray[np.uint8]:
@@ -289,30 +400,69 @@ class Codec:
         return PhotoCoder(registry.load_photo(model, self.device), self.device, self.precision, self.threads)
 
 
+def compress_archive(
+    pictures: NDArray[np.uint8] | Iterable[Source],
+    *,
+    names: list[str] | None = None,
+    model: str | None = None,
+    threads: int | None = None,
+) -> bytes:
+    """Small gray pictures of one size -> one file, lossless, with access to each.
+
+    pictures: uint8 [N, H, W], or sources as `Codec.compress` takes them. names: a name each, for `open_archive`. model: a
+    circuit of their size; None is the one installed that codes them best. Raises BadInput; ModelMissing says how to train one.
+    """
+    from laconic import archive
+
+    if isinstance(pictures, np.ndarray):
+        ok = pictures.ndim == 3 and pictures.dtype == np.uint8
+        expect(ok, BadInput, "pictures", f"{pictures.dtype} {pictures.shape}", "uint8 [N, H, W]")
+        stack = pictures
+    else:
+        stack = stacked([picture.read_exact(source).samples for source in pictures])
+    return archive.encode(stack, names, archive.choose(model, stack), threads)
+
+
+def stacked(pictures: list[NDArray[Any]]) -> NDArray[np.uint8]:
+    expect(len(pictures) > 0, BadInput, "pictures", 0, "one or more")
+    first = pictures[0].shape
+    for i, samples in enumerate(pictures):
+        ok = samples.shape == first and samples.shape[2] == 1 and samples.dtype == np.uint8
+        expected = f"8-bit gray of {first[1]} x {first[0]} pixels, as the first"
+        expect(ok, BadInput, f"picture {i}", f"{samples.dtype} {samples.shape}", expected)
+    return np.stack(pictures)[:, :, :, 0]
+
+
+def open_archive(data: Source) -> Archive:
+    """An archive of `compress_archive`: len, names, member(name or number), all(). Raises BadFile, ModelMissing."""
+    from laconic import archive
+
+    return archive.open_archive(load(data))
+
+
 def info(data: Source) -> FileInfo:
     """What is in a file, from its header and chunk table alone; payloads are not checked."""
-    raw = load(data)
-    header, table = container.read_header(raw)
-    expect(header.medium == PHOTO, UnsupportedFile, "medium", header.medium, f"{PHOTO} (photo)")
-    fields = unpack(header.fields, MAX_SIDE**2)
-    return FileInfo(
-        medium="photo",
-        width=fields.width,
-        height=fields.height,
-        gray=fields.gray,
-        quality=fields.quality / 100,
-        model=header.model,
-        digest=header.digest.hex(),
-        tile=fields.tile,
-        n_bytes=len(raw),
-        bpp=8 * len(raw) / (fields.width * fields.height),
-        chunks=tuple((KIND_NAMES.get(kind, f"kind {kind}"), length) for kind, length in table),
-    )
+    with opened(data) as file:
+        return describe(file)
 
 
 def verify(data: Source, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     """Check a file without running a float network: every checksum, every length, every symbol. Raises BadFile."""
-    header, chunks = container.read(load(data), KINDS)
+    with opened(data) as file:
+        medium = medium_of(file)
+        if medium == SOUND:
+            for _ in lossless_sound.decode(file, 0.0, None, False, None, None).blocks:
+                pass
+        elif medium == LOSSLESS_PICTURE:
+            Codec(max_pixels=max_pixels)._decode_exact(load_all(file), None, False)
+        elif medium == ARCHIVE:
+            open_archive(load_all(file)).all()
+        else:
+            verify_photo(load_all(file), max_pixels)
+
+
+def verify_photo(data: bytes, max_pixels: int) -> None:
+    header, chunks = container.read(data, KINDS)
     codec = Codec(max_pixels=max_pixels)
     fields = codec._fields(header)
     own = registry.registered(header.model)
@@ -326,6 +476,63 @@ def verify(data: Source, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
             picture.decode_alpha(bytes(chunk.payload or b""), fields.height, fields.width)
         elif chunk.kind in METADATA:
             picture.decode_metadata(bytes(chunk.payload or b""))
+
+
+def medium_of(data: Data) -> int:
+    """Raises BadFile, UnsupportedFile."""
+    medium = container.read_table(data, partial=True)[0].medium
+    expect(medium in MEDIA, UnsupportedFile, "medium", medium, f"one of {MEDIA}")
+    return medium
+
+
+def check_options(medium: int, **options: Any) -> None:
+    """Options that this medium has not are errors. Raises BadInput."""
+    fits = {PHOTO: {"region"}, LOSSLESS_PICTURE: {"region"}, SOUND: {"seek", "duration"}, ARCHIVE: {"member"}}[medium]
+    for name, value in options.items():
+        expect(value is None or name in fits, BadInput, name, value, f"none: the file is of the medium {MEDIA[medium]}")
+
+
+def load_all(data: Data) -> bytes:
+    return bytes(data[0 : len(data)])
+
+
+def with_size(source: Source) -> tuple[Source, int | None]:
+    """A source that can be read, and its bytes where it is a file."""
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        raw = load(source)
+        return io.BytesIO(raw), len(raw)
+    return source, None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `compress` is asked for: one target and its value, and the options of `Codec.compress`."""
+
+    target: str
+    value: float
+    effort: int | None
+    sample_rate: int | None
+    strip: bool
+    notes: list[str] | None
+
+
+def requested(
+    *,
+    lossless: bool = False,
+    effort: int | None = None,
+    sample_rate: int | None = None,
+    strip: bool = False,
+    notes: list[str] | None = None,
+    quality: float | None = None,
+    bpp: float | None = None,
+    size: int | None = None,
+    psnr: float | None = None,
+    max_error: int | None = None,
+) -> Request:
+    """Raises BadInput for several targets."""
+    exact = True if lossless else None
+    targets = {"quality": quality, "bpp": bpp, "size": size, "psnr": psnr, "lossless": exact, "max_error": max_error}
+    return Request(*one_target(targets), effort, sample_rate, strip, notes)
 
 
 @dataclass(frozen=True)
@@ -353,10 +560,10 @@ def extra_chunks(source: Picture) -> list[Chunk]:
     return chunks
 
 
-def picture_of(file: Opened, pixels: NDArray[np.uint8], region: tuple[int, int, int, int]) -> Picture:
+def picture_of(file: Opened, pixels: NDArray[np.uint8], region: tuple[int, int, int, int] | None = None) -> Picture:
     """Decoded pixels with the file's alpha and metadata, and what is missing."""
-    x, y, width, height = region
     fields, alpha = file.fields, None
+    x, y, width, height = region or (0, 0, fields.width, fields.height)
     metadata: dict[str, bytes] = {}
     for chunk in file.chunks:
         if chunk.kind == ALPHA and chunk.payload is not None:
@@ -372,11 +579,13 @@ def picture_of(file: Opened, pixels: NDArray[np.uint8], region: tuple[int, int, 
 def groups(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
     """Neighbours together while their sizes sum to at most `most`; never none."""
     group: list[T] = []
+    total = 0
     for item in items:
-        if group and sum(map(size, group)) + size(item) > most:
+        if group and total + size(item) > most:
             yield group
-            group = []
+            group, total = [], 0
         group.append(item)
+        total += size(item)
     if group:
         yield group
 
@@ -408,55 +617,34 @@ def missing_parts(chunks: list[Chunk], fields: Fields) -> list[str]:
 def one_target(targets: dict[str, float | None]) -> tuple[str, float]:
     """The target that was given, or the default quality. Raises BadInput."""
     given = {name: value for name, value in targets.items() if value is not None}
-    expect(len(given) <= 1, BadInput, "targets", sorted(given), "at most one of quality, bpp, size, psnr")
+    expect(len(given) <= 1, BadInput, "targets", sorted(given), f"at most one of {', '.join(targets)}")
     ((name, value),) = given.items() or [("quality", DEFAULT_QUALITY)]
     number = isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
     if name == "quality":
         expect(number and 0 <= value <= 100, BadInput, name, value, "0 to 100")
+    elif name == "max_error":
+        expect(number and value == int(value) and value >= 0, BadInput, name, value, "an integer, 0 or more")
     else:
         expect(number and value > 0, BadInput, name, value, "a positive number")
     return name, float(value)
 
 
-def notes_on(source: Picture, n_bytes: int | None, data: bytes) -> list[str]:
+def notes_on(notes: tuple[str, ...], n_bytes: int | None, data: bytes) -> list[str]:
     """What the caller should know of a picture, from a file of n_bytes or none, and of its coded file."""
     larger = n_bytes is not None and len(data) > n_bytes
-    return [*source.notes, *[f"the output is larger than the input ({len(data)} > {n_bytes} bytes)"] * larger]
+    return [*notes, *[f"the output is larger than the input ({len(data)} > {n_bytes} bytes)"] * larger]
 
 
-def tell(texts: list[str], notes: list[str] | None) -> None:
-    """Into the caller's list, or as warnings that point at the line which called the codec."""
-    if notes is not None:
-        notes += texts
-    else:
-        frame, level = sys._getframe(), 1
-        while frame.f_back is not None and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
-            frame, level = frame.f_back, level + 1
-        for text in texts:
-            warnings.warn(text, LaconicWarning, stacklevel=level)
-
-
-def load(data: Source) -> bytes:
-    """Bytes of a file from bytes, a path or a file object."""
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    if isinstance(data, (str, os.PathLike)):
-        return Path(data).read_bytes()
-    expect(hasattr(data, "read"), BadInput, "source", type(data).__name__, "bytes, a path or a file object")
-    file: BinaryIO = data
-    raw = file.read()
-    expect(isinstance(raw, bytes), BadInput, "file object", type(raw).__name__, "one opened in binary mode")
-    return raw
-
-
-def checked_region(region: tuple[int, int, int, int] | None, fields: Fields) -> tuple[int, int, int, int]:
+def checked_region(
+    region: tuple[int, int, int, int] | None, full_width: int, full_height: int
+) -> tuple[int, int, int, int]:
     """x, y, width, height inside the picture. Raises BadInput."""
     if region is None:
-        return 0, 0, fields.width, fields.height
-    expected = f"four integers X,Y,W,H inside {fields.width} x {fields.height}"
+        return 0, 0, full_width, full_height
+    expected = f"four integers X,Y,W,H inside {full_width} x {full_height}"
     ok = len(region) == 4 and all(isinstance(value, (int, np.integer)) for value in region)
     expect(ok, BadInput, "region", region, expected)
     x, y, width, height = region
-    ok = min(x, y) >= 0 and min(width, height) > 0 and x + width <= fields.width and y + height <= fields.height
+    ok = min(x, y) >= 0 and min(width, height) > 0 and x + width <= full_width and y + height <= full_height
     expect(ok, BadInput, "region", region, expected)
     return region

@@ -70,12 +70,129 @@ def read(source: Any, max_pixels: int = 1 << 30) -> Picture:
         return from_array(source, max_pixels)
     if isinstance(source, Image.Image):
         return from_image(source, max_pixels)
+    return from_image(open_image(read_bytes(source), max_pixels), max_pixels)
+
+
+def read_bytes(source: Any) -> bytes:
+    """The bytes of a path or file object. Raises BadInput."""
     is_path = isinstance(source, (str, os.PathLike))
     accepted = "a path, a file object (io.BytesIO for bytes), a PIL.Image or an array"
     expect(is_path or hasattr(source, "read"), BadInput, "picture source", type(source).__name__, accepted)
     raw = Path(source).read_bytes() if is_path else source.read()
     expect(isinstance(raw, bytes), BadInput, "file object", type(raw).__name__, "one opened in binary mode")
-    return from_image(open_image(raw, max_pixels), max_pixels)
+    return bytes(raw)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """samples as they are stored, uint8 or uint16 [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; as in `Picture`."""
+
+    samples: NDArray[np.uint8] | NDArray[np.uint16]
+    metadata: dict[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bits(self) -> int:
+        return 8 * self.samples.dtype.itemsize
+
+
+def read_exact(source: Any, max_pixels: int = 1 << 30) -> Exact:
+    """As `read`, for lossless coding: nothing is reduced, turned or dropped; palettes are expanded.
+
+    Raises BadInput also where samples would have to be converted, and where 16-bit colour needs a reader not installed.
+    """
+    if isinstance(source, np.ndarray):
+        check_array(source, max_pixels)
+        return Exact(np.ascontiguousarray(source.reshape(*source.shape[:2], -1)))
+    if isinstance(source, Image.Image):
+        return exact_image(source, None, max_pixels)
+    raw = read_bytes(source)
+    return exact_image(open_image(raw, max_pixels), raw, max_pixels)
+
+
+def exact_image(image: Image.Image, raw: bytes | None, max_pixels: int) -> Exact:
+    check_size(image.width, image.height, max_pixels)
+    check_mode(image)
+    bits, mode, format = depth(image), image.mode, image.format
+    lossy = ("CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")
+    expect(
+        mode not in lossy, BadInput, "mode", mode, "gray, palette or RGB samples: convert it first, or code it lossy"
+    )
+    n_frames = load(image, max_pixels)
+    notes = [note for note in conversions(image, n_frames, 8) if "transparent" not in note]
+    if bits > 8 and not mode.startswith("I"):
+        samples: NDArray[Any] = deep_samples(raw, format, image.size)
+    elif mode.startswith("I"):
+        samples = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)[:, :, None]
+    else:
+        target = target_mode(image, 8)
+        samples = np.asarray(image if image.mode == target else image.convert(target))
+    return Exact(np.ascontiguousarray(samples.reshape(image.height, image.width, -1)), metadata_of(image), tuple(notes))
+
+
+def deep_samples(raw: bytes | None, format: str | None, size: tuple[int, int]) -> NDArray[np.uint16]:
+    """uint16 [H, W, C] of a PNG file whose samples Pillow would reduce."""
+    expect(
+        raw is not None and format == "PNG",
+        BadInput,
+        "16-bit colour",
+        format,
+        "a PNG file or an array uint16 [H, W, C]",
+    )
+    imagecodecs = deep_library()
+    with parsing():
+        samples: NDArray[np.uint16] = imagecodecs.png_decode(raw)
+    samples = samples.reshape(*samples.shape[:2], -1)
+    right = samples.dtype == np.uint16 and samples.shape[:2] == size[::-1]
+    expect(right, BadInput, "16-bit PNG", f"{samples.dtype} {samples.shape}", f"uint16 of {size[0]} x {size[1]}")
+    return samples
+
+
+def deep_library() -> Any:
+    """imagecodecs, which reads and writes 16-bit colour. Raises BadInput where it is not installed."""
+    try:
+        import imagecodecs
+    except ImportError:
+        raise BadInput("16-bit colour: found no imagecodecs, expected it: pip install laconic[deep]") from None
+    return imagecodecs
+
+
+def exact_to_image(picture: Exact) -> Image.Image:
+    """PIL image of mode L, LA, RGB, RGBA or, of 16-bit gray, I;16. Raises BadInput for 16-bit colour, which PIL has not."""
+    samples = picture.samples
+    fits = picture.bits == 8 or samples.shape[2] == 1
+    expect(fits, BadInput, "16-bit colour", "a PIL image asked for", "as_array=True: PIL holds 8 bits of each colour")
+    image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
+    image.info.update({INFO_KEYS[name]: value for name, value in picture.metadata.items()})
+    return image
+
+
+def save_exact(picture: Exact, file: Any, format: str) -> tuple[str, ...]:
+    """As `save`; 16-bit colour is written as PNG only. Raises BadInput where the format would lose samples."""
+    lossless = ("PNG", "WEBP", "TIFF", "BMP", "PPM")
+    expect(format in lossless, BadInput, "output format", format, f"{', '.join(lossless)}; the others are lossy")
+    channels = picture.samples.shape[2]
+    if picture.bits == 8 or channels == 1:
+        fits = picture.bits == 8 or format in ("PNG", "TIFF")
+        expect(fits, BadInput, "output format", format, "PNG or TIFF for 16 bits")
+        expect(channels % 2 == 1 or HOLDS_ALPHA[format], BadInput, "output format", format, "one that holds alpha")
+        return save(exact_to_image(picture), file, format)
+    expect(format == "PNG", BadInput, "output format", format, "PNG for 16-bit colour")
+    data = bytes(deep_library().png_encode(picture.samples))
+    header = 8 + 25  # signature and IHDR
+    file.write(data[:header] + b"".join(png_chunks(picture.metadata)) + data[header:])
+    return ()
+
+
+def png_chunks(metadata: dict[str, bytes]) -> Iterator[bytes]:
+    """ICC, EXIF and XMP as chunks of PNG."""
+    parts = {b"iCCP": b"icc\0\0" + zlib.compress(metadata["icc"])} if "icc" in metadata else {}
+    if "exif" in metadata:
+        parts[b"eXIf"] = metadata["exif"].removeprefix(EXIF_PREFIX)
+    if "xmp" in metadata:
+        parts[b"iTXt"] = b"XML:com.adobe.xmp\0\0\0\0\0" + metadata["xmp"]
+    for name, content in parts.items():
+        yield len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
 
 
 def open_image(raw: bytes, max_pixels: int) -> Image.Image:
@@ -123,15 +240,19 @@ def pillow_limit(max_pixels: int) -> Iterator[None]:
 
 def from_array(array: NDArray[Any], max_pixels: int = 1 << 30) -> Picture:
     """uint8/uint16 [H, W], or [H, W, C] with C 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
+    check_array(array, max_pixels)
+    notes: tuple[str, ...] = ()
+    if array.dtype == np.uint16:
+        array, notes = reduce_depth(array, 16), ("reduced from 16 to 8 bit per sample",)
+    return split(array.reshape(*array.shape[:2], -1), {}, notes)
+
+
+def check_array(array: NDArray[Any], max_pixels: int) -> None:
     shape = array.shape
     ok = len(shape) in (2, 3) and min(shape[:2]) > 0 and (len(shape) == 2 or shape[2] in (1, 2, 3, 4))
     expect(ok, BadInput, "array shape", shape, "[H, W] or [H, W, 1 to 4]")
     expect(array.dtype in (np.uint8, np.uint16), BadInput, "array dtype", str(array.dtype), "uint8 or uint16")
     check_size(shape[1], shape[0], max_pixels)
-    notes: tuple[str, ...] = ()
-    if array.dtype == np.uint16:
-        array, notes = reduce_depth(array, 16), ("reduced from 16 to 8 bit per sample",)
-    return split(array.reshape(shape[0], shape[1], -1), {}, notes)
 
 
 def from_image(image: Image.Image, max_pixels: int = 1 << 30) -> Picture:

@@ -8,9 +8,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 import laconic
 from laconic import container, picture
-from laconic.files import METADATA
+from laconic.describe import LosslessInfo, PhotoInfo
+from laconic.entropy.errors import UnsupportedFile, expect
+from laconic.kinds import METADATA
 
-OPTIONS = ("quality", "bpp", "size", "psnr", "strip")
+OPTIONS = ("quality", "bpp", "size", "psnr", "lossless", "max_error", "effort", "strip")
+MODES = {(8, 1): "L", (8, 2): "LA", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}  # of bits and channels
 ANY_KIND = range(256)  # of chunk: what this version cannot decode is said when the pixels are asked for
 
 
@@ -25,13 +28,11 @@ class LaconicImageFile(ImageFile.ImageFile):
         self._data = self.fp.read()  # type: ignore[union-attr]
         try:
             found = laconic.info(self._data)
+            self._mode, self._size = mode(found), (found.width, found.height)  # type: ignore[attr-defined]
             self.info.update(metadata(self._data))
         except laconic.LaconicError as error:
             # Not SyntaxError, whose text Pillow drops to try other formats: the magic says that the file is ours.
             raise UnidentifiedImageError(str(error)) from error
-        alpha = any(kind == "alpha" for kind, _ in found.chunks)
-        self._mode = ("L" if found.gray else "RGB") + ("A" if alpha else "")
-        self._size = (found.width, found.height)
         self.tile = []
 
     def load(self) -> Any:
@@ -44,6 +45,17 @@ class LaconicImageFile(ImageFile.ImageFile):
         return super().load()
 
 
+def mode(found: laconic.FileInfo) -> str:
+    """Raises UnsupportedFile for what is not a picture that Pillow can hold."""
+    if isinstance(found, PhotoInfo):
+        return ("L" if found.gray else "RGB") + ("A" if any(kind == "alpha" for kind, _ in found.chunks) else "")
+    expect(isinstance(found, LosslessInfo), UnsupportedFile, "medium", found.medium, "a picture")
+    assert isinstance(found, LosslessInfo)
+    shape = (found.bits, found.channels)
+    expect(shape in MODES, UnsupportedFile, "bits and channels", shape, f"one of {list(MODES)}, which Pillow holds")
+    return MODES[shape]
+
+
 def metadata(data: bytes) -> dict[str, bytes]:
     """ICC, EXIF and XMP of a file under the keys of `Image.info`; `load` complains about damaged ones."""
     _, chunks = container.read(data, ANY_KIND, partial=True)
@@ -52,7 +64,7 @@ def metadata(data: bytes) -> dict[str, bytes]:
 
 
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """Called by Image.save; options: quality, bpp, size, psnr, strip; exif, icc_profile, xmp override `info`."""
+    """Called by Image.save; options: those of OPTIONS; exif, icc_profile, xmp override `info`."""
     options = {k: v for k, v in image.encoderinfo.items() if k in OPTIONS}
     own = {k: image.encoderinfo[k] for k in picture.INFO_KEYS.values() if k in image.encoderinfo}
     if own:

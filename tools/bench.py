@@ -1,4 +1,4 @@
-"""Speed, beside peers in the same run: `python -m laconic.tools.bench entropy`, `adaptive`, `image DIR`.
+"""Speed, beside peers in the same run: `python -m laconic.tools.bench entropy`, `adaptive`, `image DIR`, `lossless DIR`.
 
 Rounds go over all contestants in turn, so that a busy machine slows all alike; figures are medians over the rounds. JSON
 with --json.
@@ -17,6 +17,7 @@ import laconic
 from laconic import entropy
 from laconic.tools import coders
 from laconic.tools.bench_entropy import WORKLOADS, Case, bench_adaptive, bench_entropy, rounds
+from laconic.tools.bench_lossless import bench_lossless
 from laconic.tools.evaluate import find_files, read
 from laconic.tools.metrics import Absent
 
@@ -50,8 +51,15 @@ def main(argv: list[str] | None = None) -> int:
     image.add_argument("folder", type=Path, metavar="DIR")
     image.add_argument("--files", type=int, default=6, help="the first so many (default: %(default)s)")
     image.set_defaults(run=bench_image)
+    exact = commands.add_parser("lossless", help="lossless coding of pictures or sounds: sizes, speed, peers")
+    exact.add_argument("folder", type=Path, metavar="DIR")
+    exact.add_argument("--efforts", type=int, nargs="+", default=[7], metavar="E")
+    exact.add_argument("--max-errors", type=int, nargs="*", default=[], metavar="K", help="near-lossless, too")
+    exact.add_argument("--threads", type=int)
+    exact.set_defaults(run=bench_lossless, rows=[])
     for command in (coder, learning, image):
         command.add_argument("--rounds", type=int, default=5)
+    for command in (coder, learning, image, exact):
         command.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     try:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar, cast
 
 import laconic
 
@@ -28,6 +29,11 @@ SUFFIX = ".lac"
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".bmp": "BMP"}
 FORMATS |= {".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM"}
 INPUTS = {*FORMATS, ".gif", ".pgm", ".pnm", ".jp2"}
+SOUND_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64"}
+SOUND_INPUTS = {*SOUND_FORMATS, ".ogg", ".opus", ".mp3"}
+MADE_OF = {"sound": ".wav"}  # the suffix of what a medium decompresses to, where it is not a picture
+SPOOLED = 1 << 26  # bytes of an output that wait in memory, not on disk, until it is whole
+COPIED = 1 << 20  # bytes at a time
 FAILURES = (laconic.LaconicError, OSError, MemoryError)  # of one file: the others are still done
 MAX_THREADS = 1024  # far above any use; OpenMP dies, with no error to catch, where it cannot start a thread
 
@@ -39,8 +45,8 @@ REPORTING = {  # commands of modules that are imported when the command is used
 
 T = TypeVar("T")
 R = TypeVar("R")
-Work = Callable[[Any, Path | None, list[str]], bytes]
-Summary = Callable[[bytes, float], dict[str, Any]]
+Work = Callable[[Any, Path | None, BinaryIO, list[str]], None]
+Summary = Callable[[BinaryIO, float], dict[str, Any]]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,44 +80,117 @@ class UsageError(Exception):
 
 
 def compress(args: argparse.Namespace) -> int:
-    """Pictures to .lac files."""
+    """Pictures and sounds to .lac files."""
+    if args.archive:
+        return compress_archive(args)
     codec = laconic.Codec(args.model, args.device, args.precision, args.threads, args.max_pixels)
-    targets = {k: getattr(args, k) for k in ("quality", "bpp", "size", "psnr")}
+    exact = args.lossless or args.max_error is not None
+    if args.effort is not None and not exact:
+        raise UsageError("-e: found no --lossless and no --max-error, expected one of them: it is theirs alone")
+    options = {
+        k: getattr(args, k) for k in ("quality", "bpp", "size", "psnr", "lossless", "max_error", "effort", "strip")
+    }
 
-    def work(source: Any, out: Path | None, notes: list[str]) -> bytes:
-        return codec.compress(source, **targets, strip=args.strip, notes=notes)
+    def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
+        with sample_bar(args) as bar:
+            codec.compress_to(file, source, **options, notes=notes, progress=bar)
 
-    def summary(data: bytes, seconds: float) -> dict[str, Any]:
-        found = laconic.info(data)
-        megapixels = found.width * found.height / 1e6
+    def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
+        found = asdict(laconic.info(file))
+        row: dict[str, Any] = {"bytes": found["n_bytes"]}
+        row |= {key: round(found[key], 4) for key in ("bpp", "bpsp", "kbit_per_s", "quality") if key in found}
+        row["seconds"] = round(seconds, 3)
+        if "width" in found:
+            row["megapixels_per_s"] = round(found["width"] * found["height"] / 1e6 / seconds, 2)
+        else:
+            row["times_real_time"] = round(found["seconds"] / seconds, 1)
+        return row
+
+    accepted = INPUTS | (SOUND_INPUTS if args.lossless else set())
+    return each_file(args, SUFFIX, accepted, work, summary)
+
+
+def compress_archive(args: argparse.Namespace) -> int:
+    """A folder of small pictures to one archive."""
+    if not args.lossless or len(args.inputs) != 1 or not Path(args.inputs[0]).is_dir():
+        raise UsageError("--archive: expected --lossless and one folder of pictures of one size")
+    folder = Path(args.inputs[0])
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in INPUTS and path.is_file()]
+    if not paths:
+        raise UsageError(f"found no {' '.join(sorted(INPUTS))} file in {folder}")
+    out = None if args.output == "-" else Path(args.output or folder.resolve().with_suffix(SUFFIX))
+    if args.output and out and out.is_dir():
+        out = out / (folder.resolve().name + SUFFIX)
+
+    def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
+        names = [str(path.relative_to(folder)) for path in paths]
+        file.write(laconic.compress_archive(paths, names=names, model=args.model, threads=args.threads))
+
+    def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
+        found = laconic.info(file)
+        assert isinstance(found, laconic.ArchiveInfo)
         return {
-            "bytes": len(data),
-            "bpp": round(found.bpp, 4),
-            "quality": found.quality,
+            "bytes": found.n_bytes,
+            "pictures": len(paths),
+            "bpd": round(found.bpd, 4),
             "seconds": round(seconds, 3),
-            "megapixels_per_s": round(megapixels / seconds, 2),
         }
 
-    return each_file(args, SUFFIX, INPUTS, work, summary)
+    return each_job(args, [Job(folder, out)], work, summary)
 
 
 def decompress(args: argparse.Namespace) -> int:
-    """.lac files to pictures."""
+    """.lac files to pictures and sounds."""
     codec = laconic.Codec(None, args.device, args.precision, args.threads, args.max_pixels)  # each file names its model
+    options = {k: getattr(args, k) for k in ("region", "seek", "duration", "member", "partial")}
+    if args.members:
+        return decompress_members(args)
 
-    def work(source: Any, out: Path | None, notes: list[str]) -> bytes:
+    def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
+        format = format_of(out)
+        with sample_bar(args) as bar:
+            codec.decompress_to(file, source, format=format, **options, notes=notes, progress=bar)
+
+    def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
+        return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
+
+    return each_file(args, suffix_of, {SUFFIX}, work, summary)
+
+
+def decompress_members(args: argparse.Namespace) -> int:
+    """All pictures of an archive, into a folder, by their names."""
+    if len(args.inputs) != 1 or not args.output or args.output == "-":
+        raise UsageError("--members: expected one archive, and -o with a folder")
+    source = sys.stdin.buffer if args.inputs[0] == "-" else args.inputs[0]
+    archive = laconic.open_archive(source)
+    folder = Path(args.output).resolve()
+    pictures = archive.all(args.threads)
+    jobs = []
+    for i, name in enumerate(archive.names or [f"{i:0{len(str(len(archive)))}}" for i in range(len(archive))]):
+        out = (folder / name).with_suffix(".png")
+        if not out.resolve().is_relative_to(folder):
+            raise laconic.BadFile(f"name of picture {i}: found {name!r}, expected one inside the folder")
+        jobs.append(Job(None, out))
+    numbers = {job.out: i for i, job in enumerate(jobs)}
+    if len(numbers) < len(jobs):
+        raise laconic.BadFile("names: found one twice, expected names that differ without their suffixes")
+
+    def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
         from laconic import picture
 
-        format = format_of(out)
-        image = codec.decompress(source, region=args.region, partial=args.partial, notes=notes)
-        file = io.BytesIO()
-        notes.extend(picture.save(image, file, format))
-        return file.getvalue()
+        picture.save_exact(picture.Exact(pictures[numbers[out]][:, :, None]), file, "PNG")
 
-    def summary(data: bytes, seconds: float) -> dict[str, Any]:
-        return {"bytes": len(data), "seconds": round(seconds, 3)}
+    def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
+        return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
 
-    return each_file(args, ".png", {SUFFIX}, work, summary)
+    return each_job(args, jobs, work, summary)
+
+
+def suffix_of(source: Path | None) -> str:
+    """Of what a .lac file decompresses to; a file that cannot be read is named when its turn comes."""
+    with suppress(*FAILURES):
+        return MADE_OF.get(laconic.info(source).medium, ".png") if source else ".png"
+    return ".png"
 
 
 def info(args: argparse.Namespace) -> int:
@@ -174,13 +253,23 @@ class Outcome:
     failure: str = ""
 
 
-def each_file(args: argparse.Namespace, suffix: str, accepted: set[str], work: Work, summary: Summary) -> int:
+def each_file(
+    args: argparse.Namespace,
+    suffix: str | Callable[[Path | None], str],
+    accepted: set[str],
+    work: Work,
+    summary: Summary,
+) -> int:
     """Plan all outputs, then do the work file by file; failures are listed and the rest is done.
 
-    work: (source, out, notes to add to) -> the bytes of the output. summary: (these bytes, seconds) -> what to report.
+    work: (source, name of the output, the output, notes to add to). summary: (the output, seconds) -> what to report.
     """
-    jobs = plan(args.inputs, args.output, suffix, accepted)
+    return each_job(args, plan(args.inputs, args.output, suffix, accepted), work, summary)
+
+
+def each_job(args: argparse.Namespace, jobs: list[Job], work: Work, summary: Summary) -> int:
     stream = sys.stderr if any(job.out is None for job in jobs) else sys.stdout
+    args.single = len(jobs) == 1
     failures = []
     with mapped(partial(make, work=work, summary=summary, force=args.force), jobs, args.jobs) as outcomes:
         for outcome in progress(outcomes, len(jobs), args.quiet or stream.isatty()):
@@ -205,7 +294,9 @@ def each_source(names: list[str], do: Callable[[str, Any], None]) -> int:
     return status
 
 
-def plan(inputs: list[str], output: str | None, suffix: str, accepted: set[str]) -> list[Job]:
+def plan(
+    inputs: list[str], output: str | None, suffix: str | Callable[[Path | None], str], accepted: set[str]
+) -> list[Job]:
     """The jobs, in the order of the inputs. Raises UsageError before anything is written."""
     folder = Path(output) if output and output != "-" and (output.endswith("/") or Path(output).is_dir()) else None
     many = len(inputs) > 1 or any(Path(name).is_dir() for name in inputs if name != "-")
@@ -215,14 +306,15 @@ def plan(inputs: list[str], output: str | None, suffix: str, accepted: set[str])
         raise UsageError(f"-o: found the folder {output!r}, expected a file or -, since the input is stdin")
     jobs = []
     for source, relative in sources_of(inputs, accepted):
+        ending = suffix if isinstance(suffix, str) else suffix(source) if folder or not output else ""
         if output == "-":
             out = None
         elif folder:
-            out = (folder / relative).with_suffix(suffix)
+            out = (folder / relative).with_suffix(ending)
         elif output:
             out = Path(output)
         else:
-            out = source.with_suffix(suffix) if source else None
+            out = source.with_suffix(ending) if source else None
         jobs.append(Job(source, out))
     if not jobs:
         raise UsageError(f"found no {' '.join(sorted(accepted))} file in {' '.join(inputs)}")
@@ -273,9 +365,14 @@ def make(job: Job, work: Work, summary: Summary, force: bool) -> Outcome:
         if job.out and job.out.is_file() and not force:
             raise FileExistsError(f"{job.out} exists; -f overwrites it")
         start = time.perf_counter()
-        data = work(job.source or sys.stdin.buffer, job.out, notes)
-        row = summary(data, time.perf_counter() - start)
-        deliver(data, job)
+        with tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
+            file = cast(BinaryIO, spooled)
+            work(job.source or sys.stdin.buffer, job.out, file, notes)
+            seconds = time.perf_counter() - start
+            file.seek(0)
+            row = summary(file, seconds)
+            file.seek(0)
+            deliver(file, job)
     except BrokenPipeError:
         raise
     except FAILURES as error:
@@ -283,22 +380,23 @@ def make(job: Job, work: Work, summary: Summary, force: bool) -> Outcome:
     return Outcome(job, row, notes)
 
 
-def deliver(data: bytes, job: Job) -> None:
+def deliver(made: BinaryIO, job: Job) -> None:
     """Write the output of a job. An OSError names the output, not the temporary file."""
     if job.out is None:
-        sys.stdout.buffer.write(data)
+        shutil.copyfileobj(made, sys.stdout.buffer, COPIED)
         sys.stdout.buffer.flush()
         return
     try:
         if is_device(job.out):
-            job.out.write_bytes(data)
+            with job.out.open("wb") as device:
+                shutil.copyfileobj(made, device, COPIED)
         else:
-            write_whole(data, Path(os.path.realpath(job.out)), job.source)
+            write_whole(made, Path(os.path.realpath(job.out)), job.source)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(job.out)) from None
 
 
-def write_whole(data: bytes, out: Path, source: Path | None) -> None:
+def write_whole(made: BinaryIO, out: Path, source: Path | None) -> None:
     """Write to a temporary name, then rename: no part of a file stays. The input's modification time is kept."""
     if not out.parent.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -306,10 +404,10 @@ def write_whole(data: bytes, out: Path, source: Path | None) -> None:
     try:
         # Not tempfile: its mode is 0600, and neither umask nor a folder's access list can be asked for without a race.
         with open(part, "xb") as file:
-            file.write(data)
+            shutil.copyfileobj(made, file, COPIED)
         if out.exists():
             shutil.copymode(out, part)
-        if source:
+        if source and source.is_file():
             stat = source.stat()
             os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         os.replace(part, out)
@@ -344,6 +442,21 @@ def progress(items: Iterable[T], total: int, hidden: bool) -> Iterable[T]:
     return bar
 
 
+@contextmanager
+def sample_bar(args: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
+    """What tells of a sound's progress: a bar on a terminal, where no other bar counts files."""
+    from tqdm import tqdm
+
+    hidden = True if args.quiet or not args.single else None
+    with tqdm(unit="sample", unit_scale=True, disable=hidden, leave=False, delay=1) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
 def report(outcome: Outcome, args: argparse.Namespace, stream: TextIO) -> None:
     """Notes and failures go to stderr; what was done to `stream`, at once: a pipe may be read while we work."""
     job = outcome.job
@@ -367,12 +480,14 @@ def is_device(out: Path) -> bool:
     return out.exists() and not out.is_file()
 
 
-def format_of(out: Path | None) -> str:
-    """Pillow's name of a picture's format; a pipe or device gets a PNG. Raises UsageError."""
-    suffix = ".png" if out is None or is_device(out) else out.suffix.lower()
-    if suffix not in FORMATS:
-        raise UsageError(f"-o: found {str(out)!r}, expected a name that ends in one of {', '.join(sorted(FORMATS))}")
-    return FORMATS[suffix]
+def format_of(out: Path | None) -> str | None:
+    """The format of an output; a pipe or device gets the usual one of the medium, None. Raises UsageError."""
+    if out is None or is_device(out):
+        return None
+    formats = FORMATS | SOUND_FORMATS
+    if out.suffix.lower() not in formats:
+        raise UsageError(f"-o: found {str(out)!r}, expected a name that ends in one of {', '.join(sorted(formats))}")
+    return formats[out.suffix.lower()]
 
 
 class Parser(argparse.ArgumentParser):
@@ -391,7 +506,9 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser(asked: list[str]) -> argparse.ArgumentParser:
     """The commands and their flags; each flag's help states its default. asked: the command, if any."""
-    parser = Parser(prog="laconic", description="Learned image compression. Files decode the same on every machine.")
+    parser = Parser(
+        prog="laconic", description="Learned image and audio compression. Files decode the same on every machine."
+    )
     parser.add_argument("--version", action="version", version=f"laconic {laconic.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -400,10 +517,11 @@ def build_parser(asked: list[str]) -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    kept = " EXIF (GPS positions included), ICC and XMP are kept unless --strip is given."
-    formats = f" The suffix of OUT is the format ({' '.join(FORMATS)}); in folders, on stdout and without -o it is PNG."
-    add_compress_options(command(compress, "compress pictures to .lac files", kept))
-    add_decompress_options(command(decompress, "decompress .lac files to pictures", formats))
+    kept = " EXIF (GPS positions included), ICC, XMP and the tags of sounds are kept unless --strip is given."
+    suffixes = f"{' '.join(FORMATS)}; of sounds {' '.join(SOUND_FORMATS)}"
+    formats = f" The suffix of OUT is the format ({suffixes}); in folders, on stdout and without -o it is PNG or WAV."
+    add_compress_options(command(compress, "compress pictures and sounds to .lac files", kept))
+    add_decompress_options(command(decompress, "decompress .lac files to pictures and sounds", formats))
     tell = command(info, "tell what is in files, without decoding them")
     check = command(verify, "check files: every checksum, every length, every symbol")
     listing = command(models, "list the installed models")
@@ -430,8 +548,18 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
     add("--bpp", type=positive, metavar="X", help="bits per pixel of the file, within 2 %%")
     add("--size", type=n_bytes, metavar="N", help="bytes of the file at most, such as 40k")
     add("--psnr", type=positive, metavar="DB", help="PSNR in dB, reached and exceeded by at most 0.1")
+    add("--lossless", action="store_true", help="exact to the bit; what sounds must be")
+    add("--max-error", type=sample_error, metavar="K", help="no sample of a picture off by more than K, 0 to 255")
     add = parser.add_argument
-    add("--strip", action="store_true", help="leave out EXIF, ICC and XMP (default: they are kept)")
+    add(
+        "-e",
+        "--effort",
+        type=effort,
+        metavar="E",
+        help="1 to 9, of --lossless and --max-error: slower, smaller (default: 7)",
+    )
+    add("--archive", action="store_true", help="one file of a folder of small pictures of one size, with --lossless")
+    add("--strip", action="store_true", help="leave out EXIF, ICC, XMP and tags (default: they are kept)")
     add("-m", "--model", help="a name of `laconic models` (default: the photo model of this version)")
     add_file_options(parser, "photo.lac beside photo.png; stdout for -")
 
@@ -439,6 +567,10 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
 def add_decompress_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--region", type=region, metavar="X,Y,W,H", help="only this part, in pixels (default: the whole picture)")
+    add("--seek", type=seconds, metavar="S", help="a sound from this second on (default: its beginning)")
+    add("--duration", type=positive, metavar="S", help="so many seconds of a sound (default: to its end)")
+    add("--member", type=member, metavar="NAME|INDEX", help="this picture of an archive; numbers begin at 0")
+    add("--members", action="store_true", help="all pictures of an archive, into the folder OUT")
     add("--partial", action="store_true", help="give what a damaged file still holds (default: damage is an error)")
     add_file_options(parser, "photo.png beside photo.lac; stdout for -")
 
@@ -463,6 +595,22 @@ def quality(text: str) -> float:
 
 def positive(text: str) -> float:
     return parsed(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def seconds(text: str) -> float:
+    return parsed(text, float, lambda value: 0 <= value < math.inf, "seconds, 0 or more")
+
+
+def effort(text: str) -> int:
+    return parsed(text, int, lambda value: 1 <= value <= 9, "1 to 9")
+
+
+def sample_error(text: str) -> int:
+    return parsed(text, int, lambda value: 0 <= value <= 255, "0 to 255")
+
+
+def member(text: str) -> str | int:
+    return int(text) if text.isdecimal() else file_name(text)
 
 
 def n_bytes(text: str) -> int:

@@ -1,16 +1,17 @@
-"""Make the golden files of the current default model: `python -m laconic.tools.golden`. Tests never call it."""
+"""Make the golden files of this version: `python -m laconic.tools.golden`. Tests never call it."""
 
 from __future__ import annotations
 
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 import laconic
-from laconic.golden import bit_digests
+from laconic.golden import bit_digests, exact_digests
 
 
 def main() -> None:
@@ -24,6 +25,27 @@ def main() -> None:
         (folder / f"{name}.lac").write_bytes(data)
         (folder / f"{name}.json").write_text(json.dumps(bit_digests(data)) + "\n")
         Image.fromarray(laconic.decompress(data, as_array=True)).save(folder / f"{name}.png")
+    for name, (source, options) in exact_cases(photo).items():
+        data = laconic.compress(source, **options)
+        (folder / f"{name}.lac").write_bytes(data)
+        (folder / f"{name}.json").write_text(json.dumps(exact_digests(data)) + "\n")
+
+
+def exact_cases(photo: np.ndarray) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Lossless files: small, and of each kind of samples."""
+    part = photo[100:148, 200:263]
+    deep = part[:, :, :1].astype(np.uint16) * 257 + np.arange(63, dtype=np.uint16)[:, None] % 50
+    t = np.arange(3000)[:, None] * [1, 2]
+    tone = (t * (t // 16 + 40) % 4001 - 2000 + t * t % 31).astype(np.int16)  # integers only: the same everywhere
+    return {
+        "exact-rgb": (part, {"lossless": True}),
+        "exact-slow": (part[:32], {"lossless": True, "effort": 9}),
+        "exact-gray16": (deep, {"lossless": True}),
+        "exact-near": (part, {"max_error": 2}),
+        "sound-16": (laconic.Sound(tone, 44100, 16), {"lossless": True}),
+        "sound-24": (laconic.Sound(tone[:1000, :1] * np.int32(1000) + t[:1000, :1], 96000, 24), {"lossless": True}),
+        "sound-8": (laconic.Sound((tone % 200).astype(np.uint8), 8000, 8), {"lossless": True, "effort": 9}),
+    }
 
 
 if __name__ == "__main__":

@@ -33,6 +33,27 @@ def described() -> bytes:
     return laconic.compress(image)
 
 
+@pytest.mark.parametrize("name", ["gray8.png", "rgba_soft.png", "gray_alpha.png", "gray16.png", "icc_p3.png"])
+def test_lossless_there_and_back(name: str, tmp_path: Path) -> None:
+    image = Image.open(FORMATS / name)
+    image.save(tmp_path / "x.lac", lossless=True, effort=1)
+    opened = Image.open(tmp_path / "x.lac")
+    assert (opened.mode, opened.size, opened.info.get("icc_profile")) == (
+        image.mode,
+        image.size,
+        image.info.get("icc_profile"),
+    )
+    assert np.array_equal(np.asarray(opened), np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 2, 3), np.uint16), laconic.Sound(np.zeros(9, np.int16), 8000, 16)], ids=["deep", "sound"]
+)
+def test_what_pillow_cannot_hold_is_said(array: object) -> None:
+    with pytest.raises(UnidentifiedImageError, match="found .*, expected"):
+        Image.open(io.BytesIO(laconic.compress(array, lossless=True)))
+
+
 @pytest.mark.parametrize("name", ["interlaced.png", "gray8.png", "rgba_soft.png", "gray_alpha.png"])
 def test_there_and_back(name: str, tmp_path: Path) -> None:
     image = Image.open(FORMATS / name)

@@ -20,8 +20,14 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+import torch
+from PIL import Image
 
+from laconic import archive
+from laconic.models.hclt import LearnConfig, Learner
 from laconic.tools import cli
 from laconic.tools.cli import main
 
@@ -387,3 +393,136 @@ def test_an_interrupt_of_several_jobs_begins_no_other(photo: Path, patient: bool
             assert process.stderr.read() == b"" and process.wait() == -signal.SIGINT
             os.close(held)
     assert names(photo.parent) == ["photo.png"]
+
+
+SOUND = FORMATS.parent / "sounds" / "id3_and_list_after_data.wav"
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    return Path(shutil.copy(SOUND, tmp_path / "sound.wav"))
+
+
+def test_a_sound_comes_back_to_the_byte(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sound.read_bytes()
+    assert main(["compress", "--lossless", "-e", "1", str(sound), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["bytes"] == sound.with_suffix(".lac").stat().st_size and row["kbit_per_s"] > 0
+    sound.unlink()
+    assert main(["decompress", str(sound.with_suffix(".lac"))]) == 0
+    assert sound.read_bytes() == before
+    assert main(["verify", str(sound.with_suffix(".lac"))]) == 0
+    assert main(["info", str(sound.with_suffix(".lac"))]) == 0
+    assert "sample_rate 22050" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_part_of_a_sound_through_pipes(sound: Path) -> None:
+    data = subprocess.run(
+        [*RUN, "compress", "--lossless", "-e", "1", "-"], input=sound.read_bytes(), capture_output=True, check=True
+    )
+    part = [*RUN, "decompress", "-", "--seek", "0.1", "--duration", "0.05"]
+    back = subprocess.run(part, input=data.stdout, capture_output=True, check=True)
+    samples, rate = soundfile.read(io.BytesIO(back.stdout), dtype="int16")
+    whole, _ = soundfile.read(SOUND, dtype="int16")
+    assert rate == 22050 and np.array_equal(samples, whole[2205 : 2205 + 1102])
+
+
+def test_a_sound_to_flac_and_a_wrong_suffix(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "--lossless", "-e", "1", str(sound)]) == 0
+    lac = str(sound.with_suffix(".lac"))
+    assert main(["decompress", lac, "-o", str(sound.with_suffix(".flac"))]) == 0
+    found = soundfile.SoundFile(sound.with_suffix(".flac"))
+    assert found.title == "Test title" and found.frames == 6615
+    assert main(["decompress", lac, "-o", str(sound.with_suffix(".png"))]) == 1
+    assert main(["decompress", lac, "-o", str(sound.with_suffix(".xyz"))]) == 2
+    assert names(sound.parent) == ["sound.flac", "sound.lac", "sound.wav"]
+
+
+def test_a_sound_without_lossless_says_what_to_do(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(sound)]) == 1
+    assert "lossless" in capsys.readouterr().err and names(sound.parent) == ["sound.wav"]
+
+
+def test_a_folder_of_both(photo: Path, sound: Path, tmp_path: Path) -> None:
+    assert main(["compress", "--lossless", "-e", "1", str(tmp_path), "-o", f"{tmp_path}/packed/", "-j", "2"]) == 0
+    assert main(["decompress", f"{tmp_path}/packed", "-o", f"{tmp_path}/back/"]) == 0
+    assert (tmp_path / "back" / "sound.wav").read_bytes() == sound.read_bytes()
+    assert np.array_equal(*(np.asarray(Image.open(path)) for path in (photo, tmp_path / "back" / "photo.png")))
+
+
+def test_max_error(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "--max-error", "2", "-e", "1", str(photo)]) == 0
+    assert "bpsp" in capsys.readouterr().out
+    assert main(["decompress", str(photo.with_suffix(".lac")), "-o", str(photo.with_name("back.png"))]) == 0
+    given, back = (np.asarray(Image.open(path), int) for path in (photo, photo.with_name("back.png")))
+    assert 0 < np.abs(given - back).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["-e", "3"], "--lossless"),
+        (["--lossless", "-e", "0"], "1 to 9"),
+        (["--lossless", "-q", "5"], "not allowed with"),
+        (["--max-error", "300"], "0 to 255"),
+        (["--max-error", "x"], "0 to 255"),
+        (["--archive"], "--archive"),
+    ],
+)
+def test_wrong_flags_of_lossless_coding(
+    photo: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with suppress(SystemExit):
+        assert main(["compress", str(photo), *flags]) == 2
+    assert says in capsys.readouterr().err and names(photo.parent) == ["photo.png"]
+
+
+def test_flags_of_another_medium_are_errors(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "--lossless", "-e", "1", str(photo)]) == 0
+    for flags in (["--seek", "1"], ["--member", "x"], ["--duration", "2"]):
+        assert main(["decompress", str(photo.with_suffix(".lac")), "-o", str(photo.with_name("y.png")), *flags]) == 1
+        assert f"{flags[0][2:]}: found" in capsys.readouterr().err
+    assert names(photo.parent) == ["photo.lac", "photo.png"]
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of small pictures, and a circuit of their size that is installed."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    pictures = (rng.integers(0, 200, (70, 1, 1)) + rng.integers(0, 30, (70, 4, 3))).astype(np.uint8)
+    learner = Learner(pictures, LearnConfig(states=8, contexts=1, epochs=1, full_epochs=1))
+    learner.run()
+    archive.save(learner.export(), tmp_path / "models", "tiny-circuit")
+    monkeypatch.setenv("LACONIC_MODELS", str(tmp_path / "models"))
+    (tmp_path / "digits" / "deep").mkdir(parents=True)
+    for i, samples in enumerate(pictures):
+        Image.fromarray(samples).save(tmp_path / "digits" / (f"deep/{i}.png" if i % 2 else f"{i}.png"))
+    return tmp_path / "digits"
+
+
+def test_an_archive_and_its_members(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = digits.parent
+    assert main(["compress", "--lossless", "--archive", str(digits)]) == 0
+    file = str(folder / "digits.lac")
+    assert "70 pictures" in capsys.readouterr().out and main(["verify", file]) == 0
+    assert main(["decompress", file, "--members", "-o", str(folder / "back")]) == 0
+    assert names(folder / "back") == names(digits)
+    for name in names(digits):
+        assert np.array_equal(*(np.asarray(Image.open(path / name)) for path in (digits, folder / "back")))
+    for member, name in (("deep/7.png", "deep/7.png"), ("0", "0.png")):
+        assert main(["decompress", file, "--member", member, "-f", "-o", str(folder / "one.png")]) == 0
+        assert np.array_equal(*(np.asarray(Image.open(path)) for path in (digits / name, folder / "one.png")))
+    capsys.readouterr()
+    for flags, says in ((["--member", "no.png"], "no.png"), ([], "member")):
+        assert main(["decompress", file, "-f", "-o", str(folder / "two.png"), *flags]) == 1
+        assert says in capsys.readouterr().err
+    assert not (folder / "two.png").exists()
+
+
+def test_an_archive_without_a_circuit_says_how_to_train_one(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LACONIC_MODELS", "")
+    assert main(["compress", "--lossless", "--archive", str(digits)]) == 1
+    assert "lossless_table" in capsys.readouterr().err and not digits.with_suffix(".lac").exists()

@@ -1,0 +1,286 @@
+"""Archives: many small gray pictures of one size in one file, each in reach (FORMAT.md, section "Archive").
+
+The pictures are coded by a circuit that the file names, in blocks; a picture needs its block alone. Circuits are models on
+disk as others (`registry.py`), found by their size; `python -m laconic.tools.lossless_table` trains them.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic import container, registry
+from laconic.container import Chunk, Header, read_varint, write_varint
+from laconic.entropy.errors import BadFile, BadInput, ModelMissing, UnsupportedFile, expect
+from laconic.kinds import ARCHIVE, BLOCK, MEMBERS
+from laconic.threads import mapped
+
+if TYPE_CHECKING:
+    from laconic.models.hclt import Hclt
+
+PER_BLOCK = 64
+MAX_PER_BLOCK = 1024
+MAX_PICTURES = 1 << 30
+MAX_SIDE = 1 << 14
+MAX_NAME_BYTES = 1024
+CRC_BYTES = 4
+SIZE = "height width"  # in the metadata of weights
+CLASS = "laconic.models.hclt.Hclt"
+SAMPLED = 64  # pictures that a circuit is chosen by
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A model with its name and its digest, SHA-256 of its weights in hexadecimal."""
+
+    name: str
+    digest: str
+    model: Hclt
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The archive's own part of the header: sizes in pixels, pictures a block (the last may have fewer)."""
+
+    n_pictures: int
+    height: int
+    width: int
+    per_block: int = PER_BLOCK
+
+    def pack(self) -> bytes:
+        return b"".join(write_varint(value) for value in (self.n_pictures, self.height, self.width, self.per_block))
+
+    @property
+    def n_blocks(self) -> int:
+        return -(-self.n_pictures // self.per_block)
+
+
+def unpack(data: bytes) -> Fields:
+    """Read and bound every field. Raises BadFile."""
+    position, values = 0, []
+    limits = {"number of pictures": (0, MAX_PICTURES), "height": (1, MAX_SIDE), "width": (1, MAX_SIDE)}
+    for name, (low, high) in {**limits, "pictures a block": (1, MAX_PER_BLOCK)}.items():
+        value, position = read_varint(data, position, name)
+        expect(low <= value <= high, BadFile, name, value, f"{low} to {high}")
+        values.append(value)
+    expect(position == len(data), BadFile, "archive header length", len(data), f"{position} bytes")
+    return Fields(*values)
+
+
+def encode(
+    pictures: NDArray[np.uint8],
+    names: list[str] | None,
+    circuit: Circuit,
+    threads: int | None = None,
+    per_block: int = PER_BLOCK,
+) -> bytes:
+    """uint8 [N, H, W] -> the bytes of a file. names: one each, none twice. Raises BadInput."""
+    height, width = circuit.model.height, circuit.model.width
+    ok = pictures.dtype == np.uint8 and pictures.ndim == 3 and pictures.shape[1:] == (height, width)
+    found = f"{pictures.dtype} {list(pictures.shape)}"
+    expect(ok, BadInput, "pictures", found, f"uint8 [N, {height}, {width}], as model {circuit.name} codes")
+    expect(1 <= per_block <= MAX_PER_BLOCK, BadInput, "per_block", per_block, f"1 to {MAX_PER_BLOCK}")
+    fields = Fields(len(pictures), height, width, per_block)
+    chunks = [] if names is None else [Chunk(MEMBERS, pack_names(names, len(pictures)), optional=True)]
+
+    def code(first: int) -> Chunk:
+        part = np.ascontiguousarray(pictures[first : first + per_block])
+        return Chunk(BLOCK, checksum(part) + circuit.model.encode(part))
+
+    chunks += mapped(code, range(0, len(pictures), per_block), threads)
+    header = Header(ARCHIVE, circuit.name, bytes.fromhex(circuit.digest)[: registry.DIGEST_BYTES], fields.pack())
+    return container.write(header, chunks)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An opened file. names: one a picture, or None; blocks: payloads; model: what decodes them."""
+
+    fields: Fields
+    names: list[str] | None
+    blocks: list[bytes | memoryview]
+    model: Hclt
+
+    def __len__(self) -> int:
+        return self.fields.n_pictures
+
+    def member(self, which: int | str) -> NDArray[np.uint8]:
+        """The picture of that number, from 0, or name: uint8 [H, W]; only its block is decoded. Raises BadInput, BadFile."""
+        index = self.index(which)
+        block, inside = divmod(index, self.fields.per_block)
+        return np.asarray(self.block(block)[inside].copy())
+
+    def all(self, threads: int | None = None) -> NDArray[np.uint8]:
+        """All pictures, uint8 [N, H, W]. Raises BadFile."""
+        parts = list(mapped(self.block, range(len(self.blocks)), threads))
+        empty = np.zeros((0, self.fields.height, self.fields.width), np.uint8)
+        return np.concatenate([empty, *parts])
+
+    def index(self, which: int | str) -> int:
+        """The number of a picture. Raises BadInput."""
+        if isinstance(which, str):
+            known = self.names if self.names is not None else []
+            expect(which in known, BadInput, "member", which, f"a name among the archive's {len(known)}")
+            return known.index(which)
+        last = len(self) - 1
+        expect(0 <= which <= last, BadInput, "member", which, f"a name, or a number from 0 to {last}")
+        return int(which)
+
+    def block(self, number: int) -> NDArray[np.uint8]:
+        """The pictures of a block, which are those that were written, or BadFile."""
+        payload, per_block = self.blocks[number], self.fields.per_block
+        expect(len(payload) >= CRC_BYTES, BadFile, f"block {number}", len(payload), f"{CRC_BYTES} bytes and more")
+        n = min(per_block, len(self) - number * per_block)
+        pictures = self.model.decode(payload[CRC_BYTES:], n)
+        same = checksum(pictures) == bytes(payload[:CRC_BYTES])
+        expect(
+            same, BadFile, f"checksum of the samples of block {number}", "another one", bytes(payload[:CRC_BYTES]).hex()
+        )
+        return pictures
+
+
+def open_archive(data: bytes, find_model: Callable[[str, bytes], Hclt] | None = None) -> Archive:
+    """An archive, its chunks' checksums tested, no picture decoded yet.
+
+    find_model: the circuit of a name and the first bytes of its digest; by default an installed one.
+    Raises BadFile, ModelMissing.
+    """
+    header, chunks = container.read(data, {BLOCK, MEMBERS})
+    expect(header.medium == ARCHIVE, UnsupportedFile, "medium", header.medium, f"{ARCHIVE} (archive)")
+    fields = unpack(header.fields)
+    blocks = [chunk.payload for chunk in chunks if chunk.kind == BLOCK and chunk.payload is not None]
+    expect(len(blocks) == fields.n_blocks, BadFile, "blocks", len(blocks), f"{fields.n_blocks}, as the pictures need")
+    lists = [unpack_names(bytes(chunk.payload or b""), fields.n_pictures) for chunk in chunks if chunk.kind == MEMBERS]
+    expect(len(lists) <= 1, BadFile, "lists of names", len(lists), "one at most")
+    model = (find_model or find_by_digest)(header.model, header.digest)
+    size, expected = (fields.height, fields.width), (model.height, model.width)
+    expect(size == expected, BadFile, "height and width", size, f"{expected}, as the model codes")
+    return Archive(fields, lists[0] if lists else None, blocks, model)
+
+
+def find(name: str | None, height: int, width: int) -> Circuit:
+    """The installed circuit of a name, or the first one, for pictures of this size. Raises ModelMissing."""
+    return candidates(name, height, width)[0]
+
+
+def choose(name: str | None, pictures: NDArray[np.uint8]) -> Circuit:
+    """As `find`, but of several circuits the one that codes some of these pictures best."""
+    circuits = candidates(name, *pictures.shape[1:])
+    sample = np.ascontiguousarray(pictures[:: max(1, len(pictures) // SAMPLED)][:SAMPLED])
+    return min(circuits, key=lambda circuit: circuit.model.codelength(sample)) if len(circuits) > 1 else circuits[0]
+
+
+def candidates(name: str | None, height: int, width: int) -> list[Circuit]:
+    """Installed circuits for pictures of this size, first found first. Raises ModelMissing."""
+    of_name = [info for info in installed() if name is None or info.name == name]
+    fit = [info for info in of_name if shape_of(info) == (height, width)]
+    if not fit:
+        known = ", ".join(f"{info.name} {shape_of(info)[0]}x{shape_of(info)[1]}" for info in installed()) or "none"
+        raise ModelMissing(
+            f"circuit: found none{f' named {name!r}' if name else ''} for pictures of {height} x {width} (installed: {known}), "
+            "expected one that `python -m laconic.tools.lossless_table DATA` trains from pictures like these, in "
+            f"{' or '.join(str(folder) for folder in registry.folders()[:2])}"
+        )
+    return [Circuit(info.name, info.digest, load(info.path)) for info in fit]
+
+
+def find_by_digest(name: str, digest: bytes) -> Hclt:
+    """The installed circuit that a file names. Raises ModelMissing."""
+    info = registry.find(name, digest)
+    expect(info in installed(), ModelMissing, f"model {name}", info.card.get("medium"), "a circuit for archives")
+    return load(info.path)
+
+
+def installed() -> list[registry.ModelInfo]:
+    """The circuits among the installed models."""
+    return [info for info in registry.list_models() if architecture(info).get("class") == CLASS]
+
+
+def shape_of(info: registry.ModelInfo) -> tuple[int, int]:
+    """height, width of the pictures that a circuit is for."""
+    return architecture(info).get("height", 0), architecture(info).get("width", 0)
+
+
+def architecture(info: registry.ModelInfo) -> dict[str, Any]:
+    found = info.card.get("architecture")
+    return found if isinstance(found, dict) else {}
+
+
+def save(model: Hclt, folder: Path, name: str, card: dict[str, Any] | None = None) -> Circuit:
+    """Write NAME.safetensors and NAME.json into a folder. card: what is to be said of it besides name, size and digest."""
+    from safetensors.numpy import save_file
+
+    from laconic.models.hclt import FIELDS
+
+    expect(
+        name.isascii() and 0 < len(name) <= 200 and name == Path(name).name, BadInput, "model name", name, "1-200 ASCII"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    arrays = {field: getattr(model, field) for field in FIELDS}
+    save_file(arrays, path, {SIZE: f"{model.height} {model.width}"})  # one entry: safetensors keeps no order of several
+    digest = registry.sha256(path)
+    size = {"class": CLASS, "height": model.height, "width": model.width}
+    about = {"name": name, "medium": "archive", "digest": digest, "architecture": size, **(card or {})}
+    path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+    return Circuit(name, digest, model)
+
+
+def load(path: str | Path) -> Hclt:
+    """The circuit of a weights file, checked. Raises ModelMissing."""
+    stat = Path(path).stat()
+    return _load(str(path), stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _load(path: str, mtime_ns: int) -> Hclt:
+    from safetensors import SafetensorError, safe_open
+
+    from laconic.models.hclt import FIELDS, Hclt
+
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {field: file.get_tensor(field) for field in FIELDS}
+        height, width = map(int, metadata[SIZE].split())
+        return Hclt(height, width, **arrays).check()
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelMissing(f"model {path}: found weights that do not load ({error}), expected a circuit") from error
+
+
+def pack_names(names: list[str], n: int) -> bytes:
+    """UTF-8 with a NUL after each, deflated. Raises BadInput."""
+    expect(len(names) == n, BadInput, "names", len(names), f"{n}, one a picture")
+    twice = len(names) - len(set(names))
+    expect(twice == 0, BadInput, "names", f"{twice} more than once", "each once")
+    for name in names:
+        ok = 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES and "\0" not in name
+        expect(ok, BadInput, "name", name, f"1 to {MAX_NAME_BYTES} bytes of UTF-8 without NUL")
+    return zlib.compress("".join(f"{name}\0" for name in names).encode("utf-8", "surrogatepass"), 9)
+
+
+def unpack_names(data: bytes, n: int) -> list[str]:
+    """Raises BadFile."""
+    inflate, limit = zlib.decompressobj(), n * (MAX_NAME_BYTES + 1)
+    try:
+        text = inflate.decompress(data, limit + 1)
+        ok = inflate.eof and not inflate.unused_data and len(text) <= limit
+        expect(ok, BadFile, "names", f"{len(text)} bytes and more", f"at most {limit}, deflated, and the end")
+        names = text.decode("utf-8", "surrogatepass").split("\0")
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise BadFile(f"names: found damage ({error}), expected deflated UTF-8") from error
+    ok = len(names) == n + 1 and names[-1] == "" and len(set(names)) == n + 1
+    expect(ok, BadFile, "names", len(names) - 1, f"{n}, one a picture, none empty or twice")
+    return names[:-1]
+
+
+def checksum(pictures: NDArray[np.uint8]) -> bytes:
+    return zlib.crc32(pictures.tobytes()).to_bytes(CRC_BYTES, "little")

@@ -1,0 +1,234 @@
+"""Sounds in the container: segments, each a chunk of its own (FORMAT.md, section "Sound").
+
+A coder of sound brings `encode_segment` and `decode_segment`; all else is here: reading, threads, seeking, checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from laconic import container, picture
+from laconic.container import Chunk, Data, Entry, Header, read_varint, write_varint
+from laconic.entropy.errors import BadFile, BadInput, LaconicError, UnsupportedFile, expect
+from laconic.kinds import SEGMENT, SOUND, TAGS, WRAPPING
+from laconic.lossless_picture import CRC_BYTES, checked_effort
+from laconic.sound import MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source
+from laconic.threads import mapped
+
+Progress = Callable[[int, int], None]  # (samples done, all samples)
+KINDS = frozenset({SEGMENT, WRAPPING, TAGS})
+MAX_SEGMENT = 1 << 22  # samples
+MAX_SAMPLES = 1 << 34
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Samples a second, channels, bits a sample, samples a channel, samples of a channel in a segment (but the last)."""
+
+    sample_rate: int
+    channels: int
+    bits: int
+    n_samples: int
+    segment: int
+
+    def pack(self) -> bytes:
+        values = (self.sample_rate, self.channels, self.bits, self.n_samples, self.segment)
+        return b"".join(write_varint(value) for value in values)
+
+    @property
+    def n_segments(self) -> int:
+        return -(-self.n_samples // self.segment)
+
+
+def unpack(data: bytes) -> Fields:
+    """Read and bound every field. Raises BadFile."""
+    position, values = 0, []
+    limits = (
+        ("sample rate", 1, MAX_RATE - 1),
+        ("channels", 1, MAX_CHANNELS),
+        ("bits", 8, 32),
+        ("samples", 0, MAX_SAMPLES),
+        ("segment", 1, MAX_SEGMENT),
+    )
+    for name, low, high in limits:
+        value, position = read_varint(data, position, name)
+        expect(low <= value <= high, BadFile, name, value, f"{low} to {high}")
+        values.append(value)
+    expect(position == len(data), BadFile, "sound header length", len(data), f"{position} bytes")
+    fields = Fields(*values)
+    expect(fields.bits in SUBTYPES, BadFile, "bits", fields.bits, f"one of {sorted(SUBTYPES)}")
+    return fields
+
+
+def encode_to(
+    file: BinaryIO, source: Source, effort: int | None, strip: bool, threads: int | None, progress: Progress | None
+) -> None:
+    """Write a sound's file. strip: without tags and without what stood around the samples."""
+    from laconic.models.lossless_sound import encode_segment, segment_length
+
+    level = checked_effort(effort)
+    length = min(segment_length(source.sample_rate), MAX_SEGMENT)
+    done = 0
+
+    def code(samples: Samples) -> tuple[Chunk, int]:
+        return Chunk(SEGMENT, crc(samples) + encode_segment(samples, source.bits, level)), len(samples)
+
+    def chunks() -> Iterator[Chunk]:
+        nonlocal done
+        for chunk, n in mapped(code, source.blocks(length), threads):
+            done += n
+            yield chunk
+            if progress:
+                progress(done, source.n_samples)
+        around = None if strip else source.wrapping()
+        if around:
+            content = write_varint(len(around[0])) + zlib.compress(b"".join(around), 9)
+            yield Chunk(WRAPPING, write_varint(sum(map(len, around))) + content, optional=True)
+        if source.tags and not strip:
+            yield Chunk(TAGS, picture.encode_metadata(json.dumps(source.tags).encode()), optional=True)
+
+    def header() -> Header:
+        fields = Fields(source.sample_rate, source.channels, source.bits, done, length)
+        return Header(SOUND, "", b"", fields.pack())
+
+    container.write_to(file, header, chunks())
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A part of a sound: what it is, its samples block by block, what stood around them if all are asked for.
+
+    notes: a list that fills while the blocks are taken, with what partial reading leaves out.
+    """
+
+    source: Source
+    blocks: Iterator[Samples]
+    wrapping: tuple[bytes, bytes] | None
+    notes: list[str]
+
+
+def decode(
+    data: Data, seek: float, duration: float | None, partial: bool, threads: int | None, progress: Progress | None
+) -> Decoded:
+    """Samples from `seek` seconds on, for `duration` or to the end; only the segments that hold them are read.
+
+    partial: a damaged segment comes as silence. Raises BadFile, BadInput.
+    """
+    header, table = container.read_table(data, KINDS, partial)
+    fields = fields_of(header)
+    segments = [entry for entry in table if entry.kind == SEGMENT]
+    expect(
+        len(segments) == fields.n_segments, BadFile, "segments", len(segments), f"{fields.n_segments}, by the header"
+    )
+    start, end = span(fields, seek, duration)
+    notes: list[str] = []
+    around, tags = extras(data, table, partial, notes)
+    whole = (start, end) == (0, fields.n_samples)
+    source = Source(fields.sample_rate, fields.channels, fields.bits, end - start, lambda n: iter(()), tags=tags)
+
+    def read(i: int) -> tuple[Samples, str]:
+        first, n = i * fields.segment, min(fields.segment, fields.n_samples - i * fields.segment)
+        cut = slice(max(0, start - first), min(n, end - first))
+        try:
+            return read_segment(container.payload(data, segments[i]), n, fields)[cut], ""
+        except BadFile as error:
+            if not partial:
+                raise
+            note = f"damaged, silent: {first / fields.sample_rate:.2f} to {(first + n) / fields.sample_rate:.2f} s ({error})"
+            return np.zeros((n, fields.channels), np.int32)[cut], note
+
+    def blocks() -> Iterator[Samples]:
+        done = 0
+        wanted = range(start // fields.segment, -(-end // fields.segment)) if end > start else range(0)
+        for samples, note in mapped(read, wanted, threads):
+            notes.extend([note] if note else [])
+            done += len(samples)
+            yield samples
+            if progress:
+                progress(done, end - start)
+
+    return Decoded(source, blocks(), around if whole else None, notes)
+
+
+def fields_of(header: Header) -> Fields:
+    expect(not header.model, UnsupportedFile, "model of a sound", header.model, "none: lossless coding")
+    return unpack(header.fields)
+
+
+def span(fields: Fields, seek: float, duration: float | None) -> tuple[int, int]:
+    """First sample and the one after the last. Raises BadInput outside the sound."""
+    whole = fields.n_samples / fields.sample_rate
+    ok = math.isfinite(seek) and 0 <= seek and (seek < whole or seek == 0)
+    expect(ok, BadInput, "seek", seek, f"0 up to {whole:.3f} seconds, the length")
+    ok = duration is None or (math.isfinite(duration) and duration > 0)
+    expect(ok, BadInput, "duration", duration, "seconds above 0")
+    start = round(seek * fields.sample_rate)
+    end = fields.n_samples if duration is None else min(fields.n_samples, start + round(duration * fields.sample_rate))
+    return start, end
+
+
+def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
+    """The samples of a segment, which are those that were written, or BadFile."""
+    from laconic.models.lossless_sound import decode_segment
+
+    samples: Samples = decode_segment(payload[CRC_BYTES:], n, fields.channels, fields.bits)
+    right = crc(samples) == payload[:CRC_BYTES]
+    expect(right, BadFile, "checksum of the samples", "another one", payload[:CRC_BYTES].hex())
+    return samples
+
+
+def extras(
+    data: Data, table: list[Entry], partial: bool, notes: list[str]
+) -> tuple[tuple[bytes, bytes] | None, dict[str, str]]:
+    """What stood around the samples, and tags."""
+    around, tags = None, dict[str, str]()
+    for entry in table:
+        if entry.kind not in (WRAPPING, TAGS):
+            continue
+        try:
+            payload = container.payload(data, entry)
+            if entry.kind == WRAPPING:
+                around = read_wrapping(payload)
+            else:
+                tags = read_tags(payload)
+        except LaconicError as error:
+            if not partial:
+                raise
+            notes.append(
+                f"damaged, left out: {'tags' if entry.kind == TAGS else 'what stood around the samples'} ({error})"
+            )
+    return around, tags
+
+
+def read_wrapping(payload: bytes) -> tuple[bytes, bytes]:
+    total, position = read_varint(payload, 0, "wrapping length", picture.MAX_METADATA_BYTES)
+    first, position = read_varint(payload, position, "bytes before the samples")
+    both = picture.inflate(payload[position:], total, "wrapping")
+    expect(first <= total, BadFile, "bytes before the samples", first, f"at most {total}")
+    return both[:first], both[first:]
+
+
+def read_tags(payload: bytes) -> dict[str, str]:
+    try:
+        tags = json.loads(picture.decode_metadata(payload))
+    except ValueError as error:
+        raise BadFile(f"tags: found damage ({error}), expected JSON") from None
+    strings = isinstance(tags, dict) and all(isinstance(value, str) for value in tags.values())
+    expect(strings, BadFile, "tags", tags, "names with texts")
+    return dict(tags)
+
+
+def joined(blocks: Iterable[Samples], channels: int) -> Samples:
+    return np.concatenate([np.zeros((0, channels), np.int32), *blocks])
+
+
+def crc(samples: Samples) -> bytes:
+    """CRC-32 of the samples as 32-bit integers, [sample, channel]."""
+    return zlib.crc32(samples.astype("<i4").tobytes()).to_bytes(CRC_BYTES, "little")

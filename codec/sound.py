@@ -1,0 +1,277 @@
+"""Sounds: files and arrays <-> integer samples, block by block, so that hours of sound take little memory.
+
+soundfile (libsndfile) reads and writes. Of a WAV file the bytes around the samples are kept too, so that it comes back
+byte for byte, whatever its other chunks hold.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.entropy.errors import BadInput, expect
+
+Samples = NDArray[np.int32]  # [T, C], the value in the low bits whatever the width
+PCM = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+SUBTYPES = {8: "PCM_U8", 16: "PCM_16", 24: "PCM_24", 32: "PCM_32"}
+DTYPES = {8: np.uint8, 16: np.int16, 24: np.int32, 32: np.int32}
+FLOAT = ("FLOAT", "DOUBLE")
+MAX_CHANNELS, MAX_RATE = 8, 1 << 24
+MAX_WRAPPING = 1 << 24  # bytes around the samples that are worth keeping
+PLAIN_WAV, EXTENSIBLE_WAV = 1, 0xFFFE
+PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+INFO_IDS = {"title": b"INAM", "artist": b"IART", "album": b"IPRD", "comment": b"ICMT", "copyright": b"ICOP"}
+INFO_IDS |= {"date": b"ICRD", "genre": b"IGNR", "tracknumber": b"ITRK", "software": b"ISFT"}
+STARTS = {
+    b"RIFF": b"WAVE",
+    b"RF64": b"WAVE",
+    b"BW64": b"WAVE",
+    b"FORM": b"AIF",
+    b"fLaC": b"",
+    b"OggS": b"",
+    b"ID3": b"",
+}
+SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".w64", ".rf64", ".caf"}
+OUTPUTS = {".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64"}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """samples [T, C]: uint8 (128 is silence) of 8 bits, int16 of 16, int32 of 24 and 32, the value in the low bits."""
+
+    samples: NDArray[Any]
+    sample_rate: int
+    bits: int
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sound to read. blocks(n): the samples, n a time; wrapping(): after them, what stood around them, if kept."""
+
+    sample_rate: int
+    channels: int
+    bits: int
+    n_samples: int
+    blocks: Callable[[int], Iterator[Samples]]
+    wrapping: Callable[[], tuple[bytes, bytes] | None] = lambda: None
+    tags: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def is_sound(start: bytes, name: str = "") -> bool:
+    """Whether the first 12 bytes of a file, or its name, are those of a sound."""
+    known = any(start.startswith(magic) and start[8:].startswith(form) for magic, form in STARTS.items())
+    mpeg = len(start) > 1 and start[0] == 0xFF and start[1] & 0xE6 == 0xE2
+    return known or mpeg or Path(name).suffix.lower() in SUFFIXES
+
+
+def from_array(
+    samples: NDArray[Any], sample_rate: int, bits: int | None = None, tags: dict[str, str] | None = None
+) -> Source:
+    """uint8 (128 is silence), int16 or int32, [T] or [T, C]. Raises BadInput."""
+    expect(
+        samples.dtype in (np.uint8, np.int16, np.int32),
+        BadInput,
+        "array dtype",
+        str(samples.dtype),
+        "uint8, int16 or int32",
+    )
+    expect(samples.ndim in (1, 2), BadInput, "array shape", samples.shape, "[T] or [T, C]")
+    expect(isinstance(sample_rate, (int, np.integer)), BadInput, "sample_rate", sample_rate, "an integer, in Hz")
+    width = 8 * samples.dtype.itemsize if bits is None else bits
+    expect(DTYPES.get(width) == samples.dtype, BadInput, "bits", width, f"those of {samples.dtype}")
+    signed = (samples if samples.ndim == 2 else samples[:, None]).astype(np.int32) - (128 if width == 8 else 0)
+    most = 1 << width - 1
+    for value in (int(signed.min(initial=0)), int(signed.max(initial=0))):
+        expect(-most <= value < most, BadInput, "samples", value, f"{-most} to {most - 1}")
+
+    def blocks(n: int) -> Iterator[Samples]:
+        return (signed[i : i + n] for i in range(0, len(signed), n))
+
+    return checked(Source(int(sample_rate), signed.shape[1], width, len(signed), blocks, tags=tags or {}))
+
+
+def open_sound(file: BinaryIO) -> Source:
+    """A seekable file. Raises BadInput for what libsndfile does not read and for samples that are not integers."""
+    import soundfile
+
+    try:
+        sound = soundfile.SoundFile(file)
+    except (soundfile.SoundFileError, TypeError) as error:
+        text = getattr(error, "error_string", str(error)).rstrip(".")
+        raise BadInput(f"sound: found damage or another format ({text}), expected a sound file") from None
+    expected = "integer samples: lossless coding of float samples is not offered; convert to 24 or 32 bits first"
+    expect(sound.subtype not in FLOAT, BadInput, "sample format", sound.subtype, expected)
+    bits, exact = PCM.get(sound.subtype, 16), sound.subtype in PCM
+    notes = [] if exact else [f"decoded from {sound.subtype} to samples of 16 bits, which are what is kept"]
+    wrapper = Wrapper(file, sound.format, bits, sound.channels)
+
+    def blocks(n: int) -> Iterator[Samples]:
+        sound.seek(0)
+        while True:
+            raw = sound.read(n, dtype="int32" if exact else "float64", always_2d=True)
+            if not len(raw):
+                return
+            block: Samples = raw >> (32 - bits) if exact else (raw * 32768).round().clip(-32768, 32767).astype(np.int32)
+            wrapper.see(block)
+            yield block
+
+    tags = {key: value for key, value in sound.copy_metadata().items() if value}
+    return checked(
+        Source(sound.samplerate, sound.channels, bits, sound.frames, blocks, wrapper.found, tags, tuple(notes))
+    )
+
+
+def checked(source: Source) -> Source:
+    expect(1 <= source.channels <= MAX_CHANNELS, BadInput, "channels", source.channels, f"1 to {MAX_CHANNELS}")
+    expect(1 <= source.sample_rate < MAX_RATE, BadInput, "sample rate", source.sample_rate, f"1 to {MAX_RATE - 1} Hz")
+    return source
+
+
+class Wrapper:
+    """What stands around the samples of a WAV file, kept where the samples are seen to be its bytes exactly."""
+
+    def __init__(self, file: BinaryIO, format: str, bits: int, channels: int) -> None:
+        self.file, self.bits, self.frame = file, bits, channels * bits // 8
+        with kept_position(file):
+            self.start = data_start(file) if format in ("WAV", "WAVEX", "RF64") else None
+            self.size = file.seek(0, 2)
+        self.at = self.start or 0
+
+    def see(self, block: Samples) -> None:
+        """The next samples."""
+        if self.start is not None:
+            with kept_position(self.file):
+                self.file.seek(self.at)
+                raw = self.file.read(len(block) * self.frame)
+            self.at += len(raw)
+            self.start = self.start if raw == pack(block, self.bits) else None
+
+    def found(self) -> tuple[bytes, bytes] | None:
+        """The bytes before the samples and after them, once all were seen."""
+        if self.start is None or self.start + self.size - self.at > MAX_WRAPPING:
+            return None
+        with kept_position(self.file):
+            self.file.seek(0)
+            before = self.file.read(self.start)
+            self.file.seek(self.at)
+            return before, self.file.read()
+
+
+@contextmanager
+def kept_position(file: BinaryIO) -> Iterator[None]:
+    """Puts the file's position back: soundfile reads the same file."""
+    position = file.tell()
+    try:
+        yield
+    finally:
+        file.seek(position)
+
+
+def data_start(file: BinaryIO) -> int | None:
+    """Where the samples of a RIFF or RF64 file begin."""
+    at = 12
+    while True:
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            return None
+        if head[:4] == b"data":
+            return at + 8
+        at += 8 + (size := int.from_bytes(head[4:], "little")) + size % 2
+
+
+def pack(samples: Samples, bits: int) -> bytes:
+    """The bytes of WAV's samples: little-endian, 8 bits unsigned."""
+    if bits == 8:
+        return (samples + 128).astype(np.uint8).tobytes()
+    if bits == 24:
+        return np.ascontiguousarray(samples.astype("<i4")).view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    return samples.astype(f"<i{bits // 8}").tobytes()
+
+
+def to_array(samples: Samples, bits: int) -> NDArray[Any]:
+    """As in `Sound`."""
+    return (samples + (128 if bits == 8 else 0)).astype(DTYPES[bits], copy=False)
+
+
+def format_of(name: str) -> str:
+    """soundfile's name of the format of an output. Raises BadInput."""
+    suffix = Path(name).suffix.lower()
+    expect(suffix in OUTPUTS, BadInput, "output", name, f"a name that ends in one of {', '.join(sorted(OUTPUTS))}")
+    return OUTPUTS[suffix]
+
+
+def write(
+    file: BinaryIO,
+    blocks: Iterable[Samples],
+    source: Source,
+    format: str = "WAV",
+    wrapping: tuple[bytes, bytes] | None = None,
+) -> None:
+    """Write n_samples of a sound: WAV by its wrapping, or a new one; other formats by soundfile. `source` says how they are.
+
+    Raises BadInput where the format cannot hold them.
+    """
+    if format == "WAV":
+        before, after = wrapping or wav_around(source)
+        file.write(before)
+        file.writelines(pack(block, source.bits) for block in blocks)
+        file.write(after)
+    else:
+        write_other(file, blocks, source, format)
+
+
+def write_other(file: BinaryIO, blocks: Iterable[Samples], source: Source, format: str) -> None:
+    import soundfile
+
+    subtype = "PCM_S8" if source.bits == 8 and format != "W64" else SUBTYPES[source.bits]
+    fits = soundfile.check_format(format, subtype)
+    expect(
+        fits, BadInput, f"{format} output", f"samples of {source.bits} bits", "a width that it can hold; WAV holds all"
+    )
+    with soundfile.SoundFile(file, "w", source.sample_rate, source.channels, subtype, format=format) as out:
+        for key, value in source.tags.items():
+            setattr(out, key, value)
+        for block in blocks:
+            out.write(block << (32 - source.bits))
+
+
+def wav_around(source: Source) -> tuple[bytes, bytes]:
+    """The bytes before and after the samples of a new WAV file (RF64 above 4 GiB), its tags before them."""
+    frame = source.channels * source.bits // 8
+    size = source.n_samples * frame
+    extensible = source.channels > 2 or source.bits > 16
+    tag = EXTENSIBLE_WAV if extensible else PLAIN_WAV
+    rates = (source.sample_rate, source.sample_rate * frame, frame, source.bits)
+    shape = struct.pack("<HHIIHH", tag, source.channels, *rates)
+    if extensible:
+        shape += struct.pack("<HHI", 22, source.bits, 0) + PCM_GUID  # mask 0: no loudspeaker is named
+    inside = chunk(b"fmt ", shape) + info_chunk(source.tags)
+    pad = bytes(size % 2)
+    total = 4 + len(inside) + 8 + size + len(pad)
+    if total < 1 << 32:
+        return struct.pack("<4sI4s", b"RIFF", total, b"WAVE") + inside + struct.pack("<4sI", b"data", size), pad
+    sizes = chunk(b"ds64", struct.pack("<QQQI", total + 36, size, source.n_samples, 0))
+    unknown = 0xFFFFFFFF
+    return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + sizes + inside + struct.pack(
+        "<4sI", b"data", unknown
+    ), pad
+
+
+def info_chunk(tags: dict[str, str]) -> bytes:
+    """RIFF's LIST of type INFO."""
+    items = b"".join(chunk(INFO_IDS[key], value.encode() + b"\0") for key, value in tags.items() if key in INFO_IDS)
+    return chunk(b"LIST", b"INFO" + items) if items else b""
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)

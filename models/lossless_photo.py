@@ -1,0 +1,999 @@
+"""Lossless and near-lossless pictures, tile by tile: local least squares predict, logistic mixing says how surely.
+
+    plane by plane, sample by sample in raster order, encoder and decoder alike
+      predictors   weighted least squares over a local window (0 to 3 windows, 16 or 24 taps in this plane and the planes
+                   before), normalised LMS, six fixed ones; their blend by recent errors is the expert 0
+      experts      a logistic distribution around each prediction, as wide as recent errors near here turned out before
+      decisions    in the middle bucket? above? one bucket further? which half? each a bit, whose probability is the
+                   logistic mix of what every expert says and of counters in five contexts (`mixing.py`)
+
+A picture is a sum node whose weights come from the causal neighbourhood, over leaves that are discretised logistics. No
+colour transform: a plane is predicted from the whole planes before it, also below and to the right. A plane of few
+different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1 and goes on from what the
+decoder has.
+
+Arithmetic is integer, or float64 + - * / in the order of this file (`add_rows` is one product and one sum an element; sums
+of past rows are kept as float32, rounded to nearest). Least squares after Wu, Barthel, Zhang, "Piecewise 2D autoregression
+for predictive image coding", 1998, here with weights that decay in both directions; experts after TMW (Meyer, Tischer 1997).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from laconic.entropy.blocks import read_varint, write_varint
+from laconic.entropy.errors import BadFile, BadInput, expect
+from laconic.entropy.intervals import open_stream
+from laconic.entropy.rans_numba import I64, U64
+from laconic.models.mixing import (
+    COUNTER_START,
+    GUARD,
+    ONE,
+    UNIT,
+    code,
+    count,
+    counter,
+    decoder,
+    encoder,
+    finish_decoder,
+    follow,
+    learn,
+    log_ratio,
+    logarithm,
+    mix,
+    new_maps,
+    powers,
+    push_tapes,
+    refine,
+    squash,
+    stretch,
+)
+
+F64 = numba.float64
+Samples = NDArray[np.uint16]
+# No reference counts: kernels allocate nothing, and a count for each array of each tuple would take half of the time.
+kernel = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
+
+TILE = 1 << 20  # samples of a plane at most
+SPLIT = 1 << 17  # from here on a picture is two tiles at least, for two threads
+PAD = 4  # samples around a plane
+BAND = 16  # rows whose decisions are written at once
+MAX_DECISIONS = 40  # a sample: 1 and 1, then 18 buckets that double, then 16 halvings
+LANES = 16  # experts at most, so that the loops over them are vectors
+SIMPLE = 7  # experts besides windows and blend: LMS, and six fixed ones
+CELLS = 64  # of a calibration, by error energy, 1/4 nat each
+CONTEXTS, KINDS = 512, 12  # of a counter table; of decisions: middle, above, ten buckets
+TABLES = 5  # of counters
+INPUTS = 24  # of a mixer: experts, counters, a constant
+MASS_BITS = 31  # of the logistic distribution
+RIDGE, RELATIVE_RIDGE = 4.0, 1e-4
+RATE, EXTRA_RATE = 60, 300  # of the mixer: at last, and more in the first rows
+COUNTER_LIMIT, MAP_RATE, LMS_RATE = 250, 6, 1 / 256
+
+OWN = (
+    "0,-1 -1,0 -1,-1 -1,1 0,-2 -2,0 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 -2,2 -2,-2 -1,3 -1,-3 -3,1 -3,-1 0,-4 -3,2 -3,-2 -2,3 "
+    "-2,-3 -4,0"
+)
+ONE_BEFORE = (
+    "b0,0 0,-1 -1,0 b0,-1 b-1,0 -1,-1 -1,1 b0,1 b1,0 0,-2 -2,0 b-1,-1 b-1,1 b1,1 b1,-1 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 "
+    "-2,2 -2,-2 -1,3"
+)
+TWO_BEFORE = (
+    "b0,0 0,-1 -1,0 b0,-1 b-1,0 c0,0 -1,-1 -1,1 b0,1 b1,0 c0,-1 c-1,0 0,-2 -2,0 b-1,-1 b-1,1 c0,1 c1,0 -2,1 -2,-1 -1,-2 "
+    "-1,2 0,-3 c-1,1"
+)
+TAPS = (
+    OWN,
+    ONE_BEFORE,
+    TWO_BEFORE,
+)  # dy,dx; b: of the plane before, c: of the one before that; the first ones weigh most
+
+
+@dataclass(frozen=True)
+class Level:
+    """What an effort buys. windows: (taps, decay of a block, decay of a row), solved once every `block` samples."""
+
+    block: int
+    windows: tuple[tuple[int, float, float], ...]
+
+
+LEVELS = (
+    Level(8, ()),
+    Level(8, ((16, 0.4, 0.75),)),
+    Level(4, ((16, 0.4, 0.55), (24, 0.7, 0.8))),
+    Level(2, ((16, 0.55, 0.45), (24, 0.77, 0.7), (24, 0.9, 0.9))),
+)
+LEVEL_OF_EFFORT = (0, 0, 0, 1, 1, 2, 2, 3, 3)
+
+
+def tile_grid(height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """(y, x, h, w) of the tiles of a picture, row by row: at most 1024 a side, two at least from 131,072 pixels on."""
+    rows, cols = -(-height // 1024), -(-width // 1024)
+    if rows * cols == 1 and height * width >= SPLIT:
+        rows, cols = (2, 1) if height >= width // 4 else (1, 2)
+    ys, xs = ([size * i // n for i in range(n + 1)] for size, n in ((height, rows), (width, cols)))
+    return [(ys[i], xs[j], ys[i + 1] - ys[i], xs[j + 1] - xs[j]) for i in range(rows) for j in range(cols)]
+
+
+def encode_tile(samples: Samples, bits: int, effort: int, max_error: int) -> bytes:
+    """Code a tile so that no sample comes back further than max_error away.
+
+    samples: uint16 [h, w, C], C 1 to 4, below 2**bits. bits: 1 to 16. effort: 1 to 9. max_error: 0 is lossless.
+    Raises BadInput.
+    """
+    expect(1 <= bits <= 16, BadInput, "bits", bits, "1 to 16")
+    expect(1 <= effort <= 9, BadInput, "effort", effort, "1 to 9")
+    expect(0 <= max_error < 1 << 16, BadInput, "max_error", max_error, "0 to 65535")
+    expect(samples.ndim == 3 and 1 <= samples.shape[2] <= 4, BadInput, "shape", samples.shape, "[h, w, 1 to 4]")
+    h, w, channels = samples.shape
+    expect(0 < h * w <= TILE, BadInput, "tile size", (h, w), f"1 to {TILE} samples a plane")
+    expect(int(samples.max()) >> bits == 0, BadInput, "largest sample", int(samples.max()), f"below 2**{bits}")
+    level, canvas, tapes = LEVEL_OF_EFFORT[effort - 1], Canvas.of(h, w, channels), list[NDArray[np.uint32]]()
+    head, coder = bytes([level]), encoder()
+    planes = [samples[..., c] for c in order(channels)]
+    for c, plane in enumerate(planes):
+        values = Values.of(plane, planes[:c], max_error)
+        head += values.pack()
+        if values.top() == 0 or values.same >= 0:
+            canvas.fill(c, values.index(plane) if values.same < 0 else canvas.plane(values.same))
+            continue
+        canvas.put(c, values.index(plane))
+        for tape in run(canvas, c, values.top(), max_error, LEVELS[level], coder, new_tape):
+            tapes.append(tape[: int(coder[1])].copy())
+            coder[1] = 0
+    return head + push_tapes(tapes)
+
+
+def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max_error: int) -> Samples:
+    """The samples uint16 [h, w, C] of a tile, given what `encode_tile` was given. Raises BadFile on damage."""
+    raw = bytes(data)
+    expect(len(raw) > 0 and raw[0] < len(LEVELS), BadFile, "level", raw[:1].hex(), f"a byte below {len(LEVELS)}")
+    ok = 0 < h * w <= TILE and 1 <= C <= 4 and 1 <= bits <= 16 and 0 <= max_error < 1 << 16
+    expect(ok, BadFile, "tile shape", (h, w, C, bits, max_error), f"1 to {TILE} samples, 1 to 4 planes, 1 to 16 bits")
+    position, values = 1, list[Values]()
+    for _ in range(C):
+        value, position = Values.unpack(raw, position, bits, values)
+        values.append(value)
+    stream, end = open_stream(raw, h * w * C * MAX_DECISIONS, position=position)
+    expect(end == len(raw) and len(stream.states) == 1, BadFile, "tile", f"{len(raw) - end} bytes more", "one lane")
+    coder, words = decoder(stream)
+    canvas, out = Canvas.of(h, w, C), np.empty((h, w, C), np.uint16)
+    for c, value in enumerate(values):
+        if value.same >= 0:
+            canvas.fill(c, canvas.plane(value.same))
+        elif value.top() == 0:
+            canvas.fill(c, np.zeros((h, w), np.int32))
+        else:
+            for _ in run(canvas, c, value.top(), max_error, LEVELS[raw[0]], coder, lambda n: words):
+                pass
+        out[..., order(C)[c]] = value.sample(canvas.plane(c))
+    finish_decoder(stream, coder)
+    return out
+
+
+def order(channels: int) -> list[int]:
+    """Planes as they are coded: green first, whose noise is least."""
+    return [1, 0, 2, 3][:channels] if channels >= 3 else list(range(channels))
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a plane's numbers stand for: low + number, or levels[number] where few values occur, or all of plane `same`.
+
+    On disk: 0, low and high (2 bytes each, low byte first); or 1, varints of the count and of the length, then, deflated,
+    varints of the first level and of each step to the next; or 2 and the place of an earlier plane.
+    """
+
+    low: int
+    high: int
+    levels: NDArray[np.uint16] | None = None
+    same: int = -1
+
+    @classmethod
+    def of(cls, plane: Samples, before: list[Samples], max_error: int) -> Values:
+        low, high = int(plane.min()), int(plane.max())
+        if high - low <= 2 * max_error:
+            return cls((low + high) // 2, (low + high) // 2)
+        for c, other in enumerate(before):
+            if np.array_equal(other, plane):
+                return cls(low, high, same=c)
+        levels = np.unique(plane) if max_error == 0 else np.empty(0, np.uint16)
+        few = max_error == 0 and sparse(len(levels), high - low + 1, plane.size)
+        return cls(low, high, levels if few else None)
+
+    def top(self) -> int:
+        return self.high - self.low if self.levels is None else len(self.levels) - 1
+
+    def index(self, plane: Samples) -> NDArray[Any]:
+        if self.levels is not None:
+            return np.searchsorted(self.levels, plane)
+        return np.clip(plane, self.low, self.high).astype(np.int32) - self.low
+
+    def sample(self, index: NDArray[np.int32]) -> Samples:
+        return self.levels[index] if self.levels is not None else (index + self.low).astype(np.uint16)
+
+    def pack(self) -> bytes:
+        if self.same >= 0:
+            return bytes([2, self.same])
+        if self.levels is None:
+            return b"\0" + self.low.to_bytes(2, "little") + self.high.to_bytes(2, "little")
+        steps = zlib.compress(b"".join(write_varint(int(v)) for v in np.diff(self.levels, prepend=np.uint16(0))), 9)
+        return b"\1" + write_varint(len(self.levels)) + write_varint(len(steps)) + steps
+
+    @classmethod
+    def unpack(cls, raw: bytes, position: int, bits: int, before: list[Values]) -> tuple[Values, int]:
+        """One plane's, and the position after. Raises BadFile."""
+        kind = raw[position] if position < len(raw) else 255
+        expect(kind <= 2, BadFile, "kind of a plane", kind, "0 to 2")
+        position += 1
+        if kind == 1:
+            return cls.unpack_levels(raw, position, bits)
+        field = raw[position : position + (4 if kind == 0 else 1)]
+        expect(len(field) == (4 if kind == 0 else 1), BadFile, "plane head", len(field), "4 bytes, or 1")
+        if kind == 2:
+            expect(field[0] < len(before), BadFile, "same plane", field[0], f"below {len(before)}")
+            return cls(before[field[0]].low, before[field[0]].high, before[field[0]].levels, field[0]), position + 1
+        low, high = int.from_bytes(field[:2], "little"), int.from_bytes(field[2:], "little")
+        expect(low <= high < 1 << bits, BadFile, "range of a plane", (low, high), f"rising, below 2**{bits}")
+        return cls(low, high), position + 4
+
+    @classmethod
+    def unpack_levels(cls, raw: bytes, position: int, bits: int) -> tuple[Values, int]:
+        n, position = read_varint(raw, position, "levels")
+        size, position = read_varint(raw, position, "levels")
+        expect(
+            2 <= n <= 1 << bits and position + size <= len(raw), BadFile, "levels", n, f"2 to 2**{bits}, in the tile"
+        )
+        try:
+            steps = zlib.decompressobj().decompress(raw[position : position + size], 3 * n)
+        except zlib.error as error:
+            raise BadFile(f"levels: found {error}, expected deflated bytes") from error
+        levels, at = list[int](), 0
+        for _ in range(n):
+            step, at = read_varint(steps, at, "level")
+            levels.append(step + (levels[-1] if levels else 0))
+        rising = levels == sorted(set(levels)) and levels[-1] < 1 << bits
+        expect(rising and at == len(steps), BadFile, "levels", levels[-1], f"rising, below 2**{bits}")
+        return cls(levels[0], levels[-1], np.array(levels, np.uint16)), position + size
+
+
+def sparse(levels: int, span: int, n: int) -> bool:
+    """Is it no chance that n samples take so few of a span of values?"""
+    return (8 * levels <= 7 * span and 32 * levels <= n) or (4 * levels <= span and 4 * levels <= n)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Planes with room around them, and the final errors of prediction beside them: int32 [C, PAD + h + 2, PAD + w + PAD].
+
+    Errors are in 1/256 of a sample. Rows above are zero; the room on the left holds the sample above, on the right the last
+    one of the row, below the last row.
+    """
+
+    planes: NDArray[np.int32]
+    errors: NDArray[np.int32]
+    h: int
+    w: int
+
+    @classmethod
+    def of(cls, h: int, w: int, channels: int) -> Canvas:
+        shape = (channels, h + PAD + 2, w + 2 * PAD)
+        return cls(np.zeros(shape, np.int32), np.zeros(shape, np.int32), h, w)
+
+    def plane(self, c: int) -> NDArray[np.int32]:
+        return self.planes[c, PAD : PAD + self.h, PAD : PAD + self.w]
+
+    def put(self, c: int, index: NDArray[Any]) -> None:
+        self.plane(c)[:] = index
+
+    def fill(self, c: int, index: NDArray[Any]) -> None:
+        """A plane that is not coded, with its surroundings, for the planes after it."""
+        self.planes[c, PAD:] = np.pad(index, ((0, 2), (PAD, PAD)), mode="edge")
+
+    def end(self, c: int) -> None:
+        self.planes[c, PAD + self.h :] = self.planes[c, PAD + self.h - 1]
+        self.errors[c, PAD + self.h :] = self.errors[c, PAD + self.h - 1]
+
+
+class Plane(NamedTuple):
+    """One plane and what it is predicted from. origin: where its first sample is in the flat arrays."""
+
+    samples: NDArray[np.int32]
+    errors: NDArray[np.int32]
+    origin: int
+    stride: int
+    width: int
+    top: int
+    max_error: int
+    unit: float  # a power of two that brings samples to the size of 8 bits
+    taps: NDArray[np.int64]  # places, from the sample's
+    bases: NDArray[np.int64]  # a tap's plane: 0 this one, 1 and 2 those before
+    before: NDArray[np.int64]  # places of the planes before, from this one's
+
+
+class Windows(NamedTuple):
+    """Least squares. Sums of outer products in tiles of 8 columns (`place`), a target row in each; see `begin_row`."""
+
+    sizes: NDArray[np.int64]
+    decays: NDArray[np.float64]
+    block: int
+    above: NDArray[np.float32]
+    right: NDArray[np.float32]
+    left: NDArray[np.float64]
+    now: NDArray[np.float64]
+    work: NDArray[np.float64]
+    factors: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+
+
+class Experts(NamedTuple):
+    """n experts of LANES. recent: errors in samples, of 3 rows, LANES a sample. calibration: mean error, rate."""
+
+    n: int
+    features: NDArray[np.float64]
+    scaled: NDArray[np.float64]
+    lms: NDArray[np.float64]
+    prediction: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    recent: NDArray[np.float64]
+    calibration: NDArray[np.float64]
+    cells: NDArray[np.int64]
+    mean: NDArray[np.int64]
+    inverse: NDArray[np.int64]
+
+
+class Coding(NamedTuple):
+    """The mixer and its inputs. low, high, cut: the experts' distributions at the ends of the interval and in between."""
+
+    low: NDArray[np.uint64]
+    high: NDArray[np.uint64]
+    cut: NDArray[np.uint64]
+    ones: NDArray[np.uint64]
+    zeros: NDArray[np.uint64]
+    inputs: NDArray[np.int32]
+    contexts: NDArray[np.uint64]
+    counters: NDArray[np.uint32]
+    weights: NDArray[np.int32]
+    maps: NDArray[np.uint16]
+    coder: NDArray[np.uint64]
+
+
+def new_tape(n: int) -> NDArray[np.uint32]:
+    return np.empty(n, np.uint32)
+
+
+def run(
+    canvas: Canvas,
+    c: int,
+    top: int,
+    max_error: int,
+    level: Level,
+    coder: NDArray[np.uint64],
+    tape_of: Callable[[int], NDArray[np.uint32]],
+) -> Any:
+    """Code or decode plane c, some rows at a time: an iterator over their tapes."""
+    plane = new_plane(canvas, c, top, max_error)
+    windows, experts, coding = new_windows(level, canvas.w), new_experts(level, plane), new_coding(level, coder)
+    for y in range(0, canvas.h, BAND):
+        rows = min(BAND, canvas.h - y)
+        tape = tape_of(rows * canvas.w * MAX_DECISIONS)
+        code_rows(y, y + rows, plane, windows, experts, coding, tape)
+        yield tape
+    canvas.end(c)
+
+
+def new_plane(canvas: Canvas, c: int, top: int, max_error: int) -> Plane:
+    size, stride = canvas.planes[0].size, canvas.planes.shape[2]
+    before = np.array([-size * (i + 1) for i in range(min(c, 2))], np.int64)
+    taps, bases = list[int](), list[int]()
+    for tap in TAPS[len(before)].split():
+        base = " bc".index(tap[0]) if tap[0] in "bc" else 0
+        dy, dx = (int(v) for v in tap.lstrip("bc").split(","))
+        taps.append(dy * stride + dx - base * size)
+        bases.append(base)
+    return Plane(
+        canvas.planes.reshape(-1),
+        canvas.errors.reshape(-1),
+        c * size + PAD * stride + PAD,
+        stride,
+        canvas.w,
+        top,
+        max_error,
+        2.0 ** -max(0, top.bit_length() - 8),
+        np.array(taps, np.int64),
+        np.array(bases, np.int64),
+        before,
+    )
+
+
+def new_windows(level: Level, width: int) -> Windows:
+    sizes = [taps for taps, _, _ in level.windows]
+    n, most, blocks = len(sizes), max(sizes, default=8), -(-width // level.block)
+    area = int(place(most >> 3, 0))
+    return Windows(
+        np.array(sizes, np.int64),
+        np.array([decays for _, *decays in level.windows], np.float64).reshape(n, 2),
+        level.block,
+        np.zeros((n, blocks, area), np.float32),
+        np.zeros((n, blocks, area), np.float32),
+        np.zeros((n, area)),
+        np.zeros(area),
+        np.zeros(area),
+        np.zeros(most + 1),
+        np.zeros(most * most),
+        np.zeros((n, most)),
+    )
+
+
+def new_experts(level: Level, plane: Plane) -> Experts:
+    n, taps = 1 + len(level.windows) + SIMPLE, len(plane.taps)
+    calibration = np.zeros((LANES, CELLS, 2))
+    mean = 0.1
+    for cell in range(CELLS):
+        calibration[:, cell] = mean, 0.5
+        mean *= 1.2840254166877414  # exp(1/4)
+    return Experts(
+        n,
+        np.zeros(taps),
+        np.zeros(taps),
+        np.zeros(taps),
+        np.zeros(LANES),
+        np.zeros(LANES),
+        np.full(3 * plane.stride * LANES, 4.0),
+        calibration.reshape(-1),
+        np.zeros(LANES, np.int64),
+        np.zeros(LANES, np.int64),
+        np.zeros(LANES, np.int64),
+    )
+
+
+def new_coding(level: Level, coder: NDArray[np.uint64]) -> Coding:
+    n = 1 + len(level.windows) + SIMPLE
+    weights = np.zeros((KINDS, INPUTS), np.int32)
+    weights[:, 0], weights[:, 1:n], weights[:, n : n + TABLES] = ONE, 3 * ONE // (4 * n), ONE // 12
+    return Coding(
+        np.zeros(LANES, np.uint64),
+        np.zeros(LANES, np.uint64),
+        np.zeros(LANES, np.uint64),
+        np.zeros(LANES, np.uint64),
+        np.zeros(LANES, np.uint64),
+        np.zeros(INPUTS, np.int32),
+        np.zeros(TABLES, np.uint64),
+        np.full(TABLES * CONTEXTS * KINDS, COUNTER_START, np.uint32),
+        weights.reshape(-1),
+        new_maps(32 * KINDS),
+        coder,
+    )
+
+
+def logistic_table() -> NDArray[np.uint32]:
+    """The logistic distribution function, 2**31 = 1, at -16 to 16 nats in steps of 1/64, and a spare entry."""
+    one = 1 << GUARD
+    upper = [((e << MASS_BITS + 1) // (e + one) + 1) >> 1 for e in powers(64, 16 * 64 + 2)]
+    return np.array([(1 << MASS_BITS) - p for p in upper[16 * 64 : 0 : -1]] + upper).astype(np.uint32)
+
+
+LOGISTIC = logistic_table()
+NAT = 4096  # units of an argument of `logistic`
+
+
+@kernel
+def code_rows(y0, y1, plane, windows, experts, coding, tape):  # type: ignore[no-untyped-def]
+    """Code rows y0 to y1 - 1, or decode them, as coding.coder says."""
+    width, block = plane.width, windows.block
+    for y in range(y0, y1):
+        row = plane.origin + y * plane.stride
+        for i in range(1, PAD + 1):
+            plane.samples[row - i] = plane.samples[row - plane.stride]
+        begin_row(windows)
+        rate = RATE + EXTRA_RATE * 16 // (16 + y)
+        for j in range((width + block - 1) // block):
+            for m in range(windows.sizes.size):
+                solve(windows, m, j)
+            fill(windows.now, 0.0)
+            for x in range(j * block, min((j + 1) * block, width)):
+                code_sample(row + x, y, x, rate, plane, windows, experts, coding, tape)
+            for m in range(windows.sizes.size):
+                end_block(windows, m, j)
+        end_row(row, y, plane, experts)
+
+
+@kernel
+def end_row(row, y, plane, experts):  # type: ignore[no-untyped-def]
+    """The room around the row, of samples and of errors."""
+    last = row + plane.width - 1
+    for i in range(1, PAD + 1):
+        plane.samples[last + i] = plane.samples[last]
+        plane.errors[last + i] = plane.errors[last]
+        plane.errors[row - i] = plane.errors[row]
+    first = (y % 3 * plane.stride + PAD) * LANES
+    end = first + (plane.width - 1) * LANES
+    for i in range(LANES, (PAD + 1) * LANES, LANES):
+        for k in range(LANES):
+            experts.recent[first - i + k] = experts.recent[first + k]
+            experts.recent[end + i + k] = experts.recent[end + k]
+
+
+@kernel
+def code_sample(at, y, x, rate, plane, windows, experts, coding, tape):  # type: ignore[no-untyped-def]
+    base = gather(at, plane, experts)
+    n_windows = windows.sizes.size
+    power = predict(at, base, plane, windows, experts)
+    recent = blend(at, y, x, n_windows, plane, experts)
+    e, centre = code_error(at, rate, plane, experts, coding, tape)
+    value = min(max(centre + (2 * plane.max_error + 1) * e, 0), plane.top)
+    plane.samples[at] = value
+    plane.errors[at] = I64((value - experts.prediction[0]) * 256.0)
+    adapt(value, recent, base, power, n_windows, plane, windows, experts)
+
+
+@kernel
+def gather(at, plane, experts):  # type: ignore[no-untyped-def]
+    """Features: taps less the mean of the four nearest in their plane, brought to 8 bits. Returns this plane's mean."""
+    s, stride = plane.samples, plane.stride
+    base = (s[at - 1] + s[at - stride] + s[at - stride - 1] + s[at - stride + 1]) * 0.25
+    base1 = base2 = base
+    if plane.before.size > 0:
+        o = at + plane.before[0]
+        base1 = (s[o - 1] + s[o - stride] + s[o - stride - 1] + s[o - stride + 1]) * 0.25
+    if plane.before.size > 1:
+        o = at + plane.before[1]
+        base2 = (s[o - 1] + s[o - stride] + s[o - stride - 1] + s[o - stride + 1]) * 0.25
+    for i in range(plane.taps.size):
+        b = plane.bases[i]
+        experts.features[i] = (s[at + plane.taps[i]] - (base if b == 0 else base1 if b == 1 else base2)) * plane.unit
+    return base
+
+
+@kernel
+def predict(at, base, plane, windows, experts):  # type: ignore[no-untyped-def]
+    """Predictions 1 .. n - 1: windows, LMS, fixed ones. Returns the power of the features."""
+    out, f, n = experts.prediction, experts.features, windows.sizes.size
+    for m in range(n):
+        out[1 + m] = base + dot(windows.coefficients[m], f, windows.sizes[m]) / plane.unit
+    out[1 + n] = base + dot(experts.lms, f, f.size) / plane.unit
+    fixed(at, 2 + n, plane, out)
+    for k in range(1, experts.n):
+        p = out[k]
+        out[k] = min(p, F64(plane.top)) if p >= 0.0 else 0.0  # also where it is not a number
+    return dot(f, f, f.size)
+
+
+@kernel
+def dot(a, b, n):  # type: ignore[no-untyped-def]
+    """Four partial sums, of every fourth product; then (first + second) + (third + fourth). n: a multiple of 4."""
+    s0 = s1 = s2 = s3 = 0.0
+    for i in range(U64(0), U64(n), U64(4)):
+        s0 += a[i] * b[i]
+        s1 += a[i + U64(1)] * b[i + U64(1)]
+        s2 += a[i + U64(2)] * b[i + U64(2)]
+        s3 += a[i + U64(3)] * b[i + U64(3)]
+    return (s0 + s1) + (s2 + s3)
+
+
+@kernel
+def fixed(at, k, plane, out):  # type: ignore[no-untyped-def]
+    """Six predictions from k on: in this plane, or in the difference to the plane before."""
+    s, up = plane.samples, plane.stride
+    w, n, nw, ne = s[at - 1], s[at - up], s[at - up - 1], s[at - up + 1]
+    if plane.before.size == 0:
+        out[k], out[k + 1], out[k + 2] = med(w, n, nw), (w + n) * 0.5 + (ne - nw) * 0.25, w + ne - n
+        out[k + 3], out[k + 4], out[k + 5] = 2 * n - s[at - 2 * up], 2 * w - s[at - 2], n
+        return
+    b = at + plane.before[0]
+    dw, dn, dnw, dne = w - s[b - 1], n - s[b - up], nw - s[b - up - 1], ne - s[b - up + 1]
+    out[k], out[k + 1] = s[b] + med(dw, dn, dnw), s[b] + (dw + dn) * 0.375 + (dne + dnw) * 0.125
+    out[k + 2], out[k + 3], out[k + 4], out[k + 5] = s[b] + dw, s[b] + dn, n + w - nw, (n + w) * 0.5 + (ne - nw) * 0.25
+    if plane.before.size > 1:
+        b = at + plane.before[1]
+        out[k + 4] = s[b] + ((w - s[b - 1]) + (n - s[b - up])) * 0.5
+
+
+@kernel
+def med(w, n, nw):  # type: ignore[no-untyped-def]
+    """The median edge detector of JPEG-LS."""
+    low, high = min(w, n), max(w, n)
+    return low if nw >= high else high if nw <= low else w + n - nw
+
+
+@kernel
+def blend(at, y, x, n_windows, plane, experts):  # type: ignore[no-untyped-def]
+    """Prediction 0, and each expert's distribution. Returns the place of this sample in `recent`.
+
+    An expert weighs as its recent error to the power -4. Its width: what was seen where weighted recent errors, errors of
+    the planes before and the predictors' disagreement were as large.
+    """
+    r, p, energy = experts.recent, experts.prediction, experts.energy
+    here = U64((y % 3 * plane.stride + PAD + x) * LANES)
+    north = U64(((y + 2) % 3 * plane.stride + PAD + x) * LANES)
+    far = U64(((y + 1) % 3 * plane.stride + PAD + x) * LANES)
+    one, two = U64(LANES), U64(2 * LANES)
+    total = weighted = 0.0
+    for k in range(U64(1), U64(experts.n)):
+        near = (r[here - one + k] + r[north + k]) * 2.0 + (r[north - one + k] + r[north + one + k])
+        e = (near + (r[here - two + k] + r[far + k]) + 4.0 * 1.0) * plane.unit
+        weight = 1.0 / (e * e)
+        weight *= weight
+        total += weight
+        weighted += weight * p[k]
+    p[0] = weighted / total
+    common = disagreement(n_windows, p) + errors_before(at, plane)
+    for k in range(U64(experts.n)):
+        side = r[here - one + k] * 0.1 + r[north + k] * 0.08 + r[north - one + k] * 0.04 + r[north + one + k] * 0.06
+        side += r[here - two + k] * 0.056 + r[far + k] * 0.05 + r[north + two + k] * 0.045
+        energy[k] = side + r[far + one + k] * 0.03 + r[north - two + k] * 0.028 + common + 0.2 * abs(p[k] - p[0])
+    for k in range(U64(experts.n)):
+        found = logarithm(U64(energy[k] * 192.0 + 20.0)) >> I64(10)
+        cell = min(max(found + I64(17), I64(0)), I64(CELLS - 1))
+        experts.cells[k] = (I64(k) * CELLS + cell) * 2
+        scale = max(experts.calibration[experts.cells[k]] * 0.72, 0.04)
+        experts.mean[k] = I64(p[k] * 256.0 + 0.5)
+        experts.inverse[k] = I64(1048576.0 / scale)
+    return here
+
+
+@kernel
+def disagreement(n_windows, p):  # type: ignore[no-untyped-def]
+    """How far predictors are from the blend, weighted: windows 0.12, 0.05, 0.05, LMS 0.05, the first fixed one 0.04."""
+    total = 0.0
+    for k in range(n_windows + 1):
+        total += (0.12 if k == 0 else 0.05) * abs(p[1 + k] - p[0])
+    return total + 0.04 * abs(p[2 + n_windows] - p[0])
+
+
+@kernel
+def errors_before(at, plane):  # type: ignore[no-untyped-def]
+    """Errors of the planes before at this place and around it, weighted."""
+    if plane.before.size == 0:
+        return 0.0
+    e, up, b = plane.errors, plane.stride, at + plane.before[0]
+    side = abs(e[b - 1]) + abs(e[b - up]) + abs(e[b + up + 1]) + abs(e[b + up - 1])
+    total = 0.03 * abs(e[b]) + 0.013 * (abs(e[b + 1]) + abs(e[b + up])) + 0.006 * side
+    if plane.before.size == 1:
+        return total * 0.5 / 256.0
+    return (total + 0.005 * abs(e[at + plane.before[1]])) / 256.0
+
+
+@kernel
+def adapt(value, recent, base, power, n_windows, plane, windows, experts):  # type: ignore[no-untyped-def]
+    """Everything that predicts learns the sample."""
+    p, f = experts.prediction, experts.features
+    wide = experts.calibration[experts.cells[0]] * plane.unit
+    error = (value - p[1 + n_windows]) * plane.unit
+    spread = experts.calibration[experts.cells[1 + n_windows]] * plane.unit
+    move = LMS_RATE * error / (power + 20.0 * spread * spread + 1.0)
+    for i in range(U64(f.size)):
+        experts.lms[i] += move * f[i]
+    for k in range(U64(experts.n)):
+        e = abs(p[k] - value)
+        experts.recent[recent + k] = e
+        cell = experts.cells[k]
+        rate = experts.calibration[cell + 1]
+        experts.calibration[cell] += (e - experts.calibration[cell]) * rate
+        if rate > 0.01:
+            experts.calibration[cell + 1] = rate / (1.0 + rate)
+    if n_windows > 0:
+        weight = 1.0 / (0.3 * wide * wide + 0.5 * wide + 0.5)
+        gather_products(windows, f, experts.scaled, (value - base) * plane.unit, weight)
+
+
+@kernel
+def place(tile, row):  # type: ignore[no-untyped-def]
+    """Where row `row` of column tile `tile` begins: columns 8 tile .. 8 tile + 7 of rows 0 .. 8 tile + 7 and the target."""
+    t = U64(tile)
+    return (t * U64(4) + U64(5)) * t * U64(8) + U64(row) * U64(8)
+
+
+@kernel
+def gather_products(windows, features, scaled, target, weight):  # type: ignore[no-untyped-def]
+    """Add weight * outer product of the features, and of the target with them, to the block's sums."""
+    for i in range(U64(features.size)):
+        scaled[i] = features[i] * weight
+    windows.factors[0] = target * weight
+    for t in range(U64(windows.coefficients.shape[1] >> 3)):
+        rows, column = U64(8) * (t + U64(1)), U64(8) * t
+        add_rows(windows.now, place(t, 0), scaled, U64(0), rows, features, column)  # type: ignore[call-arg]
+        add_rows(windows.now, place(t, rows), windows.factors, U64(0), U64(1), features, column)
+
+
+@kernel
+def begin_row(windows):  # type: ignore[no-untyped-def]
+    """right[j]: sums of the rows above over the blocks after j, each decayed by its distance. left: nothing yet."""
+    for m in range(windows.sizes.size):
+        decay, size = windows.decays[m, 0], place(windows.sizes[m] >> 3, 0)
+        blocks = windows.above.shape[1]
+        for i in range(size):
+            windows.left[m, i] = 0.0
+            windows.right[m, blocks - 1, i] = np.float32(0.0)
+        for later in range(1, blocks):
+            right, after = windows.right[m, blocks - 1 - later], windows.right[m, blocks - later]
+            above = windows.above[m, blocks - later]
+            for i in range(size):
+                right[i] = np.float32(decay * (F64(after[i]) + F64(above[i])))
+
+
+@kernel
+def end_block(windows, m, j):  # type: ignore[no-untyped-def]
+    """left: sums of the blocks before, of this row and those above. above[j]: of this block, for the next row."""
+    decay, fall, size = windows.decays[m, 0], windows.decays[m, 1], place(windows.sizes[m] >> 3, 0)
+    left, above, now = windows.left[m], windows.above[m, j], windows.now
+    for i in range(size):
+        left[i] = decay * (left[i] + F64(above[i]) + now[i])
+        above[i] = np.float32(fall * F64(above[i]) + now[i])
+
+
+@kernel
+def solve(windows, m, j):  # type: ignore[no-untyped-def]
+    """Coefficients of window m for block j: elimination without pivoting of sums + ridge, then back substitution."""
+    n = U64(windows.sizes[m])
+    work, factors, lower, out = windows.work, windows.factors, windows.lower, windows.coefficients[m]
+    span = U64(windows.coefficients.shape[1])
+    above, left, right = windows.above[m, j], windows.left[m], windows.right[m, j]
+    for i in range(place(n >> U64(3), 0)):
+        work[i] = F64(above[i]) + left[i] + F64(right[i])
+    for k in range(n):
+        d = place(k >> U64(3), k) + (k & U64(7))
+        work[d] = work[d] * (1.0 + RELATIVE_RIDGE) + RIDGE
+    for k in range(n):
+        tile, lane = k >> U64(3), k & U64(7)
+        pivot = work[place(tile, k) + lane]
+        inverse = 1.0 / pivot if pivot > 1e-9 else 0.0
+        for i in range(k + U64(1), n):
+            factor = work[place(i >> U64(3), k) + (i & U64(7))] * inverse
+            lower[i * span + k] = factor
+            factors[i] = -factor
+        target = U64(8) * (tile + U64(1))
+        out[k] = work[place(tile, target) + lane] * inverse
+        factors[n] = -out[k]
+        for t in range(tile, n >> U64(3)):
+            end, source = U64(8) * (t + U64(1)), place(t, k)
+            rows = end - k - U64(1)
+            add_rows(work, place(t, k + U64(1)), factors, k + U64(1), rows, work, source)  # type: ignore[call-arg]
+            add_rows(work, place(t, end), factors, n, U64(1), work, source)
+    for later in range(n):
+        k = n - U64(1) - later
+        for i in range(k):
+            out[i] -= lower[k * span + i] * out[k]
+
+
+@intrinsic
+def add_rows(typing, array, at, factors, first, count, source, begin):  # type: ignore[no-untyped-def]
+    """array[at + 8 i + c] += factors[first + i] * source[begin + c], i below count, c below 8: a product, then a sum.
+
+    float64 arrays, the rest uint64; `add_rows_reference` in plain words. The source must not be among the rows.
+    """
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = ir.VectorType(ir.DoubleType(), 8)
+
+        def pointer(argument: int, offset: Any, kind: Any) -> Any:
+            data = context.make_array(signature.args[argument])(context, builder, value=arguments[argument]).data
+            return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
+
+        row = builder.load(pointer(5, arguments[6], vector), align=8)
+        with cgutils.for_range(builder, arguments[4]) as loop:
+            place_of_factor = builder.add(arguments[3], loop.index)
+            factor = builder.load(pointer(2, place_of_factor, ir.DoubleType()))
+            one = builder.insert_element(vector(ir.Undefined), factor, ir.IntType(32)(0))
+            spread = builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), 8)([0] * 8))
+            place_of_row = builder.add(arguments[1], builder.mul(loop.index, loop.index.type(8)))
+            where = pointer(0, place_of_row, vector)
+            builder.store(builder.fadd(builder.load(where, align=8), builder.fmul(spread, row)), where, align=8)
+        return context.get_dummy_value()
+
+    return numba.void(array, U64, factors, U64, U64, source, U64), build
+
+
+def add_rows_reference(
+    array: NDArray[np.float64],
+    at: int,
+    factors: NDArray[np.float64],
+    first: int,
+    count: int,
+    source: NDArray[np.float64],
+    begin: int,
+) -> None:
+    """The plain form of `add_rows`."""
+    for i in range(count):
+        for c in range(8):
+            array[at + 8 * i + c] += factors[first + i] * source[begin + c]
+
+
+@kernel
+def logistic(z):  # type: ignore[no-untyped-def]
+    """The logistic distribution function at z / 4096, 2**31 = 1, on the line between two entries of the table: uint64."""
+    z = min(max(I64(z), I64(-16 * NAT)), I64(16 * NAT - 1)) + I64(16 * NAT)
+    cell, part = U64(z) >> U64(6), U64(z) & U64(63)
+    low = U64(LOGISTIC[cell])
+    return low + ((U64(LOGISTIC[cell + U64(1)]) - low) * part >> U64(6))
+
+
+@kernel
+def distribute(edge, experts, out):  # type: ignore[no-untyped-def]
+    """Each expert's mass below an edge, which is in 1/256 of a sample."""
+    for k in range(U64(experts.n)):
+        out[k] = logistic((edge - experts.mean[k]) * experts.inverse[k] >> I64(16))
+
+
+@kernel
+def copy(source, out):  # type: ignore[no-untyped-def]
+    for k in range(U64(out.size)):
+        out[k] = source[k]
+
+
+@kernel
+def fill(out, value):  # type: ignore[no-untyped-def]
+    for k in range(U64(out.size)):
+        out[k] = value
+
+
+@kernel
+def code_error(at, rate, plane, experts, coding, tape):  # type: ignore[no-untyped-def]
+    """Code a sample's error, or decode it. Returns (error in steps, the sample that error 0 means)."""
+    step, mean = I64(2 * plane.max_error + 1), experts.mean[0]
+    centre = (mean + I64(128)) >> I64(8)
+    low, high = -((centre + plane.max_error) // step), (plane.top - centre + plane.max_error) // step
+    spread = max(experts.calibration[experts.cells[0]], 0.05) / step
+    width = I64(1)
+    while F64(width * I64(2)) < spread * 0.9 + 0.5:
+        width *= I64(2)
+    scale = choose_contexts(at, width, spread, plane, experts, coding)
+    e = I64(0)
+    if coding.coder[0] == U64(0):
+        difference = I64(plane.samples[at]) - centre
+        e = (abs(difference) + plane.max_error) // step
+        e = e if difference >= 0 else -e
+    first = ((mean - (centre << I64(8))) // step - ((width - I64(1)) << I64(7)) + I64(128)) >> I64(8)
+    first, last = max(first, low), min(first + width - I64(1), high)
+    edge, per_step = (centre << I64(8)) - I64(128) * step, step << I64(8)  # of e = 0, its lower one
+    low, high, inside = middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape)
+    if not inside:
+        up = low > first
+        low, high = buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, coding, tape)
+    return halve(e, low, high, edge, per_step, experts, coding, tape), centre
+
+
+@kernel
+def halve(e, low, high, edge, per_step, experts, coding, tape):  # type: ignore[no-untyped-def]
+    """Which e of an interval: within a bucket expert 0 alone knows nearly all that can be known."""
+    while low < high:
+        middle = (low + high + I64(1)) >> I64(1)
+        cut = logistic((edge + middle * per_step - experts.mean[0]) * experts.inverse[0] >> I64(16))
+        above, below = coding.high[0] - cut, cut - coding.low[0]
+        x = log_ratio(max(above, U64(1)), max(below, U64(1)))
+        p = squash(min(max(x, -UNIT), UNIT))  # tails are heavier than the logistic's
+        if code(coding.coder, tape, I64(e >= middle), p):
+            low, coding.low[0] = middle, cut
+        else:
+            high, coding.high[0] = middle - I64(1), cut
+    return low
+
+
+@kernel
+def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+    """Is e in first .. last, around the prediction? If not, above or below? Returns the interval left, and the first answer."""
+    whole = U64(1 << MASS_BITS)
+    if first > low:
+        distribute(edge + first * per_step, experts, coding.low)
+    else:
+        fill(coding.low, U64(0))
+    if last < high:
+        distribute(edge + (last + I64(1)) * per_step, experts, coding.high)
+    else:
+        fill(coding.high, whole)
+    if first == low and last == high:
+        return low, high, True
+    for k in range(U64(experts.n)):
+        coding.ones[k] = coding.high[k] - coding.low[k]
+        coding.zeros[k] = whole - coding.ones[k]
+    if decide(I64(first <= e <= last), 0, scale, rate, experts, coding, tape):
+        return first, last, True
+    up = last < high
+    if first > low and last < high:
+        for k in range(U64(experts.n)):
+            coding.ones[k], coding.zeros[k] = whole - coding.high[k], coding.low[k]
+        up = decide(I64(e > last), 1, scale, rate, experts, coding, tape) != 0
+    if up:
+        copy(coding.high, coding.low)
+        fill(coding.high, whole)
+        return last + I64(1), high, False
+    copy(coding.low, coding.high)
+    fill(coding.low, U64(0))
+    return low, first - I64(1), False
+
+
+@kernel
+def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+    """Away from the prediction: beyond the next bucket? They double from the third on. Returns the interval left."""
+    i = I64(0)
+    while high - low >= width:
+        cut = low + width if up else high - width + I64(1)
+        kind = I64(2) + min(i, I64(9))
+        beyond = split(e, cut, up, edge + cut * per_step, kind, scale, rate, experts, coding, tape)
+        if beyond == up:
+            low = cut
+            copy(coding.cut, coding.low)
+        else:
+            high = cut - I64(1)
+            copy(coding.cut, coding.high)
+        if not beyond:
+            break
+        width = width * I64(2) if i > 0 else width
+        i += I64(1)
+    return low, high
+
+
+@kernel
+def split(e, cut, up, edge, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+    """Is e on the upper side of a cut (e >= cut), or, where not `up`, on the lower one?"""
+    distribute(edge, experts, coding.cut)
+    for k in range(U64(experts.n)):
+        above, below = coding.high[k] - coding.cut[k], coding.cut[k] - coding.low[k]
+        coding.ones[k], coding.zeros[k] = (above, below) if up else (below, above)
+    return decide(I64((e >= cut) == up), kind, scale, rate, experts, coding, tape) != 0
+
+
+@kernel
+def decide(bit, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+    """Code a bit, or decode it, where each expert has masses for 1 and for 0. Everything that judges learns it.
+
+    Inputs: expert 0; what the other experts and the counters say more than it; a constant.
+    """
+    inputs, n, d = coding.inputs, U64(experts.n), U64(kind)
+    for k in range(n):
+        inputs[k] = log_ratio(max(coding.ones[k], U64(1)), max(coding.zeros[k], U64(1)))
+    first = inputs[0]
+    for k in range(U64(1), n):
+        inputs[k] -= first
+    for k in range(U64(TABLES)):
+        inputs[n + k] = stretch(counter(coding.counters, coding.contexts[k] + d)) - first
+    inputs[n + U64(TABLES)] = UNIT
+    at = d * U64(INPUTS)
+    x = mix(coding.weights, at, inputs)
+    p = squash(x)
+    refined, cell = refine(coding.maps, U64(scale) * U64(KINDS) + d, x)
+    bit = code(coding.coder, tape, bit, (p + refined) >> I64(1))
+    learn(coding.weights, at, inputs, (bit << I64(16)) - p, rate)
+    for k in range(U64(TABLES)):
+        count(coding.counters, coding.contexts[k] + d, bit, COUNTER_LIMIT)
+    follow(coding.maps, cell, bit, MAP_RATE)
+    return bit
+
+
+@kernel
+def choose_contexts(at, width, spread, plane, experts, coding):  # type: ignore[no-untyped-def]
+    """The counters' contexts: spread; texture; errors on the left and above; of the planes before; phase. Returns the first."""
+    s, e, up, mean = plane.samples, plane.errors, plane.stride, experts.mean[0]
+    scale = min(max((logarithm(U64(spread * 1024.0)) + I64(2048) >> I64(10)) + I64(8), I64(0)), I64(31))
+    size = I64(width > 1) + I64(width > 2) + I64(width > 4)
+    near = I64(0)
+    for offset in (1, up, up + 1, up - 1, 2 * up, 2):
+        near = near * 2 + I64((I64(s[at - offset]) << I64(8)) > mean)
+    inverse = experts.inverse[0]
+    side = signed_size(e[at - 1], inverse) * 7 + signed_size(e[at - up], inverse)
+    before = I64(0)
+    for b in range(plane.before.size):
+        before = before * 7 + signed_size(e[at + plane.before[b]], inverse)
+    found = (scale, near * 4 + size, side * 4 + size, before * 4 + size, ((mean >> I64(5)) & I64(7)) * 32 + scale)
+    for k in range(TABLES):
+        coding.contexts[k] = U64((k * CONTEXTS + found[k]) * KINDS)
+    return scale
+
+
+@kernel
+def signed_size(error, inverse):  # type: ignore[no-untyped-def]
+    """An error in 1/256 of a sample against the width of the distribution: 0 to 6."""
+    z = I64(error) * inverse >> I64(16)
+    upper = I64(z > 1229) + I64(z > 4096) + I64(z > 9000)
+    return upper + I64(z > -1229) + I64(z > -4096) + I64(z > -9000)

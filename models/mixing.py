@@ -1,0 +1,252 @@
+"""Logistic mixing of binary predictions, in integers: many models say how likely the next bit is 1, one probability codes it.
+
+Each model's probability p goes in as its stretch ln(p / (1 - p)); a mixer adds the inputs with weights of the context, and
+the squash of the sum is the mixed probability. The weights follow the gradient of the codelength, input * error (Mahoney,
+"Adaptive weighing of context models for lossless data compression", 2005; Mattern, "Mixing strategies in data
+compression", 2012). An adaptive map corrects the outcome by what came true in a small context. The same integers on every
+machine: the tables are made by a rule in exact integers, sums are integers, and their order does not matter.
+
+Units: stretch int32, 1/256 nat, within +-LIMIT (12 nats); probability of a 1 in 1..65535 of 2**16; weight int32, 65536 = 1;
+error of a bit that was coded with p: (bit << 16) - p. All functions are for other kernels to inline:
+
+    for k in range(n): inputs[k] = ...               # int32, by `stretch`, `log_ratio`, `counter_stretch`
+    x = mix(weights, at, inputs)                     # `at` = set * inputs.size chooses the set of weights by context
+    p = squash(SQUASH, x)                            # perhaps (p + 3 * refine(...)) >> 2, or the mean of several mixers' x
+    bit = code(coder, tape, bit, p)                  # encoder: writes the bit's interval; decoder: reads the bit
+    learn(weights, at, inputs, (bit << 16) - p, rate)
+    count(counters, place, bit, limit), follow(map, bit, ...)
+
+The tables STRETCH, SQUASH, LOG, RATES are module globals, which numba freezes into the kernels that name them. `code` is
+one function for both directions, so that one kernel is encoder and decoder: see `encoder`, `decoder`, `Coder`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from laconic.entropy.intervals import Stream, write_stream
+from laconic.entropy.pmf import PRECISION, TOTAL
+from laconic.entropy.rans import START
+from laconic.entropy.rans_numba import I64, INVERSES, U32, U64, pop, push_packed
+
+I32 = numba.int32
+UNIT = 256  # of a stretch: one nat
+LIMIT = 12 * UNIT - 1
+ONE = 1 << 16  # of probabilities and of weights
+WEIGHT_LIMIT = 1 << 20
+MANTISSA = 1024  # entries of LOG
+FINE = 16  # LOG has units of 1 / (UNIT * FINE) nat
+COUNT_BITS = 10  # of a counter: below its probability of 22 bits
+COUNT_MASK = (1 << COUNT_BITS) - 1
+LIMIT_MOST = 255  # of a counter: the largest count
+MAP_STEP, MAP_CELLS = 128, 49  # a cell of an adaptive map each 1/2 nat, from -12 to 12
+GUARD = 192  # bits of the fixed point in which the tables are made
+
+
+def powers(step: int, n: int) -> list[int]:
+    """exp(k / step) for k = 0 .. n - 1, fixed point of GUARD bits; each within n units of the last place."""
+    term = one = 1 << GUARD
+    e, k = 0, 0
+    while term:
+        e, k = e + term, k + 1
+        term //= step * k
+    out = [one]
+    for _ in range(n - 1):
+        out.append(out[-1] * e >> GUARD)
+    return out
+
+
+def squash_table() -> NDArray[np.uint16]:
+    """Entry i: the probability whose stretch is i - LIMIT - 1, rounded."""
+    one, positive = 1 << GUARD, powers(UNIT, LIMIT + 2)
+    upper = [(2 * ONE * e + e + one) // (2 * (e + one)) for e in positive]
+    values = [ONE - p for p in upper[:0:-1]] + upper[:-1]
+    return np.array(values).clip(1, ONE - 1).astype(np.uint16)
+
+
+def logarithms(ratios: list[tuple[int, int]], unit: int) -> list[int]:
+    """round(unit * ln(a / b)) of rising ratios a / b >= 1."""
+    halves = powers(2 * unit, 10 * 2 * unit)
+    out, x = [], 0
+    for a, b in ratios:
+        while b * halves[2 * x + 1] <= a << GUARD:
+            x += 1
+        out.append(x)
+    return out
+
+
+def stretch_table() -> NDArray[np.int16]:
+    """Entry i: the stretch of (i + 1/2) / 4096, rounded."""
+    upper = logarithms([(2 * i + 1, 8191 - 2 * i) for i in range(2048, 4096)], UNIT)
+    return np.array([-x for x in upper[::-1]] + upper, np.int16)
+
+
+def log_table() -> NDArray[np.int16]:
+    """Entry i: ln((1024 + i) / 1024) in 1/4096 nat."""
+    return np.array(logarithms([(MANTISSA + i, MANTISSA) for i in range(MANTISSA)], UNIT * FINE), np.int16)
+
+
+SQUASH, STRETCH, LOG = squash_table(), stretch_table(), log_table()
+LN2 = 2839  # in 1/4096 nat
+RATES = np.array([(2 << 16) // (2 * n + 3) for n in range(LIMIT_MOST + 1)], np.int64)  # 1 / (n + 1.5)
+
+
+@numba.njit(cache=True, nogil=True)
+def squash(x):  # type: ignore[no-untyped-def]
+    """The probability of a stretch: int64 1..65535."""
+    return I64(SQUASH[U64(min(max(I64(x), -I64(LIMIT)), I64(LIMIT)) + I64(LIMIT + 1))])
+
+
+@numba.njit(cache=True, nogil=True)
+def stretch(p):  # type: ignore[no-untyped-def]
+    """The stretch of a probability 0..65535: int32."""
+    return I32(STRETCH[U64(p) >> U64(4)])
+
+
+@numba.njit(cache=True, nogil=True)
+def log_ratio(a, b):  # type: ignore[no-untyped-def]
+    """ln(a / b) of masses 1 .. 2**32 - 1, as a stretch within +-LIMIT: what a model says that has masses for 1 and for 0."""
+    x = (logarithm(U64(a)) - logarithm(U64(b)) + I64(FINE // 2)) >> I64(4)
+    return I32(min(max(x, -I64(LIMIT)), I64(LIMIT)))
+
+
+@numba.njit(cache=True, nogil=True)
+def logarithm(m):  # type: ignore[no-untyped-def]
+    """ln(m / 1024) of uint64 m >= 1, in 1/4096 nat: int64."""
+    zeros = leading_zeros(m)  # type: ignore[call-arg, var-annotated]
+    mantissa = (m << zeros) >> U64(53)  # 11 bits, the first of them set
+    return I64(LOG[mantissa - U64(MANTISSA)]) + (I64(53) - I64(zeros)) * I64(LN2)
+
+
+@intrinsic
+def leading_zeros(typing, m):  # type: ignore[no-untyped-def]
+    """Of a uint64 that is not 0."""
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.ctlz(arguments[0], ir.IntType(1)(1))
+
+    return U64(U64), build
+
+
+@numba.njit(cache=True, nogil=True)
+def mix(weights, at, inputs):  # type: ignore[no-untyped-def]
+    """The sum of the inputs, int32 [n], with the weights from `at` on, int32: a stretch, int64 within +-LIMIT."""
+    total = I64(0)
+    for k in range(U64(inputs.size)):
+        total += I64(weights[U64(at) + k]) * I64(inputs[k])
+    return min(max(total >> I64(16), -I64(LIMIT)), I64(LIMIT))
+
+
+@numba.njit(cache=True, nogil=True)
+def learn(weights, at, inputs, error, rate):  # type: ignore[no-untyped-def]
+    """Move the weights by rate / 65536 * error * input. rate: 1..1023; 100 to 1000 are usual."""
+    step = I32((I64(error) * I64(rate)) >> I64(10))
+    for k in range(U64(inputs.size)):
+        w = weights[U64(at) + k] + ((I32(inputs[k]) * step + I32(1 << 13)) >> I32(14))
+        weights[U64(at) + k] = min(max(w, I32(-WEIGHT_LIMIT)), I32(WEIGHT_LIMIT))
+
+
+@numba.njit(cache=True, nogil=True)
+def counter(counters, place):  # type: ignore[no-untyped-def]
+    """The probability of a 1, int64 0..65535, in a counter: uint32, 22 bits of probability above 10 bits of count.
+
+    A new counter is COUNTER_START, half and half. Two of them with two limits are fast and slow.
+    """
+    return I64(counters[U64(place)] >> U32(16))
+
+
+@numba.njit(cache=True, nogil=True)
+def count(counters, place, bit, limit):  # type: ignore[no-untyped-def]
+    """A counter sees a bit: its probability moves 1 / (n + 1.5) of the way, n the bits seen, at most `limit` (1..255)."""
+    state = U64(counters[U64(place)])
+    n, p = state & U64(COUNT_MASK), I64(state >> U64(COUNT_BITS))
+    target = I64((1 << 22) - 1) if bit else I64(0)
+    p += ((target - p) * RATES[n]) >> I64(16)
+    n = n + U64(1) if n < U64(limit) else U64(limit)
+    counters[U64(place)] = U32(U64(p) << U64(COUNT_BITS) | n)
+
+
+COUNTER_START = 1 << 31
+
+
+def new_maps(n: int) -> NDArray[np.uint16]:
+    """Adaptive maps [n * MAP_CELLS] that change nothing yet: entry i is the squash of (i - 24) / 2 nats."""
+    x = np.arange(MAP_CELLS) * MAP_STEP
+    return np.tile(SQUASH[np.minimum(x + 1, 2 * LIMIT + 1)], n)
+
+
+@numba.njit(cache=True, nogil=True)
+def refine(maps, context, x):  # type: ignore[no-untyped-def]
+    """(probability, place) by map `context` at stretch x, between its two nearest cells; give the place to `follow`.
+
+    The secondary estimation of PAQ: what came true when the model said x here. place: of the nearer cell.
+    """
+    above = U64(I64(x) + I64(LIMIT + 1))
+    cell, part = above >> U64(7), above & U64(MAP_STEP - 1)
+    at = U64(context) * U64(MAP_CELLS) + cell
+    p = (U64(maps[at]) * (U64(MAP_STEP) - part) + U64(maps[at + U64(1)]) * part) >> U64(7)
+    return I64(p), at + (part >> U64(6))
+
+
+@numba.njit(cache=True, nogil=True)
+def follow(maps, place, bit, shift):  # type: ignore[no-untyped-def]
+    """The cell moves 2**-shift of the way to the bit."""
+    target = I64(ONE - 1) if bit else I64(0)
+    now = I64(maps[U64(place)])
+    maps[U64(place)] = np.uint16(now + ((target - now) >> I64(shift)))
+
+
+# A coder is uint64 [3]: whether it decodes, how much of the tape is used, the rANS state. The tape is uint32: intervals of an
+# encoder (start | (freq - 1) << 15), words of a decoder. Kernels write and read both through `code` alone.
+
+
+def encoder() -> NDArray[np.uint64]:
+    return np.array([0, 0, START], np.uint64)
+
+
+def decoder(stream: Stream) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    """Coder and tape for a stream of one lane. When all is read: stream.states[0] = coder[2]; stream.finish(coder[1])."""
+    return np.array([1, 0, stream.states[0]], np.uint64), stream.words.astype(np.uint32)
+
+
+def finish_decoder(stream: Stream, coder: NDArray[np.uint64]) -> None:
+    """Raises BadFile unless the stream was read to its end."""
+    stream.states[0] = coder[2]
+    stream.finish(int(coder[1]))
+
+
+def push_tapes(tapes: list[NDArray[np.uint32]]) -> bytes:
+    """The bytes of the intervals of an encoder's tapes, one after the other, in one lane."""
+    states, parts = np.full(1, START, np.uint32), list[NDArray[Any]]()
+    for tape in reversed(tapes):
+        words = np.empty(len(tape), np.uint16)
+        parts.append(words[push_packed(tape, 1, INVERSES, states, words) :])
+    return write_stream(states, np.concatenate([*parts[::-1], np.empty(0, np.uint16)]))
+
+
+@numba.njit(cache=True, nogil=True)
+def code(coder, tape, bit, p):  # type: ignore[no-untyped-def]
+    """Code a bit, or decode one, that is 1 with probability p of 2**16. Returns the bit, int64: the given one or the one read.
+
+    Reads a tape that ran out as if it went on with its last word: the cursor says so at the end. An encoder's tape must
+    have room.
+    """
+    middle = U32(min(max(I64(p) >> I64(1), I64(1)), I64(TOTAL - 1)))
+    cursor = coder[1]
+    if coder[0] != U64(0):
+        x = U32(coder[2])
+        bit = I64((x & U32(TOTAL - 1)) < middle)
+    start, freq = (U32(0), middle) if bit else (middle, U32(TOTAL) - middle)
+    if coder[0] != U64(0):
+        state, cursor = pop(U32(coder[2]), start, freq, tape, cursor)
+        coder[1], coder[2] = cursor, U64(state)
+    else:
+        tape[cursor] = start | (freq - U32(1)) << U32(PRECISION)
+        coder[1] = cursor + U64(1)
+    return I64(bit)

@@ -1,0 +1,234 @@
+"""Archives: pictures and names come back, alone and together; damage and other models are errors."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic import archive, container, registry
+from laconic.archive import Circuit, Fields
+from laconic.container import Chunk, Header
+from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile
+from laconic.kinds import ARCHIVE, BLOCK, MEMBERS
+from laconic.models.hclt import Hclt, LearnConfig, Learner
+
+HEIGHT, WIDTH = 4, 3
+
+
+def pictures(n: int, seed: int, kind: str = "smooth") -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if kind == "noise":
+        return rng.integers(0, 256, (n, HEIGHT, WIDTH)).astype(np.uint8)
+    if kind == "constant":
+        return np.full((n, HEIGHT, WIDTH), seed % 256, np.uint8)
+    return (rng.integers(0, 200, (n, 1, 1)) + rng.integers(0, 30, (n, HEIGHT, WIDTH))).astype(np.uint8)
+
+
+def learnt(seed: int) -> Hclt:
+    torch.set_num_threads(1)
+    learner = Learner(pictures(400, seed), LearnConfig(states=8, contexts=2, epochs=2, full_epochs=1, seed=seed))
+    learner.run()
+    return learner.export()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two circuits of one size."""
+    folder = tmp_path_factory.mktemp("models")
+    archive.save(learnt(1), folder, "small-a", {"data": "made up"})
+    archive.save(learnt(2), folder, "small-b")
+    return folder
+
+
+@pytest.fixture
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LACONIC_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def circuit(folder: Path) -> Circuit:
+    path = folder / "small-a.safetensors"
+    return Circuit("small-a", registry.sha256(path), archive.load(path))
+
+
+many = settings(deadline=None, max_examples=25)
+kinds = st.sampled_from(["smooth", "noise", "constant"])
+
+
+@many
+@given(st.integers(0, 20), kinds, st.integers(0, 1 << 20), st.integers(1, 9), st.booleans())
+def test_all_comes_back(circuit: Circuit, n: int, kind: str, seed: int, per_block: int, named: bool) -> None:
+    stack, names = pictures(n, seed, kind), [f"{i}.png" for i in range(n)] if named else None
+    data = archive.encode(stack, names, circuit, 1, per_block)
+    assert data == archive.encode(stack, names, circuit, 2, per_block)
+    opened = archive.open_archive(data, lambda name, digest: circuit.model)
+    assert len(opened) == n and opened.names == names
+    assert np.array_equal(opened.all(1), stack) and np.array_equal(opened.all(2), stack)
+    for i in range(n):
+        assert np.array_equal(opened.member(i), stack[i])
+        if named:
+            assert np.array_equal(opened.member(f"{i}.png"), stack[i])
+
+
+def test_a_member_needs_its_block_alone(circuit: Circuit) -> None:
+    opened = archive.open_archive(archive.encode(pictures(30, 1), None, circuit, 1, 10), lambda *_: circuit.model)
+    opened.blocks[0] = opened.blocks[2] = b""
+    assert np.array_equal(opened.member(15), pictures(30, 1)[15])
+    for i in (9, 20):
+        with pytest.raises(BadFile, match="block"):
+            opened.member(i)
+
+
+def test_members_that_are_not_there(circuit: Circuit) -> None:
+    named = archive.open_archive(archive.encode(pictures(2, 1), ["a", "b"], circuit), lambda *_: circuit.model)
+    for which in (2, -1, "c"):
+        with pytest.raises(BadInput, match="member"):
+            named.member(which)
+    nameless = archive.open_archive(archive.encode(pictures(2, 1), None, circuit), lambda *_: circuit.model)
+    with pytest.raises(BadInput, match="member"):
+        nameless.member("a")
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", ""], ["a", "b\0"], ["a", "b" * 1025]])
+def test_names_that_cannot_be_kept(circuit: Circuit, names: list[str]) -> None:
+    with pytest.raises(BadInput, match="name"):
+        archive.encode(pictures(2, 1), names, circuit)
+
+
+@many
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=[]), min_size=1), unique=True))
+def test_any_names(names: list[str]) -> None:
+    assert archive.unpack_names(archive.pack_names(names, len(names)), len(names)) == names
+
+
+@pytest.mark.parametrize("stack", [np.zeros((1, 3, 4), np.uint8), np.zeros((1, 4, 3), int), np.zeros((4, 3), np.uint8)])
+def test_other_pictures_are_refused(circuit: Circuit, stack: np.ndarray) -> None:
+    with pytest.raises(BadInput, match="pictures"):
+        archive.encode(stack, None, circuit)
+
+
+@many
+@given(st.data())
+def test_damage_is_an_error(circuit: Circuit, data: st.DataObject) -> None:
+    raw = archive.encode(pictures(20, 3), [str(i) for i in range(20)], circuit, 1, 8)
+    place = data.draw(st.integers(0, len(raw) - 1))
+    cut = data.draw(st.booleans())
+    broken = (
+        raw[:place] if cut else raw[:place] + bytes([raw[place] ^ data.draw(st.integers(1, 255))]) + raw[place + 1 :]
+    )
+    with pytest.raises(LaconicError, match="found .*, expected"):
+        archive.open_archive(broken, lambda *_: circuit.model).all(1)
+
+
+def rebuilt(data: bytes, change_fields: Fields | None = None, change: dict[int, bytes] | None = None) -> bytes:
+    """The file with other fields or payloads, and checksums that fit."""
+    header, chunks = container.read(data, {BLOCK, MEMBERS})
+    fields = change_fields.pack() if change_fields else header.fields
+    payloads = [(change or {}).get(i, bytes(chunk.payload or b"")) for i, chunk in enumerate(chunks)]
+    kept = [Chunk(c.kind, p, c.optional) for c, p in zip(chunks, payloads, strict=True)]
+    return container.write(Header(header.medium, header.model, header.digest, fields), kept)
+
+
+@many
+@given(st.integers(0, 200), st.integers(0, 7))
+def test_samples_have_a_checksum_of_their_own(circuit: Circuit, place: int, bit: int) -> None:
+    """A file whose chunks are sound but whose samples decode to others."""
+    raw = archive.encode(pictures(8, 4), None, circuit)
+    payload = bytearray(bytes(container.read(raw, {BLOCK})[1][0].payload or b""))
+    payload[place % len(payload)] ^= 1 << bit
+    with pytest.raises(BadFile):
+        archive.open_archive(rebuilt(raw, change={0: bytes(payload)}), lambda *_: circuit.model).all(1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        Fields(8, 4, 3, 4),
+        Fields(1 << 29, 4, 3),
+        Fields(8, 3, 4),
+        Fields(8, 0, 3),
+        Fields(8, 4, 3, 2000),
+        Fields(7, 4, 3),
+    ],
+)
+def test_fields_that_do_not_fit(circuit: Circuit, fields: Fields) -> None:
+    raw = rebuilt(archive.encode(pictures(8, 4), None, circuit), fields)
+    with pytest.raises(BadFile):
+        archive.open_archive(raw, lambda *_: circuit.model).all(1)
+
+
+@pytest.mark.parametrize("text", [b"a\0", b"a\0b\0c\0", b"a\0b", b"a\0a\0", b"\0\0", b"\xff\0b\0", b"a\0" * 5000])
+def test_lists_of_names_that_do_not_fit(circuit: Circuit, text: bytes) -> None:
+    raw = archive.encode(pictures(2, 4), ["a", "b"], circuit)
+    for payload in (zlib.compress(text), zlib.compress(text)[:-1], zlib.compress(text) + b"\0", text):
+        with pytest.raises(BadFile, match="names"):
+            archive.open_archive(rebuilt(raw, change={0: payload}), lambda *_: circuit.model)
+
+
+def test_another_medium_is_refused() -> None:
+    with pytest.raises(UnsupportedFile, match="medium"):
+        archive.open_archive(container.write(Header(1, "m", b"1234", b""), []))
+
+
+def test_models_are_found_by_name_size_and_digest(installed: Path) -> None:
+    assert archive.find("small-b", HEIGHT, WIDTH).name == "small-b"
+    assert archive.find(None, HEIGHT, WIDTH).name == "small-a"
+    raw = archive.encode(pictures(3, 1), None, archive.find("small-b", HEIGHT, WIDTH))
+    assert np.array_equal(archive.open_archive(raw).all(), pictures(3, 1))
+    card = json.loads((installed / "small-a.json").read_text())
+    assert card["digest"] == registry.sha256(installed / "small-a.safetensors") and card["data"] == "made up"
+    with pytest.raises(ModelMissing, match="lossless_table"):
+        archive.find(None, WIDTH, HEIGHT)
+    with pytest.raises(ModelMissing, match="small-c"):
+        archive.find("small-c", HEIGHT, WIDTH)
+    with pytest.raises(ModelMissing, match="digest"):
+        archive.find_by_digest("small-a", b"1234")
+
+
+def test_of_several_circuits_the_best_is_chosen(installed: Path) -> None:
+    """small-a and small-b know pictures of the same kind, a third one knows dark ones."""
+    dark = pictures(200, 9) // 8
+    learner = Learner(dark, LearnConfig(states=8, contexts=1, epochs=2, full_epochs=1))
+    archive.save(learner.export(), installed, "small-dark")
+    try:
+        assert archive.choose(None, dark).name == "small-dark"
+        assert archive.choose(None, pictures(50, 5)).name in ("small-a", "small-b")
+        assert archive.choose("small-a", dark).name == "small-a"
+    finally:
+        for suffix in (".safetensors", ".json"):
+            (installed / f"small-dark{suffix}").unlink()
+
+
+def test_weights_that_are_not_a_circuit(tmp_path: Path, circuit: Circuit) -> None:
+    path = tmp_path / "bad.safetensors"
+    for content in (b"", b"{}", b"\x08" + bytes(7) + b"{}      "):
+        path.write_bytes(content)
+        with pytest.raises(ModelMissing, match="do not load"):
+            archive.load(path)
+    archive.save(replace(circuit.model, initial=np.zeros_like(circuit.model.initial)), tmp_path, "bad")
+    with pytest.raises(ModelMissing, match="initial"):
+        archive.load(path)
+    with pytest.raises(BadInput, match="model name"):
+        archive.save(circuit.model, tmp_path, "../x")
+
+
+def test_saving_gives_the_same_integers(tmp_path: Path, circuit: Circuit) -> None:
+    saved = archive.save(circuit.model, tmp_path, "again")
+    assert saved.digest == circuit.digest
+    assert archive.load(tmp_path / "again.safetensors").encode(pictures(5, 5)) == circuit.model.encode(pictures(5, 5))
+
+
+def test_the_medium_is_the_archives(circuit: Circuit) -> None:
+    header, table = container.read_table(archive.encode(pictures(3, 1), ["x", "y", "z"], circuit))
+    assert (header.medium, header.model) == (ARCHIVE, "small-a") and header.digest.hex() == circuit.digest[:8]
+    assert archive.unpack(header.fields) == Fields(3, HEIGHT, WIDTH)
+    assert [entry.kind for entry in table] == [MEMBERS, BLOCK] and table[0].optional

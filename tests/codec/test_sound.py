@@ -1,0 +1,223 @@
+"""Sounds: files read and written, to the byte where they are WAV; segments, seeking, damage."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import laconic
+from laconic import container, lossless_sound, sound
+from laconic.container import Chunk
+from laconic.kinds import SEGMENT, WRAPPING
+
+FORMATS = Path(__file__).parent.parent / "data" / "sounds"
+REFUSED = {"bad_fmt_zero_channels.wav", "bw64_stereo_44k.wav", "empty.wav", "text.wav", "truncated_header.wav"}
+REFUSED |= {"float32_stereo_44k.wav", "float64_mono_48k.wav", "float_nan_inf.wav"}
+files = sorted(path for path in FORMATS.iterdir() if path.suffix != ".md")
+RATE = 8000
+
+
+@pytest.fixture(scope="session")
+def tone() -> np.ndarray:
+    """int16 [T, 2]: three segments and a half of a noisy tone."""
+    length = int(3.5 * segment())
+    t = np.arange(length)[:, None] * [0.05, 0.051]
+    return (9000 * np.sin(t) + np.random.default_rng(0).normal(0, 30, t.shape)).astype(np.int16)
+
+
+@pytest.fixture(scope="session")
+def file(tone: np.ndarray) -> bytes:
+    return laconic.compress(tone, sample_rate=RATE, lossless=True, effort=1)
+
+
+def segment() -> int:
+    from laconic.models.lossless_sound import segment_length
+
+    return segment_length(RATE)
+
+
+@pytest.mark.parametrize("path", files, ids=lambda path: path.name)
+def test_every_file_comes_back_or_is_refused(path: Path) -> None:
+    notes: list[str] = []
+    if path.name in REFUSED:
+        with pytest.raises(laconic.BadInput, match="found .*, expected"):
+            laconic.compress(path, lossless=True)
+        return
+    data = laconic.compress(path, lossless=True, effort=1, notes=notes)
+    laconic.verify(data)
+    out = io.BytesIO()
+    laconic.Codec().decompress_to(out, data)
+    with path.open("rb") as raw:
+        known = sound.open_sound(raw)
+        if path.suffix == ".wav" and "mulaw" not in path.name:
+            assert out.getvalue() == path.read_bytes() and not notes
+        elif path.suffix not in (".flac", ".aiff"):
+            assert "decoded from" in notes[0]
+        out.seek(0)
+        back = sound.open_sound(out)
+        assert (back.sample_rate, back.channels, back.bits, back.tags) == (
+            known.sample_rate,
+            known.channels,
+            known.bits,
+            known.tags,
+        )
+        samples = [np.concatenate([np.zeros((0, known.channels), np.int32), *s.blocks(999)]) for s in (known, back)]
+        assert np.array_equal(*samples) and len(samples[0]) == known.n_samples
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([(8, np.uint8), (16, np.int16), (24, np.int32), (32, np.int32)]), st.integers(1, 8), st.data())
+def test_arrays_come_back(width: tuple[int, type], channels: int, data: st.DataObject) -> None:
+    bits, dtype = width
+    low, high = (0, 255) if bits == 8 else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    few = data.draw(st.lists(st.integers(low, high), min_size=1, max_size=4))  # extremes are drawn often
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    samples = rng.choice(np.array(few, dtype), (data.draw(st.integers(0, 300)), channels))
+    rate = data.draw(st.integers(1, 1 << 20))
+    back = laconic.decompress(
+        laconic.compress(laconic.Sound(samples, rate, bits, {"title": "ä"}), lossless=True, effort=1)
+    )
+    assert back.samples.dtype == dtype and np.array_equal(back.samples, samples)
+    assert (back.sample_rate, back.bits, back.tags) == (rate, bits, {"title": "ä"})
+
+
+def test_one_channel_may_be_flat(tone: np.ndarray) -> None:
+    back = laconic.decompress(laconic.compress(tone[:500, 0], sample_rate=RATE, lossless=True))
+    assert np.array_equal(back.samples[:, 0], tone[:500, 0]) and back.bits == 16
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros(5), np.zeros((5, 9), np.int16), np.zeros((5, 0), np.int16), np.zeros((2, 2, 2), np.int16)]
+)
+def test_arrays_that_are_no_sounds_are_refused(bad: np.ndarray) -> None:
+    with pytest.raises(laconic.BadInput, match="found .*, expected"):
+        laconic.compress(bad, sample_rate=RATE, lossless=True)
+
+
+def test_values_beyond_the_width_are_refused() -> None:
+    with pytest.raises(laconic.BadInput, match="samples: found 8388608, expected -8388608 to 8388607"):
+        laconic.compress(laconic.Sound(np.array([1 << 23], np.int32), RATE, 24), lossless=True)
+
+
+def test_sounds_are_coded_losslessly_or_not_yet(tone: np.ndarray) -> None:
+    with pytest.raises(laconic.BadInput, match="target of a sound: found 'quality'"):
+        laconic.compress(tone, sample_rate=RATE)
+
+
+def test_a_part_is_that_part(file: bytes, tone: np.ndarray) -> None:
+    for seek, duration in [(0.0, 0.1), (1.0, None), (segment() / RATE - 0.01, 0.02), (0.0, 1e9), (0.00005, 0.0001)]:
+        part = laconic.decompress(file, seek=seek, duration=duration).samples
+        start = round(seek * RATE)
+        assert np.array_equal(part, tone[start : None if duration is None else start + round(duration * RATE)])
+
+
+@pytest.mark.parametrize(
+    "options", [{"seek": -1.0}, {"seek": 1e9}, {"seek": float("nan")}, {"duration": 0.0}, {"region": (0, 0, 1, 1)}]
+)
+def test_a_part_that_is_none_is_an_error(file: bytes, options: dict) -> None:
+    with pytest.raises(laconic.BadInput, match="found .*, expected"):
+        laconic.decompress(file, **options)
+
+
+def test_only_the_segments_of_a_part_are_read(file: bytes, tone: np.ndarray) -> None:
+    _, table = container.read_table(file)
+    damaged = bytearray(file)
+    damaged[table[2].start + 9] ^= 1
+    part = laconic.decompress(bytes(damaged), seek=0.0, duration=segment() / RATE).samples
+    assert np.array_equal(part, tone[: segment()])
+    with pytest.raises(laconic.BadFile, match="checksum"):
+        laconic.decompress(bytes(damaged))
+    notes: list[str] = []
+    back = laconic.decompress(bytes(damaged), partial=True, notes=notes).samples
+    assert len(notes) == 1 and notes[0].startswith("damaged, silent:")
+    assert not back[2 * segment() : 3 * segment()].any() and np.array_equal(
+        back[: 2 * segment()], tone[: 2 * segment()]
+    )
+    assert np.array_equal(back[3 * segment() :], tone[3 * segment() :])
+
+
+def test_wrong_samples_are_an_error_even_with_a_right_chunk(file: bytes) -> None:
+    """The samples have a checksum of their own: a chunk that was written anew does not pass."""
+    header, chunks = container.read(file, lossless_sound.KINDS)
+    payload = bytearray(chunks[1].payload or b"")
+    payload[-1] ^= 1
+    chunks[1] = Chunk(SEGMENT, bytes(payload))
+    with pytest.raises(laconic.BadFile):
+        laconic.decompress(container.write(header, chunks))
+
+
+def test_threads_and_paths_make_the_same_bytes(tone: np.ndarray, file: bytes, tmp_path: Path) -> None:
+    for threads in (1, 2, 5):
+        assert laconic.compress(tone, sample_rate=RATE, lossless=True, effort=1, threads=threads) == file
+        assert np.array_equal(laconic.decompress(file, threads=threads).samples, tone)
+    (tmp_path / "x.lac").write_bytes(file)
+    assert np.array_equal(laconic.decompress(tmp_path / "x.lac").samples, tone)
+    assert laconic.info(tmp_path / "x.lac") == laconic.info(file)
+
+
+def test_info(file: bytes, tone: np.ndarray) -> None:
+    found = laconic.info(file)
+    assert (found.medium, found.channels, found.bits, found.sample_rate) == ("sound", 2, 16, RATE)
+    assert found.n_samples == len(tone) and [kind for kind, _ in found.chunks] == ["segment"] * 4
+
+
+def test_strip_leaves_out_what_is_no_sample() -> None:
+    path = FORMATS / "id3_and_list_after_data.wav"
+    kinds = [kind for kind, _ in laconic.info(laconic.compress(path, lossless=True)).chunks]
+    assert kinds == ["segment", "wrapping", "tags"]
+    data = laconic.compress(path, lossless=True, strip=True)
+    assert [kind for kind, _ in laconic.info(data).chunks] == ["segment"]
+    assert laconic.decompress(data).tags == {}
+
+
+def test_damage_of_what_stands_around(file: bytes) -> None:
+    header, chunks = container.read(file, lossless_sound.KINDS)
+    for payload in (b"", b"\x05", b"\x05\x00no zlib", b"\xff\xff\xff\xff\x7f\x00"):
+        bad = container.write(header, [*chunks, Chunk(WRAPPING, payload, optional=True)])
+        with pytest.raises(laconic.BadFile, match="found .*, expected"):
+            laconic.decompress(bad)
+        notes: list[str] = []
+        laconic.decompress(bad, partial=True, notes=notes)
+        assert "left out: what stood around" in notes[0]
+
+
+@pytest.mark.parametrize("format", ["FLAC", "AIFF", "CAF", "W64"])
+def test_other_formats_hold_the_samples(file: bytes, tone: np.ndarray, format: str) -> None:
+    out = io.BytesIO()
+    laconic.Codec().decompress_to(out, file, format=format)
+    out.seek(0)
+    samples, rate = soundfile.read(out, dtype="int16")
+    assert rate == RATE and np.array_equal(samples, tone)
+
+
+def test_a_format_that_cannot_hold_them_is_refused() -> None:
+    data = laconic.compress(np.zeros(9, np.int32), sample_rate=RATE, lossless=True)
+    with pytest.raises(laconic.BadInput, match="FLAC output"):
+        laconic.Codec().decompress_to(io.BytesIO(), data, format="FLAC")
+
+
+def test_a_long_wav_is_rf64() -> None:
+    many = sound.Source(RATE, 2, 16, 1 << 31, lambda n: iter(()))
+    before, after = sound.wav_around(many)
+    assert before[:4] == b"RF64" and int.from_bytes(before[28:36], "little") == 1 << 33 and after == b""
+
+
+@given(st.integers(1, 1 << 23), st.integers(1, 8), st.sampled_from([8, 16, 24, 32]), st.integers(0, 9))
+def test_a_new_wav_file_is_read_by_others(rate: int, channels: int, bits: int, length: int) -> None:
+    out = io.BytesIO()
+    samples = np.full((length, channels), -7, np.int32)
+    sound.write(
+        out,
+        [samples],
+        sound.Source(rate, channels, bits, length, lambda n: iter(()), tags={"artist": "x", "none": "y"}),
+    )
+    out.seek(0)
+    back = sound.open_sound(out)
+    assert (back.sample_rate, back.channels, back.bits, back.n_samples) == (rate, channels, bits, length)
+    assert back.tags == {"artist": "x"} and all((block == -7).all() for block in back.blocks(5))

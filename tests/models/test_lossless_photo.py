@@ -1,0 +1,191 @@
+"""Lossless tiles: every sample comes back, or within the error allowed; damage never does more than raise BadFile."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from laconic.entropy.errors import BadFile, BadInput
+from laconic.models import lossless_photo
+from laconic.models.lossless_photo import (
+    LEVEL_OF_EFFORT,
+    LEVELS,
+    TAPS,
+    add_rows,
+    add_rows_reference,
+    decode_tile,
+    encode_tile,
+    kernel,
+    tile_grid,
+)
+
+Samples = NDArray[np.uint16]
+
+
+def picture(h: int, w: int, channels: int = 3, bits: int = 8, noise: float = 2.0) -> Samples:
+    """Smooth colours, an edge, and noise."""
+    random = np.random.default_rng(h * 1000 + w)
+    y, x = np.mgrid[0:h, 0:w] / 40
+    plane = np.sin(x + y * 0.7) * 60 + np.cos(y * 1.7) * 30 + 120 + 40 * (x > y)
+    planes = [plane * (1 - 0.1 * c) + random.normal(0, noise, (h, w)) for c in range(channels)]
+    samples: Samples = (np.stack(planes, -1) * 2 ** (bits - 8)).clip(0, 2**bits - 1).astype(np.uint16)
+    return samples
+
+
+def returned(samples: Samples, bits: int, effort: int = 7, max_error: int = 0) -> Samples:
+    return decode_tile(encode_tile(samples, bits, effort, max_error), *samples.shape, bits, max_error)
+
+
+@st.composite
+def tiles(draw: st.DrawFn) -> tuple[Samples, int]:
+    bits = draw(st.sampled_from([1, 2, 8, 12, 16]))
+    shape = (draw(st.integers(1, 12)), draw(st.integers(1, 20)), draw(st.integers(1, 4)))
+    random, top = np.random.default_rng(draw(st.integers(0, 99))), (1 << bits) - 1
+    kind = draw(st.sampled_from(["noise", "constant", "extremes", "few", "ramp", "gray"]))
+    noise = random.integers(0, top + 1, shape)
+    samples = {
+        "noise": noise,
+        "constant": np.full(shape, random.integers(0, top + 1)),
+        "extremes": random.integers(0, 2, shape) * top,
+        "few": random.integers(0, min(top + 1, 3), shape) * (top // 3 + (top < 3)) % (top + 1),
+        "ramp": np.indices(shape).sum(0) % (top + 1),
+        "gray": np.repeat(noise[..., :1], shape[2], 2),
+    }[kind]
+    return samples.astype(np.uint16), bits
+
+
+@settings(deadline=None, max_examples=60)
+@given(tiles(), st.sampled_from([1, 4, 7, 9]))
+def test_every_sample_comes_back(tile: tuple[Samples, int], effort: int) -> None:
+    samples, bits = tile
+    back = returned(samples, bits, effort)
+    assert back.dtype == np.uint16
+    assert np.array_equal(back, samples)
+
+
+@settings(deadline=None, max_examples=40)
+@given(tiles(), st.sampled_from([1, 2, 3, 7, 100, 255, 65535]))
+def test_no_sample_is_further_away_than_allowed(tile: tuple[Samples, int], max_error: int) -> None:
+    samples, bits = tile
+    back = returned(samples, bits, 7, max_error)
+    assert int(np.abs(back.astype(np.int64) - samples).max()) <= max_error
+    assert int(back.max()) >> bits == 0
+
+
+@pytest.mark.parametrize("effort", range(1, 10))
+def test_pictures_of_every_effort(effort: int) -> None:
+    samples = picture(40, 70)
+    assert np.array_equal(returned(samples, 8, effort), samples)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_channels_and_depths(channels: int, bits: int) -> None:
+    samples = picture(30, 50, channels, bits)
+    assert np.array_equal(returned(samples, bits), samples)
+
+
+def test_more_effort_and_more_error_make_smaller_tiles() -> None:
+    samples = picture(96, 128)
+    efforts = [len(encode_tile(samples, 8, effort, 0)) for effort in (1, 4, 7)]
+    assert efforts == sorted(efforts, reverse=True)
+    errors = [len(encode_tile(samples, 8, 7, error)) for error in (0, 1, 2, 4, 16)]
+    assert all(after < 0.9 * before for before, after in pairwise(errors))
+
+
+def test_the_size_is_near_what_the_noise_carries() -> None:
+    samples = picture(128, 128, 1)
+    assert len(encode_tile(samples, 8, 7, 0)) * 8 / samples.size < np.log2(2.0 * np.sqrt(2 * np.pi * np.e)) + 0.25
+
+
+def test_simple_pictures_take_few_bytes() -> None:
+    assert len(encode_tile(np.full((400, 400, 3), 77, np.uint16), 8, 7, 0)) < 40
+    gray = np.repeat(picture(64, 64, 1), 3, 2)
+    assert len(encode_tile(gray, 8, 7, 0)) < len(encode_tile(gray[..., :1], 8, 7, 0)) + 8
+    spread = picture(64, 64, 1)  # 8 bits in 16
+    assert len(encode_tile(spread * 257, 16, 7, 0)) < len(encode_tile(spread, 8, 7, 0)) + 200
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_tiles_cover_a_picture_once(height: int, width: int) -> None:
+    grid = tile_grid(height, width)
+    assert sum(h * w for _, _, h, w in grid) == height * width
+    assert all(0 < h <= 1024 and 0 < w <= 1024 and y + h <= height and x + w <= width for y, x, h, w in grid)
+    assert len({(y, x) for y, x, _, _ in grid}) == len(grid)
+    assert len(grid) > 1 or height * width < 1 << 17
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_damage_is_an_error_or_another_picture(data: st.DataObject) -> None:
+    samples = picture(9, 17, 2)
+    good = encode_tile(samples, 8, 4, 0)
+    with pytest.raises(BadFile):
+        decode_tile(good[: data.draw(st.integers(0, len(good) - 1))], 9, 17, 2, 8, 0)
+    bad = bytearray(good)
+    bad[data.draw(st.integers(0, len(bad) - 1))] ^= data.draw(st.integers(1, 255))
+    with suppress(BadFile):
+        assert decode_tile(bytes(bad), 9, 17, 2, 8, 0).shape == samples.shape
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=60), st.integers(0, 2), st.integers(0, 3))
+def test_any_bytes_are_an_error_or_a_picture(rest: bytes, kind: int, level: int) -> None:
+    with suppress(BadFile):
+        decode_tile(bytes([level, kind]) + rest, 5, 6, 1, 16, 0)
+
+
+@pytest.mark.parametrize(
+    ("samples", "bits", "effort", "error"),
+    [
+        (np.zeros((2, 2, 5), np.uint16), 8, 7, 0),
+        (np.zeros((0, 2, 1), np.uint16), 8, 7, 0),
+        (np.full((2, 2, 1), 256, np.uint16), 8, 7, 0),
+        (np.zeros((2, 2, 1), np.uint16), 17, 7, 0),
+        (np.zeros((2, 2, 1), np.uint16), 8, 0, 0),
+        (np.zeros((2, 2, 1), np.uint16), 8, 7, -1),
+    ],
+)
+def test_bad_calls(samples: Samples, bits: int, effort: int, error: int) -> None:
+    with pytest.raises(BadInput):
+        encode_tile(samples, bits, effort, error)
+
+
+@kernel
+def add(array, at, factors, first, count, source, begin):  # type: ignore[no-untyped-def]
+    add_rows(array, np.uint64(at), factors, np.uint64(first), np.uint64(count), source, np.uint64(begin))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 5), st.integers(0, 3), st.integers(0, 99))
+def test_rows_are_added_as_the_reference_does(count: int, first: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    array, factors, source = random.normal(size=60), random.normal(size=9), random.normal(size=20)
+    kernel_, plain = array.copy(), array.copy()
+    add(kernel_, 3, factors, first, count, source, 5)
+    add_rows_reference(plain, 3, factors, first, count, source, 5)
+    assert kernel_.tobytes() == plain.tobytes()  # to the last bit: nothing is contracted or reordered
+
+
+def test_least_squares_finds_the_line() -> None:
+    """Samples that are an exact linear function of their neighbours are predicted exactly in the end."""
+    y, x = np.mgrid[0:64, 0:64]
+    samples = (x * 2 + y).astype(np.uint16)[..., None]
+    assert len(encode_tile(samples, 8, 7, 0)) < 120
+
+
+def test_taps_are_past_and_fill_the_windows() -> None:
+    for taps in TAPS:
+        places = [tap for tap in taps.split() if tap[0] not in "bc"]
+        assert all(dy < 0 or dx < 0 for dy, dx in (map(int, tap.split(",")) for tap in places))
+        assert all(abs(int(v)) <= lossless_photo.PAD for tap in places for v in tap.split(","))
+        assert len(set(taps.split())) == 24
+    assert all(taps in (8, 16, 24) for level in LEVELS for taps, _, _ in level.windows)
+    assert max(LEVEL_OF_EFFORT) == len(LEVELS) - 1

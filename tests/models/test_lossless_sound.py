@@ -1,0 +1,272 @@
+"""Lossless sound: what went in comes out, whatever it is; easy sounds cost little, hard ones no more than stored; damage is safe."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+
+import numba
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from laconic.entropy.errors import BadFile, BadInput
+from laconic.models.lossless_sound import (
+    LANES,
+    PRESETS,
+    U64,
+    Least,
+    add_scaled,
+    decode_segment,
+    dot,
+    eliminate,
+    encode_segment,
+    fade,
+    gather,
+    segment_length,
+    solve,
+)
+
+Samples = NDArray[np.int32]
+
+
+def tones(n: int, channels: int, bits: int, seed: int = 1) -> Samples:
+    """Integers that look like music: resonances struck by noise, a common one in all channels. The same on every machine."""
+    state, out = seed, np.zeros((n, channels), np.int64)
+    a = b = 0
+    own = [(0, 0)] * channels
+    peak = (1 << bits - 1) - 1
+    for t in range(n):
+        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        a, b = (15 * a >> 3) - (61 * b >> 6) + ((state >> 16) % 2001 - 1000), a
+        for c in range(channels):
+            state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+            x, y = own[c]
+            own[c] = (3 * x >> 1) - (7 * y >> 3) + ((state >> 16) % 801 - 400), x
+            out[t, c] = min(max((a + own[c][0]) * peak >> 16, -peak), peak)
+    return out.astype(np.int32)
+
+
+def kinds(n: int, channels: int, bits: int, kind: str, seed: int) -> Samples:
+    rng = np.random.default_rng(seed)
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    if kind == "noise":
+        return rng.integers(low, high, (n, channels), np.int64, endpoint=True).astype(np.int32)
+    if kind == "extremes":
+        return rng.choice(np.array([low, high], np.int32), (n, channels))
+    if kind == "constant":
+        return np.broadcast_to(rng.integers(low, high, channels, endpoint=True).astype(np.int32), (n, channels))
+    if kind == "square":
+        return np.where((np.arange(n) // 20 % 2)[:, None] > 0, high, low).repeat(channels, 1).astype(np.int32)
+    if kind == "clicks":
+        return np.where(rng.random((n, channels)) < 0.02, high, 0).astype(np.int32)
+    return tones(n, channels, bits, seed)
+
+
+KINDS = ("noise", "extremes", "constant", "square", "clicks", "tones")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(0, 200),
+    channels=st.integers(1, 8),
+    bits=st.sampled_from([8, 9, 16, 20, 24, 31, 32]),
+    kind=st.sampled_from(KINDS),
+    effort=st.sampled_from([1, 3, 6]),
+    seed=st.integers(0, 99),
+)
+def test_what_went_in_comes_out(n: int, channels: int, bits: int, kind: str, effort: int, seed: int) -> None:
+    samples = kinds(n, channels, bits, kind, seed)
+    data = encode_segment(samples, bits, effort)
+    assert len(data) <= 1 + samples.size * ((bits + 7) // 8)
+    out = decode_segment(data, n, channels, bits)
+    assert out.dtype == np.int32 and np.array_equal(out, samples)
+
+
+@pytest.mark.parametrize("effort", sorted(PRESETS))
+def test_every_effort_over_several_chunks(effort: int) -> None:
+    samples = tones(5000 if effort < 8 else 2500, 2, 16)
+    assert np.array_equal(decode_segment(encode_segment(samples, 16, effort), *samples.shape, 16), samples)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", [16, 32])
+def test_long_enough_to_learn(kind: str, bits: int) -> None:
+    samples = kinds(6000, 2, bits, kind, 3)
+    assert np.array_equal(decode_segment(encode_segment(samples, bits, 5), *samples.shape, bits), samples)
+
+
+def test_silence_and_constants_cost_almost_nothing() -> None:
+    for value in (0, 1, -12345):
+        assert len(encode_segment(np.full((40_000, 2), value, np.int32), 16, 2)) < 400
+
+
+def test_a_copy_of_a_channel_costs_almost_nothing() -> None:
+    mono = tones(20_000, 1, 16)
+    alone, both = (len(encode_segment(mono.repeat(c, 1), 16, 3)) for c in (1, 2))
+    assert both < 1.02 * alone
+
+
+def test_low_bits_that_are_always_0_cost_nothing() -> None:
+    samples = tones(4000, 2, 16)
+    assert len(encode_segment(samples << 8, 24, 3)) == len(encode_segment(samples, 16, 3))
+
+
+def test_prediction_pays() -> None:
+    """The resonances of `tones` are known; what is left is the noise that struck them, about 11 bits of it."""
+    samples = tones(30_000, 1, 16)
+    assert len(encode_segment(samples, 16, 5)) * 8 < 11 * samples.size
+
+
+def test_bytes_are_the_same_everywhere() -> None:
+    """Read, never written: another digest means that files of before can no longer be read."""
+    samples = np.vstack([tones(3000, 2, 16, 5), np.zeros((300, 2), np.int32), tones(1500, 2, 16, 6)])
+    digest = hashlib.sha256(b"".join(encode_segment(samples, 16, e) for e in (1, 6, 9))).hexdigest()
+    assert digest == GOLDEN
+
+
+def test_subnormal_numbers_are_never_met() -> None:
+    """A thread that flushes them to zero, as some libraries make it do, writes the same bytes."""
+    samples = np.vstack([tones(2000, 2, 16), np.zeros((60_000, 2), np.int32), tones(2000, 2, 16)])
+    samples[10_000:50_000, 1] = tones(40_000, 1, 16)[:, 0]
+    expected = encode_segment(samples, 16, 5)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this machine cannot flush subnormal numbers")
+    try:
+        assert encode_segment(samples, 16, 5) == expected
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_damage_is_an_error_or_other_samples(data: st.DataObject) -> None:
+    """The samples' own checksum stands elsewhere; here nothing crashes, hangs or leaves the range."""
+    coded = bytearray(encode_segment(tones(400, 2, 16), 16, 4))
+    for _ in range(data.draw(st.integers(1, 3))):
+        coded[data.draw(st.integers(0, len(coded) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(BadFile):
+        out = decode_segment(bytes(coded), 400, 2, 16)
+        assert out.shape == (400, 2) and -(1 << 15) <= out.min() and out.max() < 1 << 15
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_cut_or_longer_segment_is_an_error(data: st.DataObject) -> None:
+    coded = encode_segment(tones(300, 2, 16), 16, 4)
+    with pytest.raises(BadFile, match="found .*, expected"):
+        decode_segment(coded[: data.draw(st.integers(0, len(coded) - 1))], 300, 2, 16)
+    with pytest.raises(BadFile, match="found .*, expected"):
+        decode_segment(coded + b"\0", 300, 2, 16)
+
+
+@pytest.mark.parametrize("place, value", [(0, 10), (1, 2), (1, 1), (2, 2), (3, 16)])
+def test_impossible_layouts_are_refused(place: int, value: int) -> None:
+    coded = bytearray(encode_segment(tones(300, 2, 16), 16, 4))
+    coded[place] = value if coded[place] != value else 0
+    with pytest.raises(BadFile, match="found .*, expected"):
+        decode_segment(bytes(coded), 300, 2, 16)
+
+
+def test_wrong_calls_are_refused() -> None:
+    quiet = np.zeros((10, 2), np.int32)
+    for samples, bits, effort in (
+        (quiet, 7, 5),
+        (quiet, 33, 5),
+        (quiet, 16, 0),
+        (quiet, 16, 10),
+        (quiet + 40_000, 16, 5),
+        (np.zeros((10, 9), np.int32), 16, 5),
+    ):
+        with pytest.raises(BadInput, match="found .*, expected"):
+            encode_segment(samples, bits, effort)
+
+
+def test_segments_are_bounded() -> None:
+    assert segment_length(44_100) == 882_000
+    assert segment_length(192_000) == 1 << 20
+
+
+@numba.njit
+def compiled_dot(a, b, at):  # type: ignore[no-untyped-def]
+    return dot(a, U64(at), b, U64(0), U64(b.size))
+
+
+@numba.njit
+def compiled_steps(out, old, rows, g, x):  # type: ignore[no-untyped-def]
+    n = U64(x.size)
+    fade(out, U64(0), old, U64(0), 0.75, g[0], x, U64(0), n)
+    add_scaled(out, U64(0), g[1], x, U64(0), n)
+    rows[: x.size] = out
+    eliminate(rows, U64(0), g, U64(0), U64(x.size), U64(x.size), n)
+
+
+def plain_dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> np.floating:
+    """LANES sums in order, then halves."""
+    sums = np.zeros(LANES, a.dtype)
+    for i in range(0, len(a), LANES):
+        sums = sums + a[i : i + LANES] * b[i : i + LANES]
+    while len(sums) > 1:
+        sums = sums[: len(sums) // 2] + sums[len(sums) // 2 :]
+    return sums[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_have_the_order_of_the_plain_form(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    for n in (0, 8, 16, 40, 256):
+        a, b = rng.standard_normal(n + 3).astype(dtype), rng.standard_normal(n).astype(dtype)
+        assert compiled_dot(a, b, 3) == plain_dot(a[3:], b)
+
+
+def test_vector_steps_are_the_plain_form() -> None:
+    rng = np.random.default_rng(0)
+    n = 24
+    out, old, x, g, rows = rng.random(n), rng.random(n), rng.random(n), rng.random(8), rng.random(9 * n)
+    expected = 0.75 * old + g[0] * x + g[1] * x
+    for k in range(8):
+        expected = expected - g[k] * rows[n * (k + 1) : n * (k + 2)]
+    compiled_steps(out, old, rows, g, x)
+    assert np.array_equal(rows[:n], expected)
+
+
+def test_solutions_solve() -> None:
+    rng = np.random.default_rng(0)
+    for n in (8, 24, 48):
+        x = rng.standard_normal((3 * n, n))
+        matrix, w = x.T @ x, rng.standard_normal(n)
+        vector = matrix @ w
+        assert solve(matrix.ravel().copy(), vector, np.zeros(n + LANES), np.uint64(n))
+        assert np.allclose(vector, w)
+        assert not solve(-matrix.ravel(), vector, np.zeros(n + LANES), np.uint64(n))
+        assert not solve(np.full(n * n, np.nan), vector, np.zeros(n + LANES), np.uint64(n))
+
+
+def test_gathered_rows_are_the_covariances() -> None:
+    own, other, n, slots, keep, until = 16, 8, 24, 16, 0.99, 300
+    rng = np.random.default_rng(0)
+    signals = np.zeros((2, until + own))
+    signals[:, own:] = rng.integers(-99, 99, (2, until))
+    rows, direct = np.zeros((slots, 2, n)), np.zeros((n, n))
+    for t in range(until):
+        a, b = (signals[k, own + t - np.arange((own, other)[k])] for k in range(2))
+        features = np.concatenate([a, b])
+        rows[t % slots] = keep * rows[(t - 1) % slots] + np.outer([a[0], b[0]], features)
+        direct = keep * direct + np.outer(features, features)
+    matrix = np.zeros(n * n)
+    gather(matrix, rows.ravel(), *(np.uint64(v) for v in (0, own, other, until - 1, slots)))
+    upper = np.triu_indices(n, 1)
+    assert np.allclose(matrix.reshape(n, n)[upper], direct[upper])
+
+
+def test_presets_have_whole_vectors() -> None:
+    for preset in PRESETS.values():
+        sizes = [v for one in preset.least for v in (one.own, one.other)]
+        assert all(v % LANES == 0 for v in [*sizes, *(o for c in preset.gradient for o in c.orders)])
+        assert all(isinstance(one, Least) and one.other <= one.own for one in preset.least)
+
+
+GOLDEN = "3c5ca6fa53c7d5087fee16b4c4cb6bb18ee6a64a1da661b597ec6a49ee5ba82e"
