@@ -97,26 +97,26 @@ LN2 = 2839  # in 1/4096 nat
 RATES = np.array([(2 << 16) // (2 * n + 3) for n in range(LIMIT_MOST + 1)], np.int64)  # 1 / (n + 1.5)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def squash(x):  # type: ignore[no-untyped-def]
     """The probability of a stretch: int64 1..65535."""
     return I64(SQUASH[U64(min(max(I64(x), -I64(LIMIT)), I64(LIMIT)) + I64(LIMIT + 1))])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def stretch(p):  # type: ignore[no-untyped-def]
     """The stretch of a probability 0..65535: int32."""
     return I32(STRETCH[U64(p) >> U64(4)])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def log_ratio(a, b):  # type: ignore[no-untyped-def]
     """ln(a / b) of masses 1 .. 2**32 - 1, as a stretch within +-LIMIT: what a model says that has masses for 1 and for 0."""
     x = (logarithm(U64(a)) - logarithm(U64(b)) + I64(FINE // 2)) >> I64(4)
     return I32(min(max(x, -I64(LIMIT)), I64(LIMIT)))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def logarithm(m):  # type: ignore[no-untyped-def]
     """ln(m / 1024) of uint64 m >= 1, in 1/4096 nat: int64."""
     zeros = leading_zeros(m)  # type: ignore[call-arg, var-annotated]
@@ -134,7 +134,7 @@ def leading_zeros(typing, m):  # type: ignore[no-untyped-def]
     return U64(U64), build
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def mix(weights, at, inputs):  # type: ignore[no-untyped-def]
     """The sum of the inputs, int32 [n], with the weights from `at` on, int32: a stretch, int64 within +-LIMIT."""
     total = I64(0)
@@ -143,7 +143,7 @@ def mix(weights, at, inputs):  # type: ignore[no-untyped-def]
     return min(max(total >> I64(16), -I64(LIMIT)), I64(LIMIT))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def learn(weights, at, inputs, error, rate):  # type: ignore[no-untyped-def]
     """Move the weights by rate / 65536 * error * input. rate: 1..1023; 100 to 1000 are usual."""
     step = I32((I64(error) * I64(rate)) >> I64(10))
@@ -152,7 +152,7 @@ def learn(weights, at, inputs, error, rate):  # type: ignore[no-untyped-def]
         weights[U64(at) + k] = min(max(w, I32(-WEIGHT_LIMIT)), I32(WEIGHT_LIMIT))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def counter(counters, place):  # type: ignore[no-untyped-def]
     """The probability of a 1, int64 0..65535, in a counter: uint32, 22 bits of probability above 10 bits of count.
 
@@ -161,7 +161,7 @@ def counter(counters, place):  # type: ignore[no-untyped-def]
     return I64(counters[U64(place)] >> U32(16))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def count(counters, place, bit, limit):  # type: ignore[no-untyped-def]
     """A counter sees a bit: its probability moves 1 / (n + 1.5) of the way, n the bits seen, at most `limit` (1..255)."""
     state = U64(counters[U64(place)])
@@ -181,7 +181,7 @@ def new_maps(n: int) -> NDArray[np.uint16]:
     return np.tile(SQUASH[np.minimum(x + 1, 2 * LIMIT + 1)], n)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def refine(maps, context, x):  # type: ignore[no-untyped-def]
     """(probability, place) by map `context` at stretch x, between its two nearest cells; give the place to `follow`.
 
@@ -194,7 +194,7 @@ def refine(maps, context, x):  # type: ignore[no-untyped-def]
     return I64(p), at + (part >> U64(6))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def follow(maps, place, bit, shift):  # type: ignore[no-untyped-def]
     """The cell moves 2**-shift of the way to the bit."""
     target = I64(ONE - 1) if bit else I64(0)
@@ -230,7 +230,7 @@ def push_tapes(tapes: list[NDArray[np.uint32]]) -> bytes:
     return write_stream(states, np.concatenate([*parts[::-1], np.empty(0, np.uint16)]))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def code(coder, tape, bit, p):  # type: ignore[no-untyped-def]
     """Code a bit, or decode one, that is 1 with probability p of 2**16. Returns the bit, int64: the given one or the one read.
 

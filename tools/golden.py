@@ -43,7 +43,7 @@ def exact_cases(photo: np.ndarray) -> dict[str, tuple[Any, dict[str, Any]]]:
         "exact-gray16": (deep, {"lossless": True}),
         "exact-near": (part, {"max_error": 2}),
         "sound-16": (laconic.Sound(tone, 44100, 16), {"lossless": True}),
-        "sound-24": (laconic.Sound(tone[:1000, :1] * np.int32(1000) + t[:1000, :1], 96000, 24), {"lossless": True}),
+        "sound-24": (laconic.Sound((tone[:1000, :1] * 1000 + t[:1000, :1]).astype(np.int32), 96000, 24), {"lossless": True}),
         "sound-8": (laconic.Sound((tone % 200).astype(np.uint8), 8000, 8), {"lossless": True, "effort": 9}),
     }
 

@@ -122,7 +122,7 @@ def train(
     learner.run(lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True), 60 * args.minutes)
     float_bpd = learner.bpd(test)
     card: dict[str, Any] = {
-        "data": f"{len(pictures)} pictures of {args.data / name.split('-')[0]}",
+        "data": f"the first {len(pictures)} training pictures of {name.partition('-hclt')[0]}",
         "states": args.states,
         "contexts": args.contexts,
         "seconds": round(time.monotonic() - begun),

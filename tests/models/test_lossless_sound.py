@@ -20,6 +20,7 @@ from laconic.models.lossless_sound import (
     U64,
     Least,
     add_scaled,
+    clamp,
     decode_segment,
     dot,
     eliminate,
@@ -186,7 +187,7 @@ def test_wrong_calls_are_refused() -> None:
 
 
 def test_segments_are_bounded() -> None:
-    assert segment_length(44_100) == 882_000
+    assert segment_length(44_100) == 441_000
     assert segment_length(192_000) == 1 << 20
 
 
@@ -202,6 +203,16 @@ def compiled_steps(out, old, rows, g, x):  # type: ignore[no-untyped-def]
     add_scaled(out, U64(0), g[1], x, U64(0), n)
     rows[: x.size] = out
     eliminate(rows, U64(0), g, U64(0), U64(x.size), U64(x.size), n)
+
+
+@numba.njit
+def compiled_clamp(p, limit):  # type: ignore[no-untyped-def]
+    return clamp(p, limit)
+
+
+def test_predictions_are_kept_in_range_whatever_they_are() -> None:
+    for p, expected in ((np.nan, -100.0), (np.inf, 99.0), (-np.inf, -100.0), (1e30, 99.0), (2 + 1 / 300, 2 + 1 / 256)):
+        assert compiled_clamp(p, 100.0) == expected
 
 
 def plain_dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> np.floating:
