@@ -622,7 +622,7 @@ def blend(at, y, x, n_windows, plane, experts):  # type: ignore[no-untyped-def]
     total = weighted = 0.0
     for k in range(U64(1), U64(experts.n)):
         near = (r[here - one + k] + r[north + k]) * 2.0 + (r[north - one + k] + r[north + one + k])
-        e = (near + (r[here - two + k] + r[far + k]) + 4.0 * 1.0) * plane.unit
+        e = (near + (r[here - two + k] + r[far + k]) + 4.0) * plane.unit
         weight = 1.0 / (e * e)
         weight *= weight
         total += weight

@@ -9,15 +9,18 @@ machine: the tables are made by a rule in exact integers, sums are integers, and
 Units: stretch int32, 1/256 nat, within +-LIMIT (12 nats); probability of a 1 in 1..65535 of 2**16; weight int32, 65536 = 1;
 error of a bit that was coded with p: (bit << 16) - p. All functions are for other kernels to inline:
 
-    for k in range(n): inputs[k] = ...               # int32, by `stretch`, `log_ratio`, `counter_stretch`
-    x = mix(weights, at, inputs)                     # `at` = set * inputs.size chooses the set of weights by context
-    p = squash(SQUASH, x)                            # perhaps (p + 3 * refine(...)) >> 2, or the mean of several mixers' x
-    bit = code(coder, tape, bit, p)                  # encoder: writes the bit's interval; decoder: reads the bit
+    inputs[k] = stretch(counter(counters, place))    # or log_ratio(mass of 1, mass of 0); int32 [n], the last often a constant
+    x = mix(weights, at, inputs)                     # `at` = set * n chooses the weights by context
+    p = squash(x)
+    refined, cell = refine(maps, context, x)
+    bit = code(coder, tape, bit, (p + refined) >> 1) # encoder: writes the bit's interval; decoder: reads the bit
     learn(weights, at, inputs, (bit << 16) - p, rate)
-    count(counters, place, bit, limit), follow(map, bit, ...)
+    count(counters, place, bit, limit)
+    follow(maps, cell, bit, 6)
 
 The tables STRETCH, SQUASH, LOG, RATES are module globals, which numba freezes into the kernels that name them. `code` is
-one function for both directions, so that one kernel is encoder and decoder: see `encoder`, `decoder`, `Coder`.
+one function for both directions, so that one kernel is encoder and decoder: see `encoder`, `push_tapes`, `decoder`,
+`finish_decoder`.
 """
 
 from __future__ import annotations

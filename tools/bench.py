@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     exact.add_argument("folder", type=Path, metavar="DIR")
     exact.add_argument("--efforts", type=int, nargs="+", default=[7], metavar="E")
     exact.add_argument("--max-errors", type=int, nargs="*", default=[], metavar="K", help="near-lossless, too")
-    exact.add_argument("--threads", type=int)
+    exact.add_argument("--threads", type=int, help="of ours (default: one a core)")
+    exact.add_argument("--alone", action="store_true", help="without peers")
     exact.set_defaults(run=bench_lossless, rows=[])
     for command in (coder, learning, image):
         command.add_argument("--rounds", type=int, default=5)

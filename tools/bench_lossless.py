@@ -67,6 +67,8 @@ def read(path: Path) -> Item:
 
 def peers(is_sound: bool, args: argparse.Namespace) -> dict[str, Peer]:
     ours = {f"laconic -e {effort}": of_laconic(is_sound, args.threads, effort=effort) for effort in args.efforts}
+    if args.alone:
+        return ours
     if is_sound:
         return ours | programs(
             {
