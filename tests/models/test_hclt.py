@@ -134,7 +134,7 @@ def test_codelength_is_that_of_the_sum_over_hidden_states(seed: int, height: int
     model = random_model(height, width, seed, most=3, soft=True)
     pictures = pictures_for(model, 4, "noise", seed)
     expected = sum(brute_force_bits(model, picture) for picture in pictures)
-    assert model.codelength(pictures) == pytest.approx(expected, rel=0.002, abs=0.02)
+    assert model.codelength(pictures) == pytest.approx(expected, rel=0.01, abs=0.02)
 
 
 def test_a_deep_chain_codes() -> None:
