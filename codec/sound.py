@@ -224,7 +224,8 @@ def write(
     if format == "WAV":
         before, after = wrapping or wav_around(source)
         file.write(before)
-        file.writelines(pack(block, source.bits) for block in blocks)
+        for block in blocks:  # noqa: FURB122  a spooled file's writelines holds all in memory
+            file.write(pack(block, source.bits))
         file.write(after)
     else:
         write_other(file, blocks, source, format)
