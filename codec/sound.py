@@ -39,7 +39,6 @@ STARTS = {
     b"ID3": b"",
 }
 SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".w64", ".rf64", ".caf"}
-OUTPUTS = {".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64"}
 
 
 @dataclass(frozen=True)
@@ -201,13 +200,6 @@ def pack(samples: Samples, bits: int) -> bytes:
 def to_array(samples: Samples, bits: int) -> NDArray[Any]:
     """As in `Sound`."""
     return (samples + (128 if bits == 8 else 0)).astype(DTYPES[bits], copy=False)
-
-
-def format_of(name: str) -> str:
-    """soundfile's name of the format of an output. Raises BadInput."""
-    suffix = Path(name).suffix.lower()
-    expect(suffix in OUTPUTS, BadInput, "output", name, f"a name that ends in one of {', '.join(sorted(OUTPUTS))}")
-    return OUTPUTS[suffix]
 
 
 def write(
