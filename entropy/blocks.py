@@ -12,21 +12,23 @@ Symbols are cut into blocks of at most 2**18; the number of symbols is not store
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import import_module
-from itertools import chain
-from typing import Any, TypeVar
+from itertools import chain, groupby
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from laconic.entropy.errors import BadFile, BadInput, expect
-from laconic.entropy.tables import Tables, checked
+from laconic.entropy.tables import Tables, integers, ranged
 
 BLOCK = 1 << 18
 LANES = (1, 4, 8, 32)
 LANE_BYTES = (2_000, 8_000, 32_000)  # below so many bytes: 1, 4, 8 lanes; above: 32
+MOST, AFTER = 16, 128  # blocks coded in one call; bytes that must follow the words of all of them
 RUNS, RUN = 256, 4  # the sample that a block's number of lanes is chosen by
 BACKENDS = {
     "simd": "laconic.entropy.rans_simd",
@@ -39,6 +41,7 @@ SPARE_WORDS = {"constriction": 4}  # beyond one a symbol: it ends on whole 32-bi
 Symbols = NDArray[np.int16]
 Rows = NDArray[Any]  # uint8 where the tables have at most 256 rows, else uint16
 Positions = NDArray[np.int64]
+Coded = tuple[list[int], NDArray[np.uint16], Positions]  # final states, words in reading order, where escapes stand
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -56,17 +59,20 @@ def encode(
     backend: see BACKENDS, or "cuda"; all but constriction, which only reads its own, give the same bytes.
     threads: how many blocks at a time; None is one a core. Raises BadInput.
     """
-    values = checked(symbols, "symbols", -(1 << 15), 1 << 15).astype(np.int16, copy=False)
-    rows = rows_of(indices, tables)
+    values, rows = integers(symbols, "symbols"), integers(indices, "indices")
     expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one a symbol")
     if backend == CUDA:
         from laconic.entropy import rans_cuda
 
-        return rans_cuda.encode_array(values, rows, tables)
+        return rans_cuda.encode_array(symbols_of(values), rows_of(rows, tables), tables)
     coder = load(backend)
-    jobs = list(zip(cut(len(values)), lane_codes(values, rows, tables), strict=True))
-    parts = each(lambda job: encode_block(values[job[0]], rows[job[0]], tables, coder, job[1]), jobs, threads)
-    return b"".join(chain.from_iterable(parts))
+
+    def code(spans: list[slice]) -> list[bytes]:
+        part = slice(spans[0].start, spans[-1].stop)
+        return encode_part(symbols_of(values[part]), rows_of(rows[part], tables), tables, coder)
+
+    parts = in_parts(code, list(cut(len(values))), threads)
+    return b"".join(parts)
 
 
 def decode(
@@ -90,26 +96,35 @@ def decode_next(
     threads: int | None = None,
 ) -> tuple[NDArray[np.int16], memoryview]:
     """As `decode`, where more may follow: also returns the bytes after the coded symbols."""
-    rows, raw, position, jobs = rows_of(indices, tables), flat(data), 0, list[Job]()
+    rows, raw, position, jobs = integers(indices, "indices"), flat(data), 0, list[Job]()
     if backend == CUDA:
         from laconic.entropy import rans_cuda
 
         end = end_of(raw, 0, len(rows))
-        return rans_cuda.decode_array(raw[:end], rows, tables), raw[end:]
+        return rans_cuda.decode_array(raw[:end], rows_of(rows, tables), tables), raw[end:]
     coder = load(backend)
     for span in cut(len(rows)):
         block, position = parse(raw, position, span, SPARE_WORDS.get(backend, 0))
         jobs.append(block)
     symbols = np.empty(len(rows), np.int16)
 
-    def fill(job: Job) -> None:
-        decode_block(job, rows[job[0]], tables, coder, symbols[job[0]])
+    def fill(some: list[Job]) -> list[None]:
+        part = slice(some[0].span.start, some[-1].span.stop)
+        decode_part(some, rows_of(rows[part], tables), tables, coder, symbols[part])
+        return []
 
-    each(fill, jobs, threads)
+    in_parts(fill, jobs, threads)
     return symbols, raw[position:]
 
 
-Job = tuple[slice, list[int], NDArray[np.uint16], memoryview]
+class Job(NamedTuple):
+    """A block to decode. after: bytes of the data that follow the words, which a backend may read."""
+
+    span: slice
+    states: list[int]
+    words: NDArray[np.uint16]
+    side: memoryview
+    after: int
 
 
 def end_of(data: bytes | memoryview, position: int, n: int) -> int:
@@ -132,27 +147,63 @@ def parse(raw: memoryview, position: int, span: slice, spare: int) -> tuple[Job,
     states = np.frombuffer(raw[position : position + 4 * lanes], "<u4")
     expect(bool((states >= 1 << 16).all()), BadFile, "states", int(states.min()), f"at least {1 << 16}")
     words = np.frombuffer(raw[position + 4 * lanes : end - n_escape], "<u2")
-    return (span, states.tolist(), words, raw[end - n_escape : end]), end
+    side = raw[end - n_escape : end]
+    return Job(span, states.tolist(), words, side, len(raw) - end + n_escape), end
 
 
-def encode_block(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend, lane_code: int) -> list[bytes]:
-    states, words, escapes = coder.encode_block(symbols, indices, tables, LANES[lane_code])
-    side = write_escapes(symbols[escapes], indices[escapes], tables) if len(escapes) else b""
+def encode_part(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend) -> list[bytes]:
+    """Neighbouring blocks -> their bytes, in pieces."""
+    jobs = list(zip(cut(len(symbols)), lane_codes(symbols, indices, tables, coder), strict=True))
+
+    def size(job: tuple[slice, int]) -> int | None:
+        span, lane_code = job
+        return span.stop - span.start if LANES[lane_code] == LANES[-1] else None
+
+    parts: list[bytes] = []
+    for run in runs(jobs, size, coder):
+        span, lane_code = slice(run[0][0].start, run[-1][0].stop), run[0][1]
+        values, rows = symbols[span], indices[span]
+        if len(run) > 1:
+            coded = coder.encode_blocks(values, rows, tables, len(run))
+        else:
+            coded = [coder.encode_block(values, rows, tables, LANES[lane_code])]
+        for (block, _), (states, words, escapes) in zip(run, coded, strict=True):
+            where = escapes + block.start
+            parts += block_bytes(states, words, symbols[where], indices[where], tables, lane_code)
+    return parts
+
+
+def runs(jobs: list[T], size: Callable[[T], int | None], coder: Backend) -> Iterator[list[T]]:
+    """Neighbours of one size for a backend that codes several in one call; those of none alone."""
+    for n, group in groupby(jobs, size):
+        left = list(group)
+        most = MOST if n is not None and hasattr(coder, "encode_blocks") else 1
+        yield from (left[first : first + most] for first in range(0, len(left), most))
+
+
+def block_bytes(
+    states: list[int], words: NDArray[np.uint16], escaped: Symbols, rows: Rows, tables: Tables, lane_code: int
+) -> list[bytes]:
+    side = write_escapes(escaped, rows, tables) if len(escaped) else b""
     head = write_varint(len(words) << 3 | (4 if side else 0) | lane_code) + (write_varint(len(side)) if side else b"")
     return [head, np.array(states, "<u4").tobytes(), words.astype("<u2", copy=False).tobytes(), side]
 
 
-def lane_codes(symbols: Symbols, indices: Rows, tables: Tables) -> list[int]:
-    """A place in LANES for each block, the whole ones at once: before threads, which would wait for each other here."""
+def lane_codes(symbols: Symbols, indices: Rows, tables: Tables, coder: Backend) -> list[int]:
+    """A place in LANES for each block, the whole ones at once."""
     whole = len(symbols) // BLOCK * BLOCK
-    estimates = estimated_bytes(symbols[:whole].reshape(-1, BLOCK), indices[:whole].reshape(-1, BLOCK), tables).tolist()
+    estimate = getattr(coder, "estimated_bytes", estimated_bytes)
+    estimates = estimate(symbols[:whole].reshape(-1, BLOCK), indices[:whole].reshape(-1, BLOCK), tables).tolist()
     if whole < len(symbols):
         estimates.append(float(estimated_bytes(symbols[whole:], indices[whole:], tables)))
     return [sum(estimate >= limit for limit in LANE_BYTES) for estimate in estimates]
 
 
 def estimated_bytes(symbols: Symbols, indices: Rows, tables: Tables) -> NDArray[np.float64]:
-    """What blocks [..., n] will take, by runs of RUN symbols at an odd distance, for channels often come in even numbers."""
+    """What blocks [..., n] will take, by runs of RUN symbols at an odd distance, for channels often come in even numbers.
+
+    The sum is exact in any order: of a sample's 1228 float32 below 16 at most.
+    """
     n = symbols.shape[-1]
     n_bytes: NDArray[np.float64]
     if n <= RUNS * RUN:
@@ -168,10 +219,25 @@ def estimated_bytes(symbols: Symbols, indices: Rows, tables: Tables) -> NDArray[
     return n_bytes
 
 
-def decode_block(job: Job, indices: Rows, tables: Tables, coder: Backend, out: Symbols) -> None:
-    _, states, words, side = job
-    escapes = coder.decode_block(states, words, indices, tables, out)
-    read_escapes(out, escapes, indices, tables, side)
+def decode_part(jobs: list[Job], indices: Rows, tables: Tables, coder: Backend, out: Symbols) -> None:
+    """Neighbouring blocks, to `out`."""
+
+    def size(job: Job) -> int | None:
+        many = len(job.states) == LANES[-1] and job.after >= AFTER
+        return job.span.stop - job.span.start if many else None
+
+    begin = jobs[0].span.start
+    for run in runs(jobs, size, coder):
+        span = slice(run[0].span.start - begin, run[-1].span.stop - begin)
+        values, rows = out[span], indices[span]
+        if len(run) > 1:
+            escapes = coder.decode_blocks([job.states for job in run], [job.words for job in run], rows, tables, values)
+        else:
+            escapes = coder.decode_block(run[0].states, run[0].words, rows, tables, values)
+        for job in run:
+            first, last = (edge - begin - span.start for edge in (job.span.start, job.span.stop))
+            where = escapes[slice(*np.searchsorted(escapes, (first, last)))]
+            read_escapes(values, where, rows, tables, job.side)
 
 
 def write_escapes(symbols: Symbols, indices: Rows, tables: Tables) -> bytes:
@@ -223,8 +289,10 @@ def read_varint(data: memoryview | bytes, position: int, field: str, limit: int 
 class Backend:
     """What a backend module offers: encode_block and decode_block, as in `rans.py`."""
 
-    encode_block: Callable[[Symbols, Rows, Tables, int], tuple[list[int], NDArray[np.uint16], Positions]]
+    encode_block: Callable[[Symbols, Rows, Tables, int], Coded]
     decode_block: Callable[[list[int], NDArray[np.uint16], Rows, Tables, Symbols], Positions]
+    encode_blocks: Callable[[Symbols, Rows, Tables, int], list[Coded]]
+    decode_blocks: Callable[[list[list[int]], list[NDArray[np.uint16]], Rows, Tables, Symbols], Positions]
 
 
 def load(backend: str) -> Backend:
@@ -238,23 +306,54 @@ def cut(n: int) -> Iterator[slice]:
 
 
 def each(work: Callable[[T], R], jobs: list[T], threads: int | None) -> list[R]:
-    """The work on each job, in order; neighbours in the same thread where there are several, this one among them."""
+    """The work on each job, in order."""
+    return in_parts(lambda part: [work(job) for job in part], jobs, threads)
+
+
+def in_parts(work: Callable[[list[T]], list[R]], jobs: list[T], threads: int | None) -> list[R]:
+    """The work on neighbours together, in order; in a thread each where there are several, this one among them."""
     n = min(len(jobs), threads or os.cpu_count() or 1)
+    if n == 0:
+        return []
+    if n == 1 or getattr(THREAD, "busy", False):  # a thread that waited for others of the pool could wait for ever
+        return work(jobs)
     parts = [jobs[len(jobs) * i // n : len(jobs) * (i + 1) // n] for i in range(n)]
 
     def do(part: list[T]) -> list[R]:
-        return [work(job) for job in part]
+        THREAD.busy = True
+        try:
+            return work(part)
+        finally:
+            THREAD.busy = False
 
-    if n < 2:
-        return do(jobs)
-    with ThreadPoolExecutor(n - 1) as pool:
-        others = [pool.submit(do, part) for part in parts[1:]]
-        return list(chain(do(parts[0]), *(other.result() for other in others)))
+    others = [workers().submit(do, part) for part in parts[1:]]
+    try:
+        found = do(parts[0])
+    finally:
+        wait(others)
+    return list(chain(found, *(other.result() for other in others)))
 
 
-def rows_of(indices: ArrayLike, tables: Tables) -> Rows:
+THREAD = threading.local()
+POOL: list[ThreadPoolExecutor] = []  # one, or none yet
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=POOL.clear)  # threads do not come along
+
+
+def workers() -> ThreadPoolExecutor:
+    """Threads that stay: to start one takes as long as to code 200,000 symbols."""
+    if not POOL:
+        POOL.append(ThreadPoolExecutor(os.cpu_count(), "laconic"))
+    return POOL[0]
+
+
+def symbols_of(values: NDArray[Any]) -> Symbols:
+    return ranged(values, "symbols", -(1 << 15), 1 << 15).astype(np.int16, copy=False)
+
+
+def rows_of(indices: NDArray[Any], tables: Tables) -> Rows:
     kind = np.uint8 if len(tables.sizes) <= 256 else np.uint16
-    return checked(indices, "indices", 0, len(tables.sizes)).astype(kind, copy=False)
+    return ranged(indices, "indices", 0, len(tables.sizes)).astype(kind, copy=False)
 
 
 def flat(data: bytes | memoryview) -> memoryview:

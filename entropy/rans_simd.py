@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 import threading
 import warnings
 from collections.abc import Callable
@@ -26,12 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.entropy import rans
+from laconic.entropy import blocks, rans
+from laconic.entropy.blocks import RUN, RUNS
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.rans import START
-from laconic.entropy.tables import BIN_BITS, GROUP, Tables
+from laconic.entropy.tables import BIN_BITS, GROUP, EncodeLut, Tables
 
 LANES, HALF = GROUP, 16
+STEP = 8  # rows of 32 symbols between the steps of the encoder: a power of two
 AHEAD = 2048  # symbols, to ask for memory in time
 PAD = 64  # words before and after a stream that a kernel may touch
 NATIVE = "native"
@@ -47,19 +48,68 @@ def encode_block(
         from laconic.entropy import rans_numba
 
         return rans_numba.encode_block(symbols, indices, tables, n_lanes)
-    n, whole = len(symbols), len(symbols) // LANES * LANES
-    words, states, end = scratch(PAD + n), np.full(LANES, START, np.uint32), PAD + n
-    if whole < n:
-        states[:], tail, _ = rans.encode_block(symbols[whole:], indices[whole:], tables, LANES)
-        end -= len(tail)
-        words[end:] = tail
-    flags = np.zeros(n // LANES + 1, np.uint8)
-    flags[-1] = whole < n
-    cursor = code.encode[indices.itemsize](
-        *map(at, (symbols, indices, lut.intervals, words, states, flags)),
-        *(whole // LANES, end, lut.intervals.shape[1], lut.low, lut.high),
+    (coded,) = encode_all(code, symbols, indices, tables, lut, 1)
+    return coded
+
+
+def encode_blocks(
+    symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_blocks: int
+) -> list[tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]]:
+    """`encode_block` of as many neighbours, all of one size in whole rows of 32, in one call."""
+    code, lut, size = kernels(CPU), tables.encode_lut, len(symbols) // n_blocks
+    if code is None or lut is None:
+        parts = [slice(k * size, (k + 1) * size) for k in range(n_blocks)]
+        coded = [encode_block(symbols[part], indices[part], tables, LANES) for part in parts]
+        return [(states, words.copy(), escapes) for states, words, escapes in coded]
+    return encode_all(code, symbols, indices, tables, lut, n_blocks)
+
+
+def estimated_bytes(symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables) -> NDArray[np.float64]:
+    """As `blocks.estimated_bytes` of [blocks, n], without the GIL."""
+    code, lut = kernels(CPU), tables.encode_lut
+    n_blocks, n = symbols.shape
+    if code is None or lut is None or n_blocks == 0 or n <= RUNS * RUN:
+        return blocks.estimated_bytes(symbols, indices, tables)
+    step = n // RUNS | 1
+    n_runs, bits = n // step, np.empty(n_blocks)
+    code.sample[indices.itemsize](
+        *map(at, (symbols, indices, lut.bits, bits)),
+        *(n_blocks, n, n_runs, step, lut.intervals.shape[1], lut.low, lut.high),
     )
-    return states.tolist(), words[cursor:], tables.escapes(symbols, indices, flags)
+    n_bytes: NDArray[np.float64] = bits * n / (8 * RUN * n_runs)
+    return n_bytes
+
+
+def encode_all(
+    code: Kernels, symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, lut: EncodeLut, n_blocks: int
+) -> list[tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]]:
+    """Blocks in whole rows of 32, or one of any length."""
+    size = len(symbols) // n_blocks
+    groups, room = size // LANES, PAD + size  # words that a block may need, backward from their end
+    words, states = scratch(n_blocks * room), np.full((n_blocks, LANES), START, np.uint32)
+    begin = room
+    if groups * LANES < size:
+        states[0], tail, _ = rans.encode_block(symbols[groups * LANES :], indices[groups * LANES :], tables, LANES)
+        begin -= len(tail)
+        words[begin:] = tail
+    flags, cursors = np.zeros(n_blocks * groups + 1, np.bool_), np.empty(n_blocks, np.int64)
+    flags[-1] = groups * LANES < size
+    low, high = max(lut.low, -(1 << 15)), min(lut.high, (1 << 15) - 1)  # as far as symbols can be
+    first = at(lut.pairs) + 8 * (low - lut.low)
+    code.encode[indices.itemsize](
+        *(at(symbols), at(indices), first, at(words), at(states), at(flags), at(cursors)),
+        *(n_blocks, groups, room, begin, lut.pairs.shape[1], low, high),
+    )
+    escapes, cut = tables.escapes(symbols, indices, flags), size * np.arange(n_blocks + 1)
+    places = np.searchsorted(escapes, cut).tolist()
+    return [
+        (
+            states[k].tolist(),
+            words[k * room + cursor : (k + 1) * room],
+            escapes[places[k] : places[k + 1]] - k * size,
+        )
+        for k, cursor in enumerate(cursors.tolist())
+    ]
 
 
 def decode_block(
@@ -71,20 +121,60 @@ def decode_block(
         from laconic.entropy import rans_numba
 
         return rans_numba.decode_block(states, words, indices, tables, out)
-    n, whole = len(indices), len(indices) // LANES * LANES
-    padded, lanes = scratch(len(words) + PAD), np.array(states, np.uint32)
+    padded = scratch(len(words) + PAD)
     padded[: len(words)] = words
-    flags = np.zeros(n // LANES + 1, np.uint8)
-    flags[-1] = whole < n
-    cursor = code.decode[indices.itemsize](
-        *map(at, (padded, indices, lut, tables.cdf, tables.offsets, lanes, out, flags)),
-        *(len(words), tables.cdf.shape[1], whole // LANES),
+    return decode_all(code, [states], [padded[: len(words)]], indices, tables, lut, out)
+
+
+def decode_blocks(
+    states: list[list[int]],
+    words: list[NDArray[np.uint16]],
+    indices: NDArray[Any],
+    tables: Tables,
+    out: NDArray[np.int16],
+) -> NDArray[np.int64]:
+    """`decode_block` of as many neighbours as there are states, all of one size in whole rows of 32, in one call.
+
+    After the words there is memory for PAD more. Returns where in `out` escapes stand.
+    """
+    code, lut, size = kernels(CPU), tables.decode_lut, len(out) // len(states)
+    if code is None or lut is None:
+        parts = [slice(k * size, (k + 1) * size) for k in range(len(states))]
+        found = [
+            k * size + decode_block(states[k], words[k], indices[part], tables, out[part])
+            for k, part in enumerate(parts)
+        ]
+        return np.concatenate(found)
+    return decode_all(code, states, words, indices, tables, lut, out)
+
+
+def decode_all(
+    code: Kernels,
+    states: list[list[int]],
+    words: list[NDArray[np.uint16]],
+    indices: NDArray[Any],
+    tables: Tables,
+    lut: NDArray[np.uint64],
+    out: NDArray[np.int16],
+) -> NDArray[np.int64]:
+    """Blocks in whole rows of 32, or one of any length."""
+    n_blocks, lanes = len(states), np.array(states, np.uint32)
+    size = len(out) // n_blocks
+    groups = size // LANES
+    flags, cursors = np.zeros(n_blocks * groups + 1, np.bool_), np.empty(n_blocks, np.int64)
+    flags[-1] = groups * LANES < size
+    streams, lengths = np.array([at(w) for w in words], np.int64), np.array([len(w) for w in words], np.int64)
+    code.decode[indices.itemsize](
+        *map(at, (streams, indices, lut, tables.cdf, tables.offsets, lanes, out, flags, lengths, cursors)),
+        *(tables.cdf.shape[1], n_blocks, groups),
     )
-    expect(cursor <= len(words), BadFile, "words", len(words), "more: the stream ends early")
-    if whole < n:
-        rans.decode_block(lanes.tolist(), words[cursor:], indices[whole:], tables, out[whole:])
+    for k, cursor in enumerate(cursors.tolist()):
+        expect(cursor <= len(words[k]), BadFile, "words", len(words[k]), "more: the stream ends early")
+    if groups * LANES < size:
+        whole = groups * LANES
+        rans.decode_block(lanes[0].tolist(), words[0][cursors[0] :], indices[whole:], tables, out[whole:])
     else:
-        rans.expect_end(lanes, len(words), cursor)
+        rans.expect_end(lanes, int(lengths.sum()), int(cursors.sum()))
     return tables.escaped(out, indices, flags)
 
 
@@ -111,6 +201,7 @@ class Kernels:
 
     encode: dict[int, Callable[..., int]]
     decode: dict[int, Callable[..., int]]
+    sample: dict[int, Callable[..., int]]
     engine: Any
 
 
@@ -140,8 +231,7 @@ def load(cpu: str) -> Kernels:
     name = llvm.get_host_cpu_name() if cpu == NATIVE else cpu
     compress = bool(features.get("avx512vbmi2") and features.get("avx512vl"))
     shuffle = bool(features.get("ssse3")) or cpu in ("x86-64-v2", "x86-64-v3")
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    style = Style(compress, shuffle, gather=compress and not name.startswith("znver"), estimate=x86)
+    style = Style(compress, shuffle, gather=compress and not name.startswith("znver"))
     text = module(style)
     flat = features.flatten() if features else ""
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(name, flat, 3, jit=True)
@@ -161,8 +251,9 @@ def load(cpu: str) -> Kernels:
 
     widths = (1, 2)
     return Kernels(
-        {n: function(f"encode{8 * n}", 6, 5) for n in widths},
-        {n: function(f"decode{8 * n}", 8, 3) for n in widths},
+        {n: function(f"encode_blocks{8 * n}", 7, 7) for n in widths},
+        {n: function(f"decode_blocks{8 * n}", 10, 3) for n in widths},
+        {n: function(f"sample{8 * n}", 4, 7) for n in widths},
         engine,
     )
 
@@ -218,13 +309,13 @@ class Style:
     compress: bool
     shuffle: bool
     gather: bool
-    estimate: bool
 
 
 def module(style: Style) -> str:
     """LLVM's text of all kernels."""
-    functions = [write(index, style) for write in (encoder, decoder) for index in ("i8", "i16")]
-    return "\n".join([*functions, SEARCH_ON, DECLARATIONS, *(shuffle_tables() if style.shuffle else [])])
+    functions = [write(index, style) for write in (encoder, decoder, sampler) for index in ("i8", "i16")]
+    loops = [loop.replace("INDEX", index).replace("BITS", index[1:]) for loop in LOOPS for index in ("i8", "i16")]
+    return "\n".join([*functions, *loops, SEARCH_ON, DECLARATIONS, *(shuffle_tables() if style.shuffle else [])])
 
 
 def shuffle_tables() -> list[str]:
@@ -272,9 +363,14 @@ class Lines:
     def pointer(self, base: str, index: str, kind: str) -> str:
         return self(f"getelementptr {kind}, ptr {base}, i64 {index}")
 
-    def load(self, base: str, index: str, kind: str) -> str:
-        """16 neighbours of a kind."""
-        return self(f"load <{HALF} x {kind}>, ptr {self.pointer(base, index, kind)}, align {int(kind[1:]) // 8}")
+    def load(self, base: str, index: str, kind: str, n: int = HALF) -> str:
+        """Neighbours of a kind."""
+        return self(f"load <{n} x {kind}>, ptr {self.pointer(base, index, kind)}, align {int(kind[1:]) // 8}")
+
+    def single(self, extend: str, base: str, index: str, kind: str) -> str:
+        """One of a kind, as i64."""
+        value = self(f"load {kind}, ptr {self.pointer(base, index, kind)}")
+        return self(f"{extend} {kind} {value} to i64")
 
     def prefetch(self, base: str, index: str, kind: str, write: int = 0) -> None:
         """Ask for a cache line, which may be beyond an array's end: the CPU foresees reading within a page only."""
@@ -285,26 +381,50 @@ class Lines:
         one = self(f"insertelement {V} poison, i32 {self(f'trunc i64 {value} to i32')}, i32 0")
         return self(f"shufflevector {V} {one}, {V} poison, {V} zeroinitializer")
 
-    def gather(self, base: str, places: str, kind: str) -> str:
-        """A value of a kind at each of 16 places."""
+    def gather(self, base: str, places: str) -> list[str]:
+        """The low and the high halves of the i64 at each of 16 places."""
+        return self.halves([self.some(base, places, lanes) for lanes in PAIRS])
+
+    def collect(self, base: str, places: str, to: str) -> None:
+        """The i64 at each of 16 places, which lie in memory, to memory, in the order of PAIRS."""
         if self.style.gather:
-            where = self(f"getelementptr {kind}, ptr {base}, {V} {places}")
-            every = f"{MASK} {splat(1, 'i1')}, <{HALF} x {kind}> poison"
-            name = f"llvm.masked.gather.v16{kind}.v16p0"
-            return self(f"call <{HALF} x {kind}> @{name}(<{HALF} x ptr> {where}, i32 {int(kind[1:]) // 8}, {every})")
+            vector = self.load(places, "0", "i32")
+            for part, lanes in enumerate(PAIRS):
+                some = self.some(base, vector, lanes)
+                self.do(
+                    f"store <{HALF // 2} x i64> {some}, ptr {self.pointer(to, str(HALF // 2 * part), 'i64')}, align 64"
+                )
+            return
+        order = PAIRS[0] + PAIRS[1]
+        for lane in range(0, HALF, 2):  # two places at once, as loads are what there are most of
+            two = self(f"load i64, ptr {self.pointer(places, str(lane), 'i32')}, align 8")
+            halves = self(f"and i64 {two}, {(1 << 32) - 1}"), self(f"lshr i64 {two}, 32")
+            for i, place in enumerate(halves, order.index(lane)):
+                value = self(f"load i64, ptr {self.pointer(base, place, 'i64')}")
+                self.do(f"store i64 {value}, ptr {self.pointer(to, str(i), 'i64')}")
+
+    def some(self, base: str, places: str, lanes: list[int]) -> str:
+        n = len(lanes)
+        if self.style.gather:
+            some = self(f"shufflevector {V} {places}, {V} poison, <{n} x i32> <{', '.join(f'i32 {i}' for i in lanes)}>")
+            where = self(f"getelementptr i64, ptr {base}, <{n} x i32> {some}")
+            every = f"<{n} x i1> <{', '.join(['i1 1'] * n)}>, <{n} x i64> poison"
+            return self(f"call <{n} x i64> @llvm.masked.gather.v8i64.v8p0(<{n} x ptr> {where}, i32 8, {every})")
         vector = "poison"
-        for lane in range(HALF):
+        for i, lane in enumerate(lanes):
             place = self(f"zext i32 {self(f'extractelement {V} {places}, i32 {lane}')} to i64")
-            value = self(f"load {kind}, ptr {self.pointer(base, place, kind)}")
-            vector = self(f"insertelement <{HALF} x {kind}> {vector}, {kind} {value}, i32 {lane}")
+            value = self(f"load i64, ptr {self.pointer(base, place, 'i64')}")
+            vector = self(f"insertelement <{n} x i64> {vector}, i64 {value}, i32 {i}")
         return vector
 
-    def split(self, wide: str) -> list[str]:
-        """The low and the high halves of 16 x i64."""
-        flat = self(f"bitcast <{HALF} x i64> {wide} to <{2 * HALF} x i32>")
-        places = (", ".join(f"i32 {2 * lane + high}" for lane in range(HALF)) for high in range(2))
-        kind = f"<{2 * HALF} x i32>"
-        return [self(f"shufflevector {kind} {flat}, {kind} poison, {V} <{place}>") for place in places]
+    def halves(self, pairs: list[str]) -> list[str]:
+        """The low and the high halves of two vectors of 8 x i64, their lanes in the order of PAIRS."""
+        flat = [self(f"bitcast <{HALF // 2} x i64> {pair} to {V}") for pair in pairs]
+        order, halves = PAIRS[0] + PAIRS[1], []
+        for high in range(2):
+            mask = ", ".join(f"i32 {2 * order.index(lane) + high}" for lane in range(HALF))
+            halves.append(self(f"shufflevector {V} {flat[0]}, {V} {flat[1]}, {V} <{mask}>"))
+        return halves
 
     def count(self, mask: str) -> str:
         bits = self(f"bitcast {MASK} {mask} to i16")
@@ -355,7 +475,7 @@ class Lines:
         if self.style.shuffle:
             parts = []
             for part in range(2):
-                next_words = self(f"load {BYTES}, ptr {self.pointer('%words', cursor, 'i16')}, align 2")
+                next_words = self(f"load {BYTES}, ptr {self.pointer('%words', cursor, 'i16')}, align 1")
                 placed, n = self.shuffled(next_words, mask, part, "@unpack")
                 parts.append(self(f"bitcast {BYTES} {placed} to <8 x i16>"))
                 cursor = self(f"add i64 {cursor}, {n}")
@@ -364,7 +484,7 @@ class Lines:
             return self(f"zext {V16} {vector} to {V}"), cursor
         vector = "poison"
         for lane in range(HALF):
-            word = self(f"load i16, ptr {self.pointer('%words', cursor, 'i16')}, align 2")
+            word = self(f"load i16, ptr {self.pointer('%words', cursor, 'i16')}, align 1")
             vector = self(f"insertelement {V16} {vector}, i16 {word}, i32 {lane}")
             took = self(f"zext i1 {self(f'extractelement {MASK} {mask}, i32 {lane}')} to i64")
             cursor = self(f"add i64 {cursor}, {took}")
@@ -390,9 +510,10 @@ class Lines:
         self.do(f"store i8 {self(f'zext i1 {self.any(seen)} to i8')}, ptr {self.pointer('%flags', group, 'i8')}")
 
 
+# Lanes in the order that pairs of 32 bits are loaded in, 8 to a vector: so that all low and all high ones are one shuffle
+# within parts of 128 bits, which is the cheap one.
+PAIRS = [[lane for lane in range(HALF) if lane & 2 == 2 * second] for second in range(2)]
 REAL = f"<{HALF} x float>"
-BELOW_1 = "0x3FEFFFFE00000000"  # 1 - 2**-20
-ESTIMATES = '"reciprocal-estimates"="vec-divf:1"'  # a division that may be is a rough reciprocal and one Newton step
 BYTES = "<16 x i8>"
 V, V16, MASK = f"<{HALF} x i32>", f"<{HALF} x i16>", f"<{HALF} x i1>"
 
@@ -404,80 +525,93 @@ def splat(value: int | str, kind: str = "i32") -> str:
 def encoder(index: str, style: Style) -> str:
     """push, of rows of 32 symbols, the last one first. Returns where the words begin.
 
-    A row's intervals are looked up while the row after it is coded: a state need not wait for a table.
+    A row is done in three steps, STEP rows apart, that leave to each other what they found in %places and %ring: one by one,
+    numbers go through memory faster than in and out of vectors, if what was stored has left the CPU's store queue by then.
     """
     v = Lines(style)
     v.do("entry:")
-    stride, low, high = (v.spread(name) for name in ("%stride", "%low", "%high"))
+    v.do(f"%places = alloca [{STEP * LANES} x i32], align 64")
+    v.do(f"%ring = alloca [{STEP * LANES} x i64], align 64")
+    stride = v.spread("%stride")
+    low, high = (v(f"trunc {V} {v.spread(name)} to {V16}") for name in ("%low", "%high"))
     starts = [v.load("%states", str(HALF * half), "i32") for half in range(2)]
-    v.do("%none = icmp eq i64 %groups, 0")
-    v.do("br i1 %none, label %done, label %ahead")
-
-    def look_up(at: str) -> str:
-        symbol = v(f"sext {V16} {v.load('%symbols', at, 'i16')} to {V}")
-        symbol = v(f"call {V} @llvm.smax.v16i32({V} {symbol}, {V} {low})")
-        symbol = v(f"call {V} @llvm.smin.v16i32({V} {symbol}, {V} {high})")
-        row = v(f"zext <{HALF} x {index}> {v.load('%indices', at, index)} to {V}")
-        return v.gather("%lut", v.op("add", v.op("mul", row, stride), v.op("sub", symbol, low)), "i32")
-
-    v.do("ahead:")
-    end = v(f"mul i64 %groups, {LANES}")
-    ahead = [look_up(v(f"sub i64 {end}, {HALF * (2 - half)}")) for half in range(2)]
-    v.do("br label %row")
-    v.do("row:")
-    v.do("%left = phi i64 [%groups, %ahead], [%group, %row]")
-    v.do("%cursor = phi i64 [%from, %ahead], [%moved, %row]")
+    v.do(f"%end = add i64 %groups, {2 * STEP}")
+    v.do("br label %next")
+    v.do("next:")
+    v.do("%later = phi i64 [%end, %entry], [%row, %done]")
+    v.do("%cursor = phi i64 [%from, %entry], [%cursor2, %done]")
     for half in range(2):
-        v.do(f"%x{half} = phi {V} [{starts[half]}, %ahead], [%next{half}, %row]")
-        v.do(f"%entry{half} = phi {V} [{ahead[half]}, %ahead], [%later{half}, %row]")
-    v.do("%group = sub i64 %left, 1")
-    v.do("%last = icmp eq i64 %group, 0")
-    v.do("%before = select i1 %last, i64 1, i64 %group")  # the first row has none before it: it is looked up again
-    cursor = "%cursor"
+        v.do(f"%x{half} = phi {V} [{starts[half]}, %entry], [%x{half}.2, %done]")
+    v.do("%row = sub i64 %later, 1")
+    shelf = v(f"mul i64 {v(f'and i64 %row, {STEP - 1}')}, {LANES}")
+    v.do(f"br i1 {v('icmp ult i64 %row, %groups')}, label %code, label %coded")
+
+    v.do("code:")
+    cursor, entries = "%cursor", []
     for half in (1, 0):
-        x, entry = f"%x{half}", f"%entry{half}"
+        x = f"%x{half}"
+        # load
+        where = v(f"add i64 {shelf}, {HALF * half}")
+        parts = [v.load("%ring", v(f"add i64 {where}, {first}"), "i64", HALF // 2) for first in (0, HALF // 2)]
+        entry, inverse = v.halves(parts)
+        entries.append(entry)
         start = v.op("and", entry, 0x7FFF)
         freq = v.op("add", v.op("and", v.op("lshr", entry, 15), 0x7FFF), 1)
         # renormalise
         over = v.test("uge", v.op("lshr", x, 17), freq)
         cursor = v.write_words(cursor, x, over)
-        rest = v.choose(over, v.op("lshr", x, 16), x)
-        # update: x / (2**16 freq) has the quotient of (x / 2**16) / freq, which is below 2**17, and a float32 estimate that
-        # is 2**-20 too small is right or one below: its own errors are less than 2**-21 (2**-22.8 of a rough reciprocal
-        # after a Newton step, and five roundings)
-        divide = "fdiv fast" if style.estimate else "fdiv"
-        inverse = v(f"{divide} {REAL} {splat(BELOW_1, 'float')}, {v(f'sitofp {V} {freq} to {REAL}')}")
-        inverse16 = v(f"fmul {REAL} {inverse}, {splat('0x3EF0000000000000', 'float')}")
-        inverse = v(f"select {MASK} {over}, {REAL} {inverse16}, {REAL} {inverse}")
-        real = v(f"uitofp {V} {x} to {REAL}")
-        q = v(f"fptosi {REAL} {v(f'fmul {REAL} {real}, {inverse}')} to {V}")
-        r = v.op("sub", rest, v.op("mul", q, freq))
+        x = v.choose(over, v.op("lshr", x, 16), x)
+        # update: a float32 estimate of x / freq < 2**17 that is 2**-20 too small is right or one below: the errors of the
+        # conversion, the inverse and the product are less than 2**-22 together
+        q = v(f"fmul {REAL} {v(f'uitofp {V} {x} to {REAL}')}, {v(f'bitcast {V} {inverse} to {REAL}')}")
+        q = v(f"fptosi {REAL} {q} to {V}")
+        r = v.op("sub", x, v.op("mul", q, freq))
         x = v.op("add", v.op("add", v.op("shl", q, 15), start), r)
         up = v.op("add", x, v.op("sub", splat(1 << 15), freq))
         v.do(f"%next{half} = select {MASK} {v.test('sge', r, freq)}, {V} {up}, {V} {x}")
-        # load
-        later = look_up(v(f"sub i64 {v(f'mul i64 %before, {LANES}')}, {HALF * (2 - half)}"))
-        v.do(f"%later{half} = add {V} {later}, zeroinitializer")
-    far = v(f"sub i64 {v(f'mul i64 %before, {LANES}')}, {AHEAD}")
+    v.do(f"%moved = add i64 {cursor}, 0")
+    v.flag(v.test("slt", v.op("or", *entries), 0), "%row")
+    v.do("br label %coded")
+    v.do("coded:")
+    v.do("%cursor2 = phi i64 [%cursor, %next], [%moved, %code]")
+    for half in range(2):
+        v.do(f"%x{half}.2 = phi {V} [%x{half}, %next], [%next{half}, %code]")
+    ahead = v(f"sub i64 %row, {STEP}")  # below 0: no row either
+    v.do(f"br i1 {v(f'icmp ult i64 {ahead}, %groups')}, label %search, label %found")
+
+    v.do("search:")
+    for half in range(2):
+        where = v(f"add i64 {shelf}, {HALF * half}")
+        v.collect("%lut", v.pointer("%places", where, "i32"), v.pointer("%ring", where, "i64"))
+    v.do("br label %found")
+    v.do("found:")
+    ahead = v(f"sub i64 %row, {2 * STEP}")
+    v.do(f"br i1 {v(f'icmp ult i64 {ahead}, %groups')}, label %place, label %done")
+
+    v.do("place:")
+    first = v(f"mul i64 {ahead}, {LANES}")
+    for half in range(2):
+        where = v(f"add i64 {first}, {HALF * half}")
+        symbol = v.load("%symbols", where, "i16")
+        symbol = v(f"call {V16} @llvm.smax.v16i16({V16} {symbol}, {V16} {low})")
+        symbol = v(f"call {V16} @llvm.smin.v16i16({V16} {symbol}, {V16} {high})")
+        symbol = v(f"zext {V16} {v(f'sub {V16} {symbol}, {low}')} to {V}")
+        row = v(f"zext <{HALF} x {index}> {v.load('%indices', where, index)} to {V}")
+        place = v.op("add", v.op("mul", row, stride), symbol)
+        v.do(f"store {V} {place}, ptr {v.pointer('%places', v(f'add i64 {shelf}, {HALF * half}'), 'i32')}, align 64")
+    far = v(f"sub i64 {first}, {AHEAD}")
     v.prefetch("%symbols", far, "i16")
     v.prefetch("%indices", far, index)
-    v.do(f"%moved = add i64 {cursor}, 0")
-    v.flag(v.test("slt", v.op("or", "%entry0", "%entry1"), 0), "%group")
-    v.do("br i1 %last, label %done, label %row")
+    v.do("br label %done")
     v.do("done:")
+    v.do(f"br i1 {v('icmp eq i64 %row, 0')}, label %leave, label %next")
+    v.do("leave:")
     for half in range(2):
-        v.do(f"%final{half} = phi {V} [{starts[half]}, %entry], [%next{half}, %row]")
-    v.do("%end = phi i64 [%from, %entry], [%moved, %row]")
-    for half in range(2):
-        v.do(f"store {V} %final{half}, ptr {v.pointer('%states', str(HALF * half), 'i32')}, align 4")
-    v.do("ret i64 %end")
+        v.do(f"store {V} %x{half}.2, ptr {v.pointer('%states', str(HALF * half), 'i32')}, align 4")
+    v.do("ret i64 %cursor2")
     head = ", ".join(f"ptr noalias %{name}" for name in ("symbols", "indices", "lut", "words", "states", "flags"))
     sizes = ", ".join(f"i64 %{name}" for name in ("groups", "from", "stride", "low", "high"))
-    return (
-        f"define i64 @encode{index[1:]}({head}, {sizes}) {ESTIMATES if style.estimate else ''} {{\n"
-        + "\n".join(v.lines)
-        + "\n}\n"
-    )
+    return f"define internal i64 @encode{index[1:]}({head}, {sizes}) {{\n" + "\n".join(v.lines) + "\n}\n"
 
 
 def decoder(index: str, style: Style) -> str:
@@ -509,8 +643,7 @@ def decoder(index: str, style: Style) -> str:
         # load
         row = v(f"zext <{HALF} x {index}> {v.load('%indices', where, index)} to {V}")
         slot = v.op("and", x, 0x7FFF)
-        entry = v.gather("%lut", v.op("add", v.op("shl", row, BIN_BITS), v.op("lshr", slot, 15 - BIN_BITS)), "i64")
-        one, two = v.split(entry)
+        one, two = v.gather("%lut", v.op("add", v.op("shl", row, BIN_BITS), v.op("lshr", slot, 15 - BIN_BITS)))
         # search: the first of the bin's two symbols, or the second, or on from there
         boundary, end = v.op("lshr", one, 16), v.op("add", v.op("and", two, 0x7FFF), 1)
         first = v.test("ult", slot, boundary)
@@ -551,7 +684,48 @@ def decoder(index: str, style: Style) -> str:
     v.do("ret i64 %cursor")
     pointers = ("words", "indices", "lut", "cdf", "offsets", "states", "out", "flags")
     head = ", ".join(f"ptr noalias %{name}" for name in pointers)
-    return f"define i64 @decode{index[1:]}({head}, i64 %n, i64 %width, i64 %groups) {{\n" + "\n".join(v.lines) + "\n}\n"
+    return (
+        f"define internal i64 @decode{index[1:]}({head}, i64 %n, i64 %width, i64 %groups) {{\n"
+        + "\n".join(v.lines)
+        + "\n}\n"
+    )
+
+
+def sampler(index: str, style: Style) -> str:
+    """The costs of runs of RUN symbols, `step` apart, added up for each block."""
+    v = Lines(style)
+    v.do("entry:")
+    v.do("br label %block")
+    v.do("block:")
+    v.do("%k = phi i64 [0, %entry], [%k2, %leave]")
+    first = v("mul i64 %k, %size")
+    v.do("br label %run")
+    v.do("run:")
+    v.do("%i = phi i64 [0, %block], [%i2, %run]")
+    v.do("%sum = phi double [0.0, %block], [%sum2, %run]")
+    begin = v(f"add i64 {first}, {v('mul i64 %i, %step')}")
+    total = "%sum"
+    for k in range(RUN):
+        where = v(f"add i64 {begin}, {k}")
+        symbol = v(f"call i64 @llvm.smax.i64(i64 {v.single('sext', '%symbols', where, 'i16')}, i64 %low)")
+        symbol = v(f"call i64 @llvm.smin.i64(i64 {symbol}, i64 %high)")
+        row = v(f"mul i64 {v.single('zext', '%indices', where, index)}, %stride")
+        place = v(f"add i64 {row}, {v(f'sub i64 {symbol}, %low')}")
+        bits = v(f"load float, ptr {v.pointer('%costs', place, 'float')}")
+        bits = v(f"fpext float {bits} to double")
+        total = v(f"fadd double {total}, {bits}") if k < RUN - 1 else total
+    v.do(f"%sum2 = fadd double {total}, {bits}")
+    v.do("%i2 = add i64 %i, 1")
+    v.do(f"br i1 {v('icmp eq i64 %i2, %runs')}, label %leave, label %run")
+    v.do("leave:")
+    v.do(f"store double %sum2, ptr {v.pointer('%found', '%k', 'double')}")
+    v.do("%k2 = add i64 %k, 1")
+    v.do(f"br i1 {v('icmp eq i64 %k2, %blocks')}, label %done, label %block")
+    v.do("done:")
+    v.do("ret i64 0")
+    head = ", ".join(f"ptr noalias %{name}" for name in ("symbols", "indices", "costs", "found"))
+    sizes = ", ".join(f"i64 %{name}" for name in ("blocks", "size", "runs", "step", "stride", "low", "high"))
+    return f"define i64 @sample{index[1:]}({head}, {sizes}) {{\n" + "\n".join(v.lines) + "\n}\n"
 
 
 # Of each lane whose slot is not below its end: start, end and symbol by the row's CDF, and whether it is the escape, the
@@ -611,11 +785,76 @@ leave:
 }
 """
 
+# Blocks one after the other: what is of a block lies at the same distance from what is of the next, but for the words that
+# are read.
+LOOPS = (
+    """
+define i64 @encode_blocksBITS(ptr %symbols, ptr %indices, ptr %lut, ptr %words, ptr %states, ptr %flags, ptr %cursors,
+                              i64 %blocks, i64 %groups, i64 %room, i64 %from, i64 %stride, i64 %low, i64 %high) {
+entry:
+  %size = mul i64 %groups, 32
+  br label %block
+block:
+  %k = phi i64 [0, %entry], [%k2, %block]
+  %first = mul i64 %k, %size
+  %symbol = getelementptr i16, ptr %symbols, i64 %first
+  %index = getelementptr INDEX, ptr %indices, i64 %first
+  %region = mul i64 %k, %room
+  %word = getelementptr i16, ptr %words, i64 %region
+  %lane = mul i64 %k, 32
+  %state = getelementptr i32, ptr %states, i64 %lane
+  %row = mul i64 %k, %groups
+  %flag = getelementptr i8, ptr %flags, i64 %row
+  %found = call i64 @encodeBITS(ptr %symbol, ptr %index, ptr %lut, ptr %word, ptr %state, ptr %flag,
+                                i64 %groups, i64 %from, i64 %stride, i64 %low, i64 %high)
+  %cursor = getelementptr i64, ptr %cursors, i64 %k
+  store i64 %found, ptr %cursor
+  %k2 = add i64 %k, 1
+  %last = icmp eq i64 %k2, %blocks
+  br i1 %last, label %leave, label %block
+leave:
+  ret i64 0
+}
+""",
+    """
+define i64 @decode_blocksBITS(ptr %streams, ptr %indices, ptr %lut, ptr %cdf, ptr %offsets, ptr %states, ptr %out,
+                              ptr %flags, ptr %lengths, ptr %cursors, i64 %width, i64 %blocks, i64 %groups) {
+entry:
+  %size = mul i64 %groups, 32
+  br label %block
+block:
+  %k = phi i64 [0, %entry], [%k2, %block]
+  %first = mul i64 %k, %size
+  %stream = getelementptr i64, ptr %streams, i64 %k
+  %address = load i64, ptr %stream
+  %word = inttoptr i64 %address to ptr
+  %index = getelementptr INDEX, ptr %indices, i64 %first
+  %lane = mul i64 %k, 32
+  %state = getelementptr i32, ptr %states, i64 %lane
+  %symbol = getelementptr i16, ptr %out, i64 %first
+  %row = mul i64 %k, %groups
+  %flag = getelementptr i8, ptr %flags, i64 %row
+  %length = getelementptr i64, ptr %lengths, i64 %k
+  %n = load i64, ptr %length
+  %found = call i64 @decodeBITS(ptr %word, ptr %index, ptr %lut, ptr %cdf, ptr %offsets, ptr %state, ptr %symbol,
+                                ptr %flag, i64 %n, i64 %width, i64 %groups)
+  %cursor = getelementptr i64, ptr %cursors, i64 %k
+  store i64 %found, ptr %cursor
+  %k2 = add i64 %k, 1
+  %last = icmp eq i64 %k2, %blocks
+  br i1 %last, label %leave, label %block
+leave:
+  ret i64 0
+}
+""",
+)
+
 DECLARATIONS = """
-declare <16 x i32> @llvm.smax.v16i32(<16 x i32>, <16 x i32>)
-declare <16 x i32> @llvm.smin.v16i32(<16 x i32>, <16 x i32>)
-declare <16 x i32> @llvm.masked.gather.v16i32.v16p0(<16 x ptr>, i32, <16 x i1>, <16 x i32>)
-declare <16 x i64> @llvm.masked.gather.v16i64.v16p0(<16 x ptr>, i32, <16 x i1>, <16 x i64>)
+declare <16 x i16> @llvm.smax.v16i16(<16 x i16>, <16 x i16>)
+declare <16 x i16> @llvm.smin.v16i16(<16 x i16>, <16 x i16>)
+declare <8 x i64> @llvm.masked.gather.v8i64.v8p0(<8 x ptr>, i32, <8 x i1>, <8 x i64>)
+declare i64 @llvm.smax.i64(i64, i64)
+declare i64 @llvm.smin.i64(i64, i64)
 declare i16 @llvm.ctpop.i16(i16)
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 declare <16 x i16> @llvm.experimental.vector.compress.v16i16(<16 x i16>, <16 x i1>, <16 x i16>)

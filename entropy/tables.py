@@ -38,6 +38,13 @@ class EncodeLut:
     high: int
 
     @cached_property
+    def pairs(self) -> NDArray[np.uint64]:
+        """The intervals, and in the high half what a vector kernel divides by: (1 - 2**-20) / frequency as float32."""
+        frequencies = ((self.intervals >> PRECISION & (TOTAL - 1)) + 1).astype(np.float32)
+        inverses = np.float32(1 - 2.0**-20) / frequencies
+        return self.intervals | inverses.view(np.uint32).astype(np.uint64) << np.uint64(32)
+
+    @cached_property
     def bits(self) -> NDArray[np.float32]:
         return codelengths((self.intervals.ravel() >> PRECISION & (TOTAL - 1)) + 1)
 
@@ -107,7 +114,7 @@ class Tables:
         return np.where((entry < 0) | (entry >= last), last, entry)
 
     def escapes(
-        self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[np.uint8] | None = None
+        self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[Any] | None = None
     ) -> NDArray[np.int64]:
         """Positions of the symbols that lie outside their rows. flags: of each GROUP of symbols, whether one may be there."""
         places, symbols, rows = flagged(flags, symbols, indices)
@@ -115,7 +122,7 @@ class Tables:
         return places[(beyond < 0) | (beyond >= self.sizes.take(rows) - 1)]
 
     def escaped(
-        self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[np.uint8] | None = None
+        self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[Any] | None = None
     ) -> NDArray[np.int64]:
         """Positions of decoded symbols that are the last entry of their row. flags: as in `escapes`."""
         places, symbols, rows = flagged(flags, symbols, indices)
@@ -198,16 +205,26 @@ def gaussian_tables() -> Tables:
 
 def checked(values: ArrayLike, field: str, low: int, high: int, n_dims: int | None = 1) -> NDArray[Any]:
     """Integers in low..high - 1, contiguous; n_dims: None is any. Raises BadInput."""
+    return ranged(integers(values, field, n_dims), field, low, high)
+
+
+def integers(values: ArrayLike, field: str, n_dims: int | None = 1) -> NDArray[Any]:
+    """Of any kind, contiguous. Raises BadInput."""
     array = np.asarray(values)
     if array.size == 0 and not isinstance(values, np.ndarray):  # numpy takes [] for floats
         array = array.astype(np.int64)
     right = n_dims in (None, array.ndim) and array.dtype.kind in "iu"
     shape = "" if n_dims is None else f" [{', '.join('NM'[:n_dims])}]"
     expect(right, BadInput, field, (array.dtype, array.shape), f"integers{shape}")
+    return np.ascontiguousarray(array)
+
+
+def ranged(array: NDArray[Any], field: str, low: int, high: int) -> NDArray[Any]:
+    """Itself, if all are in low..high - 1. Raises BadInput."""
     if array.size and not (array.dtype == np.int16 and (low, high) == (-(1 << 15), 1 << 15)):
         least, most = 0 if low == 0 and array.dtype.kind == "u" else int(array.min()), int(array.max())
         expect(low <= least and most < high, BadInput, field, (least, most), f"{low} to {high - 1}")
-    return np.ascontiguousarray(array)
+    return array
 
 
 def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
@@ -217,11 +234,13 @@ def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def flagged(
-    flags: NDArray[np.uint8] | None, symbols: NDArray[Any], indices: NDArray[Any]
+    flags: NDArray[Any] | None, symbols: NDArray[Any], indices: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
     """Places in the groups that have a flag, or all, with their symbols and rows."""
     if flags is None:
         return np.arange(len(symbols)), symbols, indices
+    if not flags.any():
+        return np.zeros(0, np.int64), symbols[:0], indices[:0]
     places = (GROUP * np.flatnonzero(flags)[:, None] + np.arange(GROUP)).ravel()
     places = places[places < len(symbols)]
     return places, symbols.take(places), indices.take(places)

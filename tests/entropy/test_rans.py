@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from laconic import entropy
 from laconic.entropy import blocks, rans, rans_simd
-from laconic.entropy.blocks import LANES, encode_block, load
+from laconic.entropy.blocks import LANES, block_bytes, load
 from laconic.entropy.pmf import TOTAL, quantise
 from laconic.entropy.tables import build_gaussian, digest, gaussian_tables
 
@@ -131,6 +132,30 @@ def test_vector_kernels_are_there_and_give_the_bytes_of_numba(monkeypatch: pytes
             assert np.array_equal(entropy.decode(data, rows[:n], tables, backend="simd"), symbols[:n])
 
 
+@settings(deadline=None)
+@given(st.integers(0, 1 << 30), st.integers(1, 9), st.integers(0, 40), st.integers(1, 3), st.booleans())
+def test_many_blocks_in_one_call(seed: int, n_blocks: int, more: int, threads: int, alike: bool) -> None:
+    """Small blocks of 32 lanes, with escapes in some; the last one of any length."""
+    rng = np.random.default_rng(seed)
+    n = 96 * n_blocks + more
+    rows = rng.integers(0, 4 if alike else 64, n)
+    symbols = np.rint(rng.normal(size=n) * 3).astype(np.int64)
+    symbols[rng.random(n) < 0.01] = rng.choice([-(1 << 15), (1 << 15) - 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", 96)
+        patch.setattr(blocks, "LANE_BYTES", (0, 0, 0))
+        patch.setattr(blocks, "MOST", 4)
+        data = entropy.encode(symbols, rows, gaussian_tables(), threads=threads)
+        assert data == entropy.encode(symbols, rows, gaussian_tables(), "reference")
+        for after in (b"", b"x" * 200):  # the words of the last blocks need not have memory after them
+            found, rest = entropy.decode_next(data + after, rows, gaussian_tables(), threads=threads)
+            assert np.array_equal(found, symbols) and bytes(rest) == after
+        bad = bytearray(data)
+        bad[int(rng.integers(len(bad)))] ^= 1 << int(rng.integers(8))
+        with suppress(entropy.BadFile):
+            assert len(entropy.decode(bytes(bad), rows, gaussian_tables(), threads=threads)) == n
+
+
 @pytest.mark.parametrize("cpu", CPUS)
 def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
     """States just below and at multiples of the frequency, at both ends of the quotient, in one step of a row."""
@@ -151,8 +176,10 @@ def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
             x = x if kind % 4 < 2 else np.minimum((x << 16) + rng.randint(0, 1 << 16, 32), (1 << 32) - 1)
             words, found = np.zeros(200, np.uint16), x.astype(np.uint32)
             symbols, rows, flags = np.zeros(32, np.int16), np.arange(32, dtype=np.uint8), np.zeros(2, np.uint8)
-            arrays = (symbols, rows, lut.intervals, words, found, flags)
-            cursor = code.encode[1](*map(rans_simd.at, arrays), 1, 150, lut.intervals.shape[1], lut.low, lut.high)
+            cursors, stride = np.zeros(1, np.int64), lut.pairs.shape[1]
+            arrays = (symbols, rows, lut.pairs, words, found, flags, cursors)
+            code.encode[1](*map(rans_simd.at, arrays), 1, 1, len(words), 150, stride, lut.low, lut.high)
+            (cursor,) = cursors.tolist()
             out: list[int] = []
             expected = [rans.push(int(x[i]), 0, int(some[i]), out) for i in reversed(range(32))][::-1]
             assert found.tolist() == expected and words[cursor:150].tolist() == out[::-1]
@@ -275,8 +302,9 @@ def test_constriction_is_a_backend(case: tuple[np.ndarray, np.ndarray, entropy.T
 
 def test_golden_bytes() -> None:
     symbols, indices = np.array([0, 1, -1, 0, 300, -7, 2, 0]), np.array([0, 5, 10, 0, 63, 20, 30, 1])
-    block = encode_block(symbols.astype(np.int16), indices.astype(np.uint8), gaussian_tables(), load("reference"), 0)
-    data = b"".join(block)
+    values, rows = symbols.astype(np.int16), indices.astype(np.uint8)
+    states, words, escapes = load("reference").encode_block(values, rows, gaussian_tables(), 1)
+    data = b"".join(block_bytes(states, words, values[escapes], rows[escapes], gaussian_tables(), 0))
     assert data.hex() == GOLDEN
     assert entropy.decode(data, indices, gaussian_tables()).tolist() == symbols.tolist()
 
@@ -379,3 +407,17 @@ def test_a_thousand_streams_are_the_stored_ones(backend: str) -> None:
         data = entropy.encode(symbols, indices, tables, backend=backend)
         assert hashlib.sha256(data).hexdigest()[:16] == sha256, seed
         assert np.array_equal(entropy.decode(data, indices, tables, backend=backend), symbols)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_threads_after_a_fork_and_within_threads() -> None:
+    """The threads that stay are not waited for where they are not, or where they wait themselves."""
+    rng = np.random.default_rng(1)
+    symbols, rows = rng.integers(-3, 4, 3 << 18), rng.integers(0, 64, 3 << 18)
+    data = entropy.encode(symbols, rows, gaussian_tables(), threads=2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if entropy.encode(symbols, rows, gaussian_tables(), threads=2) == data else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    coded = blocks.each(lambda _: entropy.encode(symbols, rows, gaussian_tables(), threads=2), [0] * 9, 3)
+    assert coded == [data] * 9
