@@ -86,12 +86,13 @@ def push_chunk(intervals, size, inverses, states, words, cursor):  # type: ignor
     lanes, i = U64(states.size), U64(size)
     in_row = (i + lanes - U64(1)) % lanes + U64(1)
     while i > U64(0):
-        first = i - in_row
-        for _ in range(in_row):
-            i -= U64(1)
-            start = U32(intervals[i] & U32(LOW))
-            freq = U32(((intervals[i] >> U32(PRECISION)) & U32(LOW)) + U32(1))
-            states[i - first], cursor = push(states[i - first], start, freq, inverses[U64(freq)], words, cursor)
+        i -= in_row
+        for k in range(in_row):
+            lane = in_row - U64(1) - U64(k)
+            interval = intervals[i + lane]
+            start = U32(interval & U32(LOW))
+            freq = U32(((interval >> U32(PRECISION)) & U32(LOW)) + U32(1))
+            states[lane], cursor = push(states[lane], start, freq, inverses[U64(freq)], words, cursor)
         in_row = lanes
     return cursor
 
