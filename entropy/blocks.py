@@ -347,6 +347,14 @@ def workers() -> ThreadPoolExecutor:
     return POOL[0]
 
 
+def scratch(n: int) -> NDArray[np.uint16]:
+    """Words for the length of a call, the thread's own: new memory costs more than coding does."""
+    if n > len(getattr(THREAD, "words", ())):
+        THREAD.words = np.empty(n, np.uint16)
+    words: NDArray[np.uint16] = THREAD.words[:n]
+    return words
+
+
 def symbols_of(values: NDArray[Any]) -> Symbols:
     return ranged(values, "symbols", -(1 << 15), 1 << 15).astype(np.int16, copy=False)
 

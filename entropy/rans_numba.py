@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.entropy import rans
+from laconic.entropy.blocks import scratch
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START, START_WIDE
 from laconic.entropy.tables import BIN_BITS, GROUP, Tables
@@ -30,12 +31,12 @@ INVERSES = np.append([0], -(-(1 << INVERSE_BITS) // np.arange(1, TOTAL + 1))).as
 def encode_block(
     symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_lanes: int
 ) -> tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]:
-    """As `rans.encode_block`."""
+    """As `rans.encode_block`; the words are valid until the thread's next call."""
     lut = tables.encode_lut
     if lut is None:
         return rans.encode_block(symbols, indices, tables, n_lanes)
     states = np.full(n_lanes, START, np.uint32)
-    words = np.empty(len(symbols), np.uint16)  # one word a symbol at most
+    words = scratch(len(symbols))  # one word a symbol at most
     flags = np.zeros(len(symbols) // GROUP + 1, np.uint8)
     first = push_all(symbols, indices, lut.intervals, lut.low, lut.high, INVERSES, states, words, flags)
     return states.tolist(), words[first:], tables.escapes(symbols, indices, flags)

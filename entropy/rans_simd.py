@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.entropy import blocks, rans
-from laconic.entropy.blocks import RUN, RUNS
+from laconic.entropy.blocks import RUN, RUNS, scratch
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.rans import START
 from laconic.entropy.tables import BIN_BITS, GROUP, EncodeLut, Tables
@@ -176,17 +176,6 @@ def decode_all(
     else:
         rans.expect_end(lanes, int(lengths.sum()), int(cursors.sum()))
     return tables.escaped(out, indices, flags)
-
-
-SCRATCH = threading.local()
-
-
-def scratch(n: int) -> NDArray[np.uint16]:
-    """Words for the length of a call, the thread's own: new memory costs more than coding does."""
-    if n > len(getattr(SCRATCH, "words", ())):
-        SCRATCH.words = np.empty(n, np.uint16)
-    words: NDArray[np.uint16] = SCRATCH.words[:n]
-    return words
 
 
 def at(array: NDArray[Any]) -> int:
