@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laconic import entropy
-from laconic.entropy import blocks, rans, rans_simd
+from laconic.entropy import blocks, rans, rans_numba, rans_simd
 from laconic.entropy.blocks import LANES, block_bytes, load
 from laconic.entropy.pmf import TOTAL, quantise
 from laconic.entropy.tables import build_gaussian, digest, gaussian_tables
@@ -163,6 +163,7 @@ def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
         pytest.skip("of another kind of machine")
     code = rans_simd.kernels(cpu)
     assert code is not None
+    low, over = np.empty(32, np.uint16), np.empty(32, np.uint8)
     rng = np.random.RandomState(11)
     powers = [f for k in range(15) for f in ((1 << k) - 1, 1 << k, (1 << k) + 1) if f > 0]
     freqs = np.array(powers + rng.randint(1, TOTAL - 1, 1600 - len(powers)).tolist())
@@ -182,6 +183,9 @@ def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
             (cursor,) = cursors.tolist()
             out: list[int] = []
             expected = [rans.push(int(x[i]), 0, int(some[i]), out) for i in reversed(range(32))][::-1]
+            assert found.tolist() == expected and words[cursor:150].tolist() == out[::-1]
+            intervals, found, words = lut.intervals[rows, -lut.low], x.astype(np.uint32), np.zeros(200, np.uint16)
+            cursor = rans_numba.push_row(intervals, np.uint64(0), found, words, np.uint64(150), low, over)
             assert found.tolist() == expected and words[cursor:150].tolist() == out[::-1]
 
 
