@@ -12,7 +12,6 @@ Needs torch, and Triton for tensors on CUDA only (without it they take the plain
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from laconic.entropy.device_tables import on_device
 from laconic.entropy.errors import BadInput, expect
 from laconic.entropy.tables import Tables
 
@@ -79,7 +79,8 @@ def indexed_bits(symbols: Tensor, rows: Tensor, tables: Tables, shift: int) -> t
     n_rows, width = tables.bits.shape
     indices = torch.empty_like(rows, dtype=torch.uint8 if n_rows <= 256 else torch.int32)
     bits = torch.empty_like(indices, dtype=torch.float32)
-    inputs = in_order(symbols, bits), in_order(rows, bits), *uploaded(tables, rows.device)
+    there = on_device(tables, rows.device)
+    inputs = in_order(symbols, bits), in_order(rows, bits), there.bits, there.offsets, there.sizes
     outputs = in_order(indices, bits), in_order(bits, bits)
     if has_triton(rows):
         launch(indexed_kernel, *inputs, *outputs, n_rows, width, 2.0**-shift, n=bits.numel())
@@ -252,19 +253,6 @@ def in_parts(plain: Plain, n: int, inputs: list[Tensor], outputs: list[Tensor | 
         for out, value in zip(outputs, values, strict=True):
             if out is not None:
                 out[part].copy_(value)
-
-
-def uploaded(tables: Tables, device: torch.device) -> tuple[Tensor, ...]:
-    """`Tables.bits`, offsets and sizes on a device; kept for as long as the tables are."""
-    key = id(tables), device
-    if key not in UPLOADED:
-        arrays = tables.bits, tables.offsets, tables.sizes
-        UPLOADED[key] = tuple(torch.from_numpy(v.copy()).to(device) for v in arrays)
-        weakref.finalize(tables, UPLOADED.pop, key)
-    return UPLOADED[key]
-
-
-UPLOADED: dict[tuple[int, torch.device], tuple[Tensor, ...]] = {}
 
 
 def has_triton(values: Tensor) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.entropy import blocks, rans
+from laconic.entropy.device_tables import DeviceTables, on_device
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.tables import BIN_BITS, Tables
@@ -63,8 +63,8 @@ def encode_batch(symbols: Tensor, indices: Tensor, lengths: Sequence[int], table
     check_rows(indices, lengths, tables, symbols.device)
     expect(len(symbols) == len(indices), BadInput, "symbols", len(symbols), f"{len(indices)}, one an index")
     with torch.cuda.device_of(symbols):
-        cut, on_device = Cut.of(lengths, symbols.device), put(Same(tables), symbols.device)
-        return encode_blocks(symbols.contiguous(), indices.contiguous(), cut, on_device)
+        cut, there = Cut.of(lengths, symbols.device), on_device(tables, symbols.device)
+        return encode_blocks(symbols.contiguous(), indices.contiguous(), cut, there)
 
 
 def decode_batch(
@@ -83,11 +83,11 @@ def decode_batch(
     expect(fits, BadInput, "sizes", sum(sizes), f"byte counts whose sum is {len(data)}")
     data, indices, ends = data.contiguous(), indices.contiguous(), [0, *accumulate(sizes)]
     with torch.cuda.device_of(data):
-        cut, on_device = Cut.of(lengths, data.device), put(Same(tables), data.device)
+        cut, there = Cut.of(lengths, data.device), on_device(tables, data.device)
         layout, sound = parse(data, torch.tensor(ends, device=data.device), cut)
         symbols = torch.empty(len(indices), dtype=torch.int16, device=data.device)
         if bool(sound.all()):
-            sound = decode_blocks(data, layout, indices, cut, on_device, symbols)
+            sound = decode_blocks(data, layout, indices, cut, there, symbols)
     if not bool(sound.all()):
         stream = int(sound.int().argmin())
         first, of = sum(lengths[:stream]), f"stream {stream}: " if len(lengths) > 1 else ""
@@ -234,58 +234,6 @@ class Cut:
     @property
     def numbers(self) -> Tensor:
         return torch.arange(self.n_blocks, device=self.bounds.device)
-
-
-@dataclass(frozen=True)
-class DeviceTables:
-    """Tables on the device.
-
-    cdf: int32 [rows, stride]. bits: float32 [rows, stride - 1]. offsets, sizes: int32 [rows].
-    lut: int64 [rows, 512], of the first two entries a and b in a bin: start of a, start of b << 16, last slot of b << 32,
-    b << 48. Where a fills the bin it takes the place of b. Unlike `Tables.decode_lut` it has the entry, not the symbol,
-    and so any tables have it.
-    """
-
-    cdf: Tensor
-    bits: Tensor
-    offsets: Tensor
-    sizes: Tensor
-    lut: Tensor
-
-    @property
-    def entries(self) -> tuple[Tensor, Tensor]:
-        return self.offsets, self.sizes
-
-    @property
-    def stride(self) -> int:
-        return self.cdf.shape[1]
-
-
-@dataclass(frozen=True, eq=False)
-class Same:
-    """Tables as a key: the object, not what is in it."""
-
-    tables: Tables
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.tables is other.tables
-
-    def __hash__(self) -> int:
-        return id(self.tables)
-
-
-@lru_cache(maxsize=8)
-def put(same: Same, device: torch.device) -> DeviceTables:
-    tables = same.tables
-    arrays = tables.cdf.astype(np.int32), tables.bits, tables.offsets, tables.sizes, decode_lut(tables)
-    return DeviceTables(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
-
-
-def decode_lut(tables: Tables) -> NDArray[np.int64]:
-    """See `DeviceTables`."""
-    start, boundary, last, b = tables.bin_pairs()
-    lut: NDArray[np.int64] = start | boundary << 16 | last << 32 | b << 48
-    return lut
 
 
 def starts_of(sizes: Tensor) -> Tensor:

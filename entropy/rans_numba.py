@@ -119,9 +119,9 @@ def push_row(intervals, first, states, words, cursor, low, over):  # type: ignor
         q += U32(U32(x - q * freq) >= freq)
         states[lane] = U32(q * (U32(TOTAL) - freq) + start + x)
     for k in range(U64(GROUP)):
-        lane = U64(GROUP - 1) - U64(k)
-        words[cursor - U64(1)] = low[lane]
-        cursor -= U64(over[lane])
+        last = U64(GROUP - 1) - U64(k)
+        words[cursor - U64(1)] = low[last]
+        cursor -= U64(over[last])
     return cursor
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic import entropy
-from laconic.entropy import likelihood
+from laconic.entropy import device_tables, likelihood
 from laconic.entropy.tables import gaussian_tables
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -235,13 +235,13 @@ def test_other_shapes_are_refused() -> None:
 
 def test_tables_leave_the_device_with_their_owner() -> None:
     tables = entropy.Tables.from_pmf([[0.5, 0.25]], [0])
-    before = len(likelihood.UPLOADED)
+    before = len(device_tables.KEPT)
     for _ in range(2):
         likelihood.table_bits(torch.zeros(1), torch.zeros(1), tables)
-    assert len(likelihood.UPLOADED) == before + 1
+    assert len(device_tables.KEPT) == before + 1
     del tables
     gc.collect()
-    assert len(likelihood.UPLOADED) == before
+    assert len(device_tables.KEPT) == before
 
 
 def test_triton_is_loaded_for_cuda_only_and_kernels_compile_for_it(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_triton_is_loaded_for_cuda_only_and_kernels_compile_for_it(tmp_path: Pat
 COMPILE = """
 import sys
 import torch
-from laconic.entropy import likelihood
+from laconic.entropy import device_tables, likelihood
 
 likelihood.gaussian_bits(torch.zeros(3), 0.0, 1.0)
 assert "triton" not in sys.modules

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laconic import entropy
-from laconic.entropy import blocks
+from laconic.entropy import blocks, device_tables
 from laconic.entropy.pmf import TOTAL
 from laconic.entropy.tables import gaussian_tables
 
@@ -209,7 +209,7 @@ def test_lanes_are_chosen_as_on_a_cpu() -> None:
     bounds = cut.bounds.tolist()
     parts = [slice(a, b) for a, b in pairwise(bounds)]
     estimates = [blocks.estimated_bytes(symbols[p], indices[p], tables) for p in parts]
-    on_device = rans_cuda.put(rans_cuda.Same(tables), cut.bounds.device)
+    on_device = device_tables.on_device(tables, cut.bounds.device)
     for estimate in estimates:
         limits = (estimate, float(np.nextafter(estimate, np.inf)), np.inf)
         with pytest.MonkeyPatch.context() as patch:
