@@ -21,7 +21,8 @@ import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 
 import laconic
 from laconic import entropy
-from laconic.entropy import adaptive
+from laconic.entropy import adaptive, rans_simd
 from laconic.entropy.errors import expect
 from laconic.tools.metrics import Absent, needed
 
@@ -42,6 +43,7 @@ SLOW_SYMBOLS, SLOWEST_SYMBOLS = 1 << 20, 1 << 16  # what slow contestants code a
 COMPRESSAI_BITS = 16
 LOOKUP_BITS = 8  # of torch_ans's inverse CDF: of 5 to 9 the fastest
 LATENT_GAIN = 7.0  # 0.5 bpp
+LESSER_CPUS = {"simd, AVX2": "x86-64-v3", "simd, SSE4": "x86-64-v2"}
 HEAD = """{machine}, {cores} cores; median of {rounds} rounds over all contestants
 encode, decode: million symbols a second, times the best peer in that direction, milliseconds
 over tables, model: bytes beyond the ideal codelength of the contestant's own tables, of the float model"""
@@ -134,23 +136,36 @@ class Run:
 Contestant = Callable[[Workload, int], Run | None]  # None: not for this workload
 
 
-def ours(backend: str, most: int) -> Contestant:
+def ours(backend: str, most: int = sys.maxsize, cpu: str = rans_simd.NATIVE) -> Contestant:
+    """cpu: whose vector instructions are used."""
+
     def ready(whole: Workload, threads: int) -> Run:
         work = whole.first(most)
         how = work.rows, work.tables, backend, threads
 
         def encode() -> bytes:
-            return entropy.encode(work.symbols, *how)
+            with instructions_of(cpu):
+                return entropy.encode(work.symbols, *how)
 
         data = encode()
 
         def decode() -> NDArray[np.int16]:
-            return entropy.decode(data, *how)
+            with instructions_of(cpu):
+                return entropy.decode(data, *how)
 
         same(backend, decode(), work.symbols)
         return Run(encode, decode, work, len(data), work.tables.codelength(work.symbols, work.rows))
 
     return ready
+
+
+@contextmanager
+def instructions_of(cpu: str) -> Iterator[None]:
+    before, rans_simd.CPU = rans_simd.CPU, cpu
+    try:
+        yield
+    finally:
+        rans_simd.CPU = before
 
 
 def cuda(work: Workload, threads: int) -> Run:
@@ -328,11 +343,10 @@ PEERS: dict[str, tuple[str, str, Contestant]] = {  # name: its module, what brin
 
 def installed() -> dict[str, Contestant]:
     """Our backends and the peers that are here; the others are named with the reason."""
-    found: dict[str, Contestant] = {
-        backend: ours(backend, SLOWEST_SYMBOLS if backend == "reference" else sys.maxsize)
-        for backend in entropy.BACKENDS
-        if backend != "constriction"  # a peer, by its own calls
-    }
+    found = {"simd": ours("simd")}
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        found |= {name: ours("simd", cpu=cpu) for name, cpu in LESSER_CPUS.items()}
+    found |= {"numba": ours("numba"), "reference": ours("reference", SLOWEST_SYMBOLS)}
     if needed("torch", "torch").cuda.is_available():
         found["cuda"] = cuda
     else:
