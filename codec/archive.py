@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from laconic.threads import mapped
 if TYPE_CHECKING:
     from laconic.models.hclt import Hclt
 
-PER_BLOCK = 64
+PER_BLOCK = 128
 MAX_PER_BLOCK = 1024
 MAX_PICTURES = 1 << 30
 MAX_SIDE = 1 << 14
@@ -34,6 +35,7 @@ MAX_NAME_BYTES = 1024
 CRC_BYTES = 4
 SIZE = "height width"  # in the metadata of weights
 CLASS = "laconic.models.hclt.Hclt"
+DEVICES = ("cpu", "cuda")
 SAMPLED = 64  # pictures that a circuit is chosen by
 
 
@@ -81,33 +83,36 @@ def encode(
     circuit: Circuit,
     threads: int | None = None,
     per_block: int = PER_BLOCK,
+    device: str = "cpu",
 ) -> bytes:
-    """uint8 [N, H, W] -> the bytes of a file. names: one each, none twice. Raises BadInput."""
+    """uint8 [N, H, W] -> the bytes of a file, the same from each device. names: one each, none twice. Raises BadInput."""
     height, width = circuit.model.height, circuit.model.width
     ok = pictures.dtype == np.uint8 and pictures.ndim == 3 and pictures.shape[1:] == (height, width)
     found = f"{pictures.dtype} {list(pictures.shape)}"
     expect(ok, BadInput, "pictures", found, f"uint8 [N, {height}, {width}], as model {circuit.name} codes")
     expect(1 <= per_block <= MAX_PER_BLOCK, BadInput, "per_block", per_block, f"1 to {MAX_PER_BLOCK}")
+    expect(device in DEVICES, BadInput, "device", device, "cpu or cuda")
     fields = Fields(len(pictures), height, width, per_block)
     chunks = [] if names is None else [Chunk(MEMBERS, pack_names(names, len(pictures)), optional=True)]
-
-    def code(first: int) -> Chunk:
-        part = np.ascontiguousarray(pictures[first : first + per_block])
-        return Chunk(BLOCK, checksum(part) + circuit.model.encode(part))
-
-    chunks += mapped(code, range(0, len(pictures), per_block), threads)
+    parts = [np.ascontiguousarray(pictures[k : k + per_block]) for k in range(0, len(pictures), per_block)]
+    if device == "cuda":
+        streams: Iterable[bytes] = gpu().encode(circuit.model, parts)
+    else:
+        streams = mapped(circuit.model.encode, parts, threads)
+    chunks += [Chunk(BLOCK, checksum(part) + stream) for part, stream in zip(parts, streams, strict=True)]
     header = Header(ARCHIVE, circuit.name, bytes.fromhex(circuit.digest)[: registry.DIGEST_BYTES], fields.pack())
     return container.write(header, chunks)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An opened file. names: one a picture, or None; blocks: payloads; model: what decodes them."""
+    """An opened file. names: one a picture, or None; blocks: payloads; model: what decodes them; device: where, if all."""
 
     fields: Fields
     names: list[str] | None
     blocks: list[bytes | memoryview]
     model: Hclt
+    device: str = "cpu"
 
     def __len__(self) -> int:
         return self.fields.n_pictures
@@ -119,8 +124,13 @@ class Archive:
         return np.asarray(self.block(block)[inside].copy())
 
     def all(self, threads: int | None = None) -> NDArray[np.uint8]:
-        """All pictures, uint8 [N, H, W]. Raises BadFile."""
-        parts = list(mapped(self.block, range(len(self.blocks)), threads))
+        """All pictures, uint8 [N, H, W]. Raises BadFile; BadInput where there is no such device."""
+        numbers = range(len(self.blocks))
+        if self.device == "cuda":
+            streams, sizes = [self.stream(b) for b in numbers], [self.size(b) for b in numbers]
+            parts = [self.checked(b, part) for b, part in enumerate(gpu().decode(self.model, streams, sizes))]
+        else:
+            parts = list(mapped(self.block, numbers, threads))
         empty = np.zeros((0, self.fields.height, self.fields.width), np.uint8)
         return np.concatenate([empty, *parts])
 
@@ -136,23 +146,33 @@ class Archive:
 
     def block(self, number: int) -> NDArray[np.uint8]:
         """The pictures of a block, which are those that were written, or BadFile."""
-        payload, per_block = self.blocks[number], self.fields.per_block
+        return self.checked(number, self.model.decode(self.stream(number), self.size(number)))
+
+    def stream(self, number: int) -> bytes | memoryview:
+        """What the model codes of a block."""
+        payload = self.blocks[number]
         expect(len(payload) >= CRC_BYTES, BadFile, f"block {number}", len(payload), f"{CRC_BYTES} bytes and more")
-        n = min(per_block, len(self) - number * per_block)
-        pictures = self.model.decode(payload[CRC_BYTES:], n)
-        same = checksum(pictures) == bytes(payload[:CRC_BYTES])
-        expect(
-            same, BadFile, f"checksum of the samples of block {number}", "another one", bytes(payload[:CRC_BYTES]).hex()
-        )
+        return payload[CRC_BYTES:]
+
+    def size(self, number: int) -> int:
+        """Pictures of a block."""
+        return min(self.fields.per_block, len(self) - number * self.fields.per_block)
+
+    def checked(self, number: int, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The pictures of a block if they have its checksum, or BadFile."""
+        expected = bytes(self.blocks[number][:CRC_BYTES])
+        same = checksum(pictures) == expected
+        expect(same, BadFile, f"checksum of the samples of block {number}", "another one", expected.hex())
         return pictures
 
 
-def open_archive(data: bytes, find_model: Callable[[str, bytes], Hclt] | None = None) -> Archive:
+def open_archive(data: bytes, find_model: Callable[[str, bytes], Hclt] | None = None, device: str = "cpu") -> Archive:
     """An archive, its chunks' checksums tested, no picture decoded yet.
 
-    find_model: the circuit of a name and the first bytes of its digest; by default an installed one.
+    find_model: the circuit of a name and the first bytes of its digest; by default an installed one. device: of `all`.
     Raises BadFile, ModelMissing.
     """
+    expect(device in DEVICES, BadInput, "device", device, "cpu or cuda")
     header, chunks = container.read(data, {BLOCK, MEMBERS})
     expect(header.medium == ARCHIVE, UnsupportedFile, "medium", header.medium, f"{ARCHIVE} (archive)")
     fields = unpack(header.fields)
@@ -163,7 +183,16 @@ def open_archive(data: bytes, find_model: Callable[[str, bytes], Hclt] | None = 
     model = (find_model or find_by_digest)(header.model, header.digest)
     size, expected = (fields.height, fields.width), (model.height, model.width)
     expect(size == expected, BadFile, "height and width", size, f"{expected}, as the model codes")
-    return Archive(fields, lists[0] if lists else None, blocks, model)
+    return Archive(fields, lists[0] if lists else None, blocks, model, device)
+
+
+def gpu() -> ModuleType:
+    """What codes many blocks at once. Raises BadInput."""
+    try:
+        from laconic.models import hclt_cuda
+    except ImportError as error:
+        raise BadInput(f"device: found no Triton ({error}), expected it, or device cpu") from error
+    return hclt_cuda
 
 
 def find(name: str | None, height: int, width: int) -> Circuit:

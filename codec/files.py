@@ -406,11 +406,13 @@ def compress_archive(
     names: list[str] | None = None,
     model: str | None = None,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> bytes:
     """Small gray pictures of one size -> one file, lossless, with access to each.
 
     pictures: uint8 [N, H, W], or sources as `Codec.compress` takes them. names: a name each, for `open_archive`. model: a
-    circuit of their size; None is the one installed that codes them best. Raises BadInput; ModelMissing says how to train one.
+    circuit of their size; None is the one installed that codes them best. device: "cpu" or "cuda", for the same bytes.
+    Raises BadInput; ModelMissing says how to train one.
     """
     from laconic import archive
 
@@ -420,7 +422,7 @@ def compress_archive(
         stack = pictures
     else:
         stack = stacked([picture.read_exact(source).samples for source in pictures])
-    return archive.encode(stack, names, archive.choose(model, stack), threads)
+    return archive.encode(stack, names, archive.choose(model, stack), threads, device=device)
 
 
 def stacked(pictures: list[NDArray[Any]]) -> NDArray[np.uint8]:
@@ -433,11 +435,14 @@ def stacked(pictures: list[NDArray[Any]]) -> NDArray[np.uint8]:
     return np.stack(pictures)[:, :, :, 0]
 
 
-def open_archive(data: Source) -> Archive:
-    """An archive of `compress_archive`: len, names, member(name or number), all(). Raises BadFile, ModelMissing."""
+def open_archive(data: Source, device: str = "cpu") -> Archive:
+    """An archive of `compress_archive`: len, names, member(name or number), all(). Raises BadFile, ModelMissing.
+
+    device: "cpu" or "cuda", of all().
+    """
     from laconic import archive
 
-    return archive.open_archive(load(data))
+    return archive.open_archive(load(data), device=device)
 
 
 def info(data: Source) -> FileInfo:

@@ -124,7 +124,8 @@ def compress_archive(args: argparse.Namespace) -> int:
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
         names = [str(path.relative_to(folder)) for path in paths]
-        file.write(laconic.compress_archive(paths, names=names, model=args.model, threads=args.threads))
+        made = laconic.compress_archive(paths, names=names, model=args.model, threads=args.threads, device=args.device)
+        file.write(made)
 
     def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
         found = laconic.info(file)
@@ -162,7 +163,7 @@ def decompress_members(args: argparse.Namespace) -> int:
     if len(args.inputs) != 1 or not args.output or args.output == "-":
         raise UsageError("--members: expected one archive, and -o with a folder")
     source = sys.stdin.buffer if args.inputs[0] == "-" else args.inputs[0]
-    archive = laconic.open_archive(source)
+    archive = laconic.open_archive(source, args.device)
     folder = Path(args.output).resolve()
     pictures = archive.all(args.threads)
     jobs = []
@@ -580,7 +581,7 @@ def add_file_options(parser: argparse.ArgumentParser, beside: str) -> None:
     add("inputs", nargs="+", type=file_name, metavar="IN", help="files or folders; - is stdin")
     add("-o", "--output", type=file_name, metavar="OUT", help=f"file, folder, or - for stdout (default: {beside})")
     add("-f", "--force", action="store_true", help="overwrite existing files (default: they are an error)")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="what the networks run on (default: %(default)s)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="what the models run on (default: %(default)s)")
     add("--precision", choices=("float32", "bf16"), default="float32", help="of the networks (default: %(default)s)")
     add("--threads", type=n_threads, metavar="N", help="threads of the work on one file (default: one a core)")
     add("-j", "--jobs", type=n_threads, default=1, metavar="N", help="files at a time (default: %(default)s)")

@@ -74,11 +74,18 @@ def measure(dataset: str, args: argparse.Namespace) -> Row:
     folder = args.data / dataset
     test = read_idx(find_file(folder, "test"))[: args.limit]
     circuit, float_bpd = circuit_for(dataset, folder, test, args)
-    archive.encode(test[:1], None, circuit)  # kernels are compiled before the clock starts
+
+    def encode(pictures: NDArray[np.uint8]) -> bytes:
+        return archive.encode(pictures, None, circuit, args.threads, device=args.device)
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        return archive.open_archive(data, lambda name, digest: circuit.model, args.device).all(args.threads)
+
+    decode(encode(test[:1]))  # kernels are compiled before the clock starts
     begun = time.perf_counter()
-    data = archive.encode(test, None, circuit, args.threads)
+    data = encode(test)
     encoded = time.perf_counter()
-    back = archive.open_archive(data, lambda name, digest: circuit.model).all(args.threads)
+    back = decode(data)
     decoded = time.perf_counter()
     expect(np.array_equal(back, test), LaconicError, "decoded pictures", "others", "those that were coded")
     return Row(
@@ -113,7 +120,7 @@ def train(
     """Learn a circuit and put it into the model folder."""
     import torch
 
-    from laconic.models.hclt import LearnConfig, Learner
+    from laconic.models.hclt_learn import LearnConfig, Learner
 
     torch.set_num_threads(args.threads or 1)
     config = LearnConfig(states=args.states, contexts=args.contexts, epochs=args.epochs)
@@ -170,7 +177,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--epochs", type=int, default=40, help="of training (default: %(default)s)")
     add("--minutes", type=float, default=30, help="of training at most, roughly (default: %(default)s)")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="what it is trained on (default: %(default)s)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="what trains and codes (default: %(default)s)")
     add("--threads", type=int, help="of training (default: 1) and of coding (default: one a core)")
     add("--limit", type=int, metavar="N", help="code the first N test pictures (default: all)")
     add("--train-limit", type=int, metavar="N", help="train on the first N pictures (default: all)")

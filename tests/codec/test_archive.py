@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from laconic.archive import Circuit, Fields
 from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile
 from laconic.kinds import ARCHIVE, BLOCK, MEMBERS
-from laconic.models.hclt import Hclt, LearnConfig, Learner
+from laconic.models.hclt import Hclt
+from laconic.models.hclt_learn import LearnConfig, Learner
 
 HEIGHT, WIDTH = 4, 3
 
@@ -127,6 +129,20 @@ def test_damage_is_an_error(circuit: Circuit, data: st.DataObject) -> None:
     )
     with pytest.raises(LaconicError, match="found .*, expected"):
         archive.open_archive(broken, lambda *_: circuit.model).all(1)
+
+
+def test_an_unknown_device_is_refused(circuit: Circuit) -> None:
+    with pytest.raises(BadInput, match="device: found 'tpu', expected cpu or cuda"):
+        archive.encode(pictures(2, 1), None, circuit, device="tpu")
+    with pytest.raises(BadInput, match="device: found 'tpu', expected cpu or cuda"):
+        archive.open_archive(archive.encode(pictures(2, 1), None, circuit), lambda *_: circuit.model, "tpu")
+
+
+def test_a_gpu_needs_triton(circuit: Circuit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "laconic.models.hclt_cuda", None)
+    monkeypatch.delattr("laconic.models.hclt_cuda", raising=False)
+    with pytest.raises(BadInput, match="device: found no Triton .*, expected it, or device cpu"):
+        archive.encode(pictures(2, 1), None, circuit, device="cuda")
 
 
 def rebuilt(data: bytes, change_fields: Fields | None = None, change: dict[int, bytes] | None = None) -> bytes:

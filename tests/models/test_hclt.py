@@ -1,20 +1,19 @@
-"""Hidden Chow-Liu trees: exact probabilities, kernel = reference, learning that learns, models that are not sound."""
+"""Hidden Chow-Liu trees: exact probabilities, kernel = reference, damage, models that are not sound."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.models import hclt
-from laconic.models.hclt import Hclt, LearnConfig, Learner, Reference
+from laconic.models.hclt import Hclt, Reference
+from laconic.models.hclt_learn import flat_array, quantised
 
 
 def random_tree(n: int, rng: np.random.Generator, chain: bool) -> np.ndarray:
@@ -31,7 +30,7 @@ def random_rows(
 ) -> np.ndarray:
     """Rows from flat to those with nearly all in one place."""
     raw = rng.random(shape) ** rng.choice(powers)
-    return hclt.quantised((raw / raw.sum(axis, keepdims=True)).astype(np.float32), total, axis)
+    return quantised((raw / raw.sum(axis, keepdims=True)).astype(np.float32), total, axis)
 
 
 def random_model(
@@ -55,13 +54,13 @@ def random_model(
         parent=parent,
         states=states,
         initial=random_rows(rng, (int(states[order[0]]),), 1 << 15, 0, powers).astype(np.uint16),
-        transitions=hclt.flat_array(transitions, np.uint16),
-        emissions=hclt.flat_array([hclt.packed(e) for e in emissions], np.uint16),
+        transitions=flat_array(transitions, np.uint16),
+        emissions=flat_array([hclt.packed(e) for e in emissions], np.uint16),
         n_contexts=sizes.astype(np.uint8),
         n_neighbours=np.array([len(v) for v in near], np.uint8),
-        neighbours=hclt.flat_array(near, np.int16),
-        weights=hclt.flat_array([rng.integers(-200, 400, len(v)) for v in near], np.int16),
-        thresholds=hclt.flat_array([np.sort(rng.integers(1, 256, c - 1)) for c in sizes], np.uint8),
+        neighbours=flat_array(near, np.int16),
+        weights=flat_array([rng.integers(-200, 400, len(v)) for v in near], np.int16),
+        thresholds=flat_array([np.sort(rng.integers(1, 256, c - 1)) for c in sizes], np.uint8),
     ).check()
 
 
@@ -128,16 +127,14 @@ def brute_force_bits(model: Hclt, picture: np.ndarray) -> float:
     return float(-np.log2(total))
 
 
-# Derandomized: some models miss the bound, like the example, where a value is improbable and its
-# one likely state has a weight of 1 or 2 of the 2**11 that the format keeps.
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 1 << 30), st.integers(1, 2), st.integers(1, 3))
-@example(12761, 2, 2).xfail(reason="weights of 11 bits lose 0.44 % on this noise", raises=AssertionError)
+@example(12761, 2, 2)
 def test_codelength_is_that_of_the_sum_over_hidden_states(seed: int, height: int, width: int) -> None:
     model = random_model(height, width, seed, most=3, soft=True)
     pictures = pictures_for(model, 4, "noise", seed)
     expected = sum(brute_force_bits(model, picture) for picture in pictures)
-    assert model.codelength(pictures) == pytest.approx(expected, rel=0.002, abs=0.02)
+    assert model.codelength(pictures) == pytest.approx(expected, rel=0.0005, abs=0.02)
 
 
 def test_a_deep_chain_codes() -> None:
@@ -180,7 +177,7 @@ def test_emissions_in_16_bits_are_exact_sums() -> None:
     rng = np.random.default_rng(0)
     for power in (0.1, 3, 100, 1000):
         raw = rng.random((2, 256, 5)) ** power
-        rows = hclt.quantised(raw.astype(np.float32) / raw.sum(1, keepdims=True).astype(np.float32), 1 << 20, 1)
+        rows = quantised(raw.astype(np.float32) / raw.sum(1, keepdims=True).astype(np.float32), 1 << 20, 1)
         back = hclt.unpacked(hclt.packed(rows))
         assert (back.sum(1) == 1 << 20).all() and back.min() >= 1
         assert (np.abs(back - rows) <= 32 * 32).all()
@@ -218,103 +215,3 @@ def test_a_model_of_other_types_or_sizes_is_refused() -> None:
         replace(model, emissions=model.emissions.astype(np.int64)).check()
     with pytest.raises(BadInput, match="parent: found 9, expected 12"):
         replace(model, height=4).check()
-
-
-# Learning
-
-
-def striped(n: int, seed: int) -> np.ndarray:
-    """Pictures of 4 x 5 with a common tone, an edge and noise."""
-    rng = np.random.default_rng(seed)
-    tone, edge = rng.integers(30, 200, (n, 1, 1)), rng.integers(0, 5, (n, 1, 1))
-    shape = np.where(np.arange(5) < edge, 0, tone) + rng.integers(0, 12, (n, 4, 5))
-    return np.where(shape > 11, shape, 0).clip(0, 255).astype(np.uint8)
-
-
-CONFIG = LearnConfig(states=16, contexts=3, epochs=4, full_epochs=1, batch=300)
-
-
-@pytest.fixture(scope="module")
-def learner() -> Learner:
-    torch.set_num_threads(1)
-    learner = Learner(striped(1500, 1), CONFIG)
-    learner.run()
-    return learner
-
-
-def test_learning_beats_independent_pixels_and_integers_lose_nothing(learner: Learner) -> None:
-    train, test = striped(1500, 1), striped(300, 2)
-    pixels = 0.0
-    for y, x in itertools.product(range(4), range(5)):
-        counts = np.bincount(train[:, y, x], minlength=256) + 0.1
-        pixels -= np.log2(counts / counts.sum())[test[:, y, x]].sum()
-    bits = learner.export().codelength(test)
-    assert bits < 0.85 * pixels
-    assert bits / test.size == pytest.approx(learner.bpd(test), rel=0.003)
-
-
-def test_epochs_raise_the_likelihood() -> None:
-    pictures = striped(800, 3)
-    learner = Learner(pictures, replace(CONFIG, contexts=1))
-    found = [learner.bpd(pictures)]
-    for _ in range(3):
-        learner.epoch(len(pictures), 1.0)
-        found.append(learner.bpd(pictures))
-    assert found == sorted(found, reverse=True)
-
-
-def test_tensors_count_as_the_kernels_do(learner: Learner) -> None:
-    """The way of other devices, run on this one."""
-    pictures = striped(40, 4).reshape(40, -1)
-    kernels, tensors = learner._zeros(), learner._zeros()
-    first = learner._expect(pictures, kernels)
-    learner.kernels = False
-    second = learner._expect(pictures, tensors)
-    learner.kernels = True
-    np.testing.assert_allclose(first, second, rtol=1e-4)
-    for a, b in zip(itertools.chain(*kernels), itertools.chain(*tensors), strict=True):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-2, atol=1e-4)
-
-
-def test_expected_counts_sum_to_the_pictures(learner: Learner) -> None:
-    seen = learner._zeros()
-    learner._expect(striped(70, 5).reshape(70, -1), seen)
-    assert float(seen.initial[0].sum()) == pytest.approx(70, rel=1e-4)
-    assert float(seen.emissions[0].sum()) == pytest.approx(70 * 20, rel=1e-4)
-    for transition, counted in zip(learner.transitions[1:], seen.transitions[1:], strict=True):
-        assert float((transition * counted).sum()) == pytest.approx(70, rel=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 7), (20, 6, 1)])
-@pytest.mark.parametrize("value", [0, 255])
-def test_the_smallest_and_constant_pictures_are_learnt(shape: tuple[int, int, int], value: int) -> None:
-    pictures = np.full(shape, value, np.uint8)
-    learner = Learner(pictures, replace(CONFIG, states=8, epochs=1))
-    learner.run()
-    model = learner.export().check()
-    noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    for coded in (pictures, noise):
-        assert np.array_equal(model.decode(model.encode(coded), len(coded)), coded)
-    assert model.codelength(pictures) < model.codelength(noise)
-
-
-def test_the_tree_joins_what_depends() -> None:
-    rng = np.random.default_rng(0)
-    left, right = np.tile(rng.integers(0, 256, (2, 600, 1, 1)), (1, 1, 3, 1)).astype(np.uint8)
-    parent = hclt.chow_liu_tree(np.concatenate([left, left, right, right], 2).reshape(600, -1), 3, 4)
-    across = [(v, p) for v, p in enumerate(parent.tolist()) if p >= 0 and (v % 4 < 2) != (p % 4 < 2)]
-    assert len(across) == 1 and (parent == -1).sum() == 1
-
-
-def test_time_limit_and_progress() -> None:
-    lines: list[str] = []
-    Learner(striped(100, 6), CONFIG).run(lines.append, limit_s=0.0, held_out=striped(20, 7))
-    assert len(lines) == CONFIG.full_epochs and "held out" in lines[0]
-
-
-@pytest.mark.parametrize(
-    ("change", "field"), [({"states": 300}, "states"), ({"states": 2}, "states"), ({"contexts": 0}, "contexts")]
-)
-def test_configurations_out_of_range_are_refused(change: dict[str, Any], field: str) -> None:
-    with pytest.raises(BadInput, match=field):
-        Learner(striped(10, 1), replace(CONFIG, **change))

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from laconic import archive
-from laconic.models.hclt import LearnConfig, Learner
+from laconic.models.hclt_learn import LearnConfig, Learner
 from laconic.tools import cli
 from laconic.tools.cli import main
 
