@@ -49,11 +49,12 @@ class LosslessInfo(FileInfo):
 
 @dataclass(frozen=True)
 class SoundInfo(FileInfo):
-    """A sound; seconds long, kbit_per_s (1000 bits a second)."""
+    """A sound; seconds long, kbit_per_s (1000 bits a second). floating: whether its samples are floats."""
 
     sample_rate: int
     channels: int
     bits: int
+    floating: bool
     n_samples: int
     seconds: float
     kbit_per_s: float
@@ -89,7 +90,7 @@ def describe(data: Data) -> FileInfo:
     if medium == SOUND:
         sound = lossless_sound.unpack(header.fields)
         seconds = sound.n_samples / sound.sample_rate
-        shape4 = (sound.sample_rate, sound.channels, sound.bits, sound.n_samples)
+        shape4 = (sound.sample_rate, sound.channels, sound.bits, sound.floating, sound.n_samples)
         return SoundInfo(*common, *shape4, seconds, bits / seconds / 1000 if seconds else 0.0)
     assert medium == ARCHIVE
     from laconic import archive

@@ -91,7 +91,7 @@ class Codec:
         """A picture or a sound -> the bytes of a file.
 
         source: path, file object, PIL.Image, `Sound`, or array: a picture, uint8/uint16 [H, W] or [H, W, C], or with
-        sample_rate (Hz) a sound, uint8, int16 or int32 [T] or [T, C].
+        sample_rate (Hz) a sound, uint8, int16, int32, float32 or float64 [T] or [T, C].
         At most one of: quality 0..100 (default 60), bpp (bits a pixel, kept within 2 %), size (bytes, never more),
         psnr (dB, reached and exceeded by at most 0.1), lossless (sounds must be), max_error (of a picture's samples, 0..255).
         effort: 1..9, of the last two: slower and smaller (default 7). strip: leave out ICC, EXIF and XMP, or tags.
@@ -146,7 +146,7 @@ class Codec:
             check_options(medium, region=region, seek=seek, duration=duration, member=member)
             if medium == SOUND:
                 coded = lossless_sound.decode(file, seek or 0.0, duration, partial, self.threads, None)
-                samples = lossless_sound.joined(coded.blocks, coded.source.channels)
+                samples = lossless_sound.joined(coded.blocks)
                 tell(coded.notes, notes)
                 source = coded.source
                 return Sound(sound.to_array(samples, source.bits), source.sample_rate, source.bits, source.tags)

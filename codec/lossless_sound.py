@@ -19,13 +19,14 @@ from laconic.container import Chunk, Data, Entry, Header, read_varint, write_var
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, UnsupportedFile, expect
 from laconic.kinds import SEGMENT, SOUND, TAGS, WRAPPING
 from laconic.lossless_picture import CRC_BYTES, checked_effort
-from laconic.sound import MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source
+from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source
 from laconic.threads import mapped
 
 Progress = Callable[[int, int], None]  # (samples done, all samples)
 KINDS = frozenset({SEGMENT, WRAPPING, TAGS})
 MAX_SEGMENT = 1 << 22  # samples
 MAX_SAMPLES = 1 << 34
+FLOATING = 64  # added to the bits of float samples
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class Fields:
     bits: int
     n_samples: int
     segment: int
+    floating: bool = False
 
     def pack(self) -> bytes:
-        values = (self.sample_rate, self.channels, self.bits, self.n_samples, self.segment)
+        bits = self.bits + FLOATING * self.floating
+        values = (self.sample_rate, self.channels, bits, self.n_samples, self.segment)
         return b"".join(write_varint(value) for value in values)
 
     @property
@@ -53,7 +56,7 @@ def unpack(data: bytes) -> Fields:
     limits = (
         ("sample rate", 1, MAX_RATE - 1),
         ("channels", 1, MAX_CHANNELS),
-        ("bits", 8, 32),
+        ("bits", 8, FLOATING + 64),
         ("samples", 0, MAX_SAMPLES),
         ("segment", 1, MAX_SEGMENT),
     )
@@ -62,23 +65,29 @@ def unpack(data: bytes) -> Fields:
         expect(low <= value <= high, BadFile, name, value, f"{low} to {high}")
         values.append(value)
     expect(position == len(data), BadFile, "sound header length", len(data), f"{position} bytes")
-    fields = Fields(*values)
-    expect(fields.bits in SUBTYPES, BadFile, "bits", fields.bits, f"one of {sorted(SUBTYPES)}")
-    return fields
+    rate, channels, bits, n_samples, segment = values
+    floating = bits > FLOATING
+    known = FLOAT_SUBTYPES if floating else SUBTYPES
+    expect(bits - FLOATING * floating in known, BadFile, "bits", bits, f"one of {sorted(known)} (float: + {FLOATING})")
+    return Fields(rate, channels, bits - FLOATING * floating, n_samples, segment, floating)
 
 
 def encode_to(
     file: BinaryIO, source: Source, effort: int | None, strip: bool, threads: int | None, progress: Progress | None
 ) -> None:
     """Write a sound's file. strip: without tags and without what stood around the samples."""
-    from laconic.models.lossless_sound import encode_segment, segment_length
+    from laconic.models import float_sound, lossless_sound
 
     level = checked_effort(effort)
-    length = min(segment_length(source.sample_rate), MAX_SEGMENT)
+    length = min(lossless_sound.segment_length(source.sample_rate), MAX_SEGMENT)
     done = 0
 
     def code(samples: Samples) -> tuple[Chunk, int]:
-        return Chunk(SEGMENT, crc(samples) + encode_segment(samples, source.bits, level)), len(samples)
+        if source.floating:
+            coded = float_sound.encode_segment(samples, level)
+        else:
+            coded = lossless_sound.encode_segment(samples, source.bits, level)
+        return Chunk(SEGMENT, crc(samples) + coded), len(samples)
 
     def chunks() -> Iterator[Chunk]:
         nonlocal done
@@ -95,7 +104,7 @@ def encode_to(
             yield Chunk(TAGS, picture.encode_metadata(json.dumps(source.tags).encode()), optional=True)
 
     def header() -> Header:
-        fields = Fields(source.sample_rate, source.channels, source.bits, done, length)
+        fields = Fields(source.sample_rate, source.channels, source.bits, done, length, source.floating)
         return Header(SOUND, "", b"", fields.pack())
 
     container.write_to(file, header, chunks())
@@ -131,7 +140,8 @@ def decode(
     notes: list[str] = []
     around, tags = extras(data, table, partial, notes)
     whole = (start, end) == (0, fields.n_samples)
-    source = Source(fields.sample_rate, fields.channels, fields.bits, end - start, lambda n: iter(()), tags=tags)
+    shape = (fields.sample_rate, fields.channels, fields.bits, end - start)
+    source = Source(*shape, lambda n: iter(()), tags=tags, floating=fields.floating)
 
     def read(i: int) -> tuple[Samples, str]:
         first, n = i * fields.segment, min(fields.segment, fields.n_samples - i * fields.segment)
@@ -142,11 +152,14 @@ def decode(
             if not partial:
                 raise
             note = f"damaged, silent: {first / fields.sample_rate:.2f} to {(first + n) / fields.sample_rate:.2f} s ({error})"
-            return np.zeros((n, fields.channels), np.int32)[cut], note
+            return silence(n, fields)[cut], note
 
     def blocks() -> Iterator[Samples]:
         done = 0
-        wanted = range(start // fields.segment, -(-end // fields.segment)) if end > start else range(0)
+        if start == end:
+            yield silence(0, fields)
+            return
+        wanted = range(start // fields.segment, -(-end // fields.segment))
         for samples, note in mapped(read, wanted, threads):
             notes.extend([note] if note else [])
             done += len(samples)
@@ -176,9 +189,10 @@ def span(fields: Fields, seek: float, duration: float | None) -> tuple[int, int]
 
 def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
     """The samples of a segment, which are those that were written, or BadFile."""
-    from laconic.models.lossless_sound import decode_segment
+    from laconic.models import float_sound, lossless_sound
 
-    samples: Samples = decode_segment(payload[CRC_BYTES:], n, fields.channels, fields.bits)
+    coder = float_sound if fields.floating else lossless_sound
+    samples: Samples = coder.decode_segment(payload[CRC_BYTES:], n, fields.channels, fields.bits)
     right = crc(samples) == payload[:CRC_BYTES]
     expect(right, BadFile, "checksum of the samples", "another one", payload[:CRC_BYTES].hex())
     return samples
@@ -225,10 +239,14 @@ def read_tags(payload: bytes) -> dict[str, str]:
     return dict(tags)
 
 
-def joined(blocks: Iterable[Samples], channels: int) -> Samples:
-    return np.concatenate([np.zeros((0, channels), np.int32), *blocks])
+def silence(n: int, fields: Fields) -> Samples:
+    return np.zeros((n, fields.channels), f"f{fields.bits // 8}" if fields.floating else "i4")
+
+
+def joined(blocks: Iterable[Samples]) -> Samples:
+    return np.concatenate(list(blocks))
 
 
 def crc(samples: Samples) -> bytes:
-    """CRC-32 of the samples as 32-bit integers, [sample, channel]."""
-    return zlib.crc32(samples.astype("<i4").tobytes()).to_bytes(CRC_BYTES, "little")
+    """CRC-32 of the samples, [sample, channel], as 32-bit integers or as floats."""
+    return zlib.crc32(samples.astype(samples.dtype.newbyteorder("<")).tobytes()).to_bytes(CRC_BYTES, "little")

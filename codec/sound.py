@@ -1,4 +1,4 @@
-"""Sounds: files and arrays <-> integer samples, block by block, so that hours of sound take little memory.
+"""Sounds: files and arrays <-> integer or float samples, block by block, so that hours of sound take little memory.
 
 soundfile (libsndfile) reads and writes. Of a WAV file the bytes around the samples are kept too, so that it comes back
 byte for byte, whatever its other chunks hold.
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from laconic.entropy.errors import BadInput, expect
 
-Samples = NDArray[np.int32]  # [T, C], the value in the low bits whatever the width
+Samples = NDArray[Any]  # [T, C]: int32, the value in the low bits whatever the width; float32 or float64
 PCM = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 SUBTYPES = {8: "PCM_U8", 16: "PCM_16", 24: "PCM_24", 32: "PCM_32"}
 DTYPES = {8: np.uint8, 16: np.int16, 24: np.int32, 32: np.int32}
-FLOAT = ("FLOAT", "DOUBLE")
+FLOAT = {"FLOAT": 32, "DOUBLE": 64}
+FLOAT_SUBTYPES = {bits: name for name, bits in FLOAT.items()}
 MAX_CHANNELS, MAX_RATE = 8, 1 << 24
 MAX_WRAPPING = 1 << 24  # bytes around the samples that are worth keeping
-PLAIN_WAV, EXTENSIBLE_WAV = 1, 0xFFFE
+PLAIN_WAV, FLOAT_WAV, EXTENSIBLE_WAV = 1, 3, 0xFFFE
 PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 INFO_IDS = {"title": b"INAM", "artist": b"IART", "album": b"IPRD", "comment": b"ICMT", "copyright": b"ICOP"}
 INFO_IDS |= {"date": b"ICRD", "genre": b"IGNR", "tracknumber": b"ITRK", "software": b"ISFT"}
@@ -43,7 +44,9 @@ SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".w64", "
 
 @dataclass(frozen=True)
 class Sound:
-    """samples [T, C]: uint8 (128 is silence) of 8 bits, int16 of 16, int32 of 24 and 32, the value in the low bits."""
+    """samples [T, C]: uint8 (128 is silence) of 8 bits, int16 of 16, int32 of 24 and 32, the value in the low bits; float32
+    of 32 bits, float64 of 64.
+    """
 
     samples: NDArray[Any]
     sample_rate: int
@@ -63,6 +66,7 @@ class Source:
     wrapping: Callable[[], tuple[bytes, bytes] | None] = lambda: None
     tags: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    floating: bool = False
 
 
 def is_sound(start: bytes, name: str = "") -> bool:
@@ -75,64 +79,82 @@ def is_sound(start: bytes, name: str = "") -> bool:
 def from_array(
     samples: NDArray[Any], sample_rate: int, bits: int | None = None, tags: dict[str, str] | None = None
 ) -> Source:
-    """uint8 (128 is silence), int16 or int32, [T] or [T, C]. Raises BadInput."""
-    expect(
-        samples.dtype in (np.uint8, np.int16, np.int32),
-        BadInput,
-        "array dtype",
-        str(samples.dtype),
-        "uint8, int16 or int32",
-    )
+    """uint8 (128 is silence), int16, int32, float32 or float64, [T] or [T, C]. Raises BadInput."""
+    known = samples.dtype in (np.uint8, np.int16, np.int32, np.float32, np.float64)
+    expect(known, BadInput, "array dtype", str(samples.dtype), "uint8, int16, int32, float32 or float64")
     expect(samples.ndim in (1, 2), BadInput, "array shape", samples.shape, "[T] or [T, C]")
     expect(isinstance(sample_rate, (int, np.integer)), BadInput, "sample_rate", sample_rate, "an integer, in Hz")
     width = 8 * samples.dtype.itemsize if bits is None else bits
-    expect(DTYPES.get(width) == samples.dtype, BadInput, "bits", width, f"those of {samples.dtype}")
-    signed = (samples if samples.ndim == 2 else samples[:, None]).astype(np.int32) - (128 if width == 8 else 0)
-    most = 1 << width - 1
-    for value in (int(signed.min(initial=0)), int(signed.max(initial=0))):
-        expect(-most <= value < most, BadInput, "samples", value, f"{-most} to {most - 1}")
+    floating = samples.dtype.kind == "f"
+    fits = width == 8 * samples.dtype.itemsize if floating else DTYPES.get(width) == samples.dtype
+    expect(fits, BadInput, "bits", width, f"those of {samples.dtype}")
+    columns = samples if samples.ndim == 2 else samples[:, None]
+    if not floating:
+        columns = columns.astype(np.int32) - (128 if width == 8 else 0)
+        most = 1 << width - 1
+        for value in (int(columns.min(initial=0)), int(columns.max(initial=0))):
+            expect(-most <= value < most, BadInput, "samples", value, f"{-most} to {most - 1}")
 
     def blocks(n: int) -> Iterator[Samples]:
-        return (signed[i : i + n] for i in range(0, len(signed), n))
+        return (columns[i : i + n] for i in range(0, len(columns), n))
 
-    return checked(Source(int(sample_rate), signed.shape[1], width, len(signed), blocks, tags=tags or {}))
+    source = Source(int(sample_rate), columns.shape[1], width, len(columns), blocks, tags=tags or {}, floating=floating)
+    return checked(source)
 
 
 def open_sound(file: BinaryIO) -> Source:
-    """A seekable file. Raises BadInput for what libsndfile does not read and for samples that are not integers."""
+    """A seekable file. Raises BadInput for what libsndfile does not read."""
     import soundfile
 
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(RenamedBW64(file) if is_bw64(file) else file)
     except (soundfile.SoundFileError, TypeError) as error:
         text = getattr(error, "error_string", str(error)).rstrip(".")
         raise BadInput(f"sound: found damage or another format ({text}), expected a sound file") from None
-    expected = "integer samples: lossless coding of float samples is not offered; convert to 24 or 32 bits first"
-    expect(sound.subtype not in FLOAT, BadInput, "sample format", sound.subtype, expected)
-    bits, exact = PCM.get(sound.subtype, 16), sound.subtype in PCM
-    notes = [] if exact else [f"decoded from {sound.subtype} to samples of 16 bits, which are what is kept"]
+    bits, floating, exact = (PCM | FLOAT).get(sound.subtype, 16), sound.subtype in FLOAT, sound.subtype in PCM
+    kind = f"float{bits}" if floating else "int32" if exact else "float64"
+    notes = [] if exact or floating else [f"decoded from {sound.subtype} to samples of 16 bits, which are what is kept"]
     wrapper = Wrapper(file, sound.format, bits, sound.channels)
 
     def blocks(n: int) -> Iterator[Samples]:
         sound.seek(0)
         while True:
-            raw = sound.read(n, dtype="int32" if exact else "float64", always_2d=True)
-            if not len(raw):
+            block: Samples = sound.read(n, dtype=kind, always_2d=True)
+            if not len(block):
                 return
-            block: Samples = raw >> (32 - bits) if exact else (raw * 32768).round().clip(-32768, 32767).astype(np.int32)
+            if exact:
+                block >>= 32 - bits
+            elif not floating:
+                block = (block * 32768).round().clip(-32768, 32767).astype(np.int32)
             wrapper.see(block)
             yield block
 
     tags = {key: value for key, value in sound.copy_metadata().items() if value}
-    return checked(
-        Source(sound.samplerate, sound.channels, bits, sound.frames, blocks, wrapper.found, tags, tuple(notes))
-    )
+    shape = (sound.samplerate, sound.channels, bits, sound.frames)
+    return checked(Source(*shape, blocks, wrapper.found, tags, tuple(notes), floating))
 
 
 def checked(source: Source) -> Source:
     expect(1 <= source.channels <= MAX_CHANNELS, BadInput, "channels", source.channels, f"1 to {MAX_CHANNELS}")
     expect(1 <= source.sample_rate < MAX_RATE, BadInput, "sample rate", source.sample_rate, f"1 to {MAX_RATE - 1} Hz")
     return source
+
+
+def is_bw64(file: BinaryIO) -> bool:
+    with kept_position(file):
+        return file.read(4) == b"BW64"
+
+
+class RenamedBW64:
+    """A BW64 file under the name of RF64, which is laid out alike and which libsndfile reads."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, n: int) -> bytes:
+        at = self.tell()
+        raw = self.file.read(n)
+        return b"RF64"[at:][: len(raw)] + raw[max(0, 4 - at) :]
 
 
 class Wrapper:
@@ -190,6 +212,8 @@ def data_start(file: BinaryIO) -> int | None:
 
 def pack(samples: Samples, bits: int) -> bytes:
     """The bytes of WAV's samples: little-endian, 8 bits unsigned."""
+    if samples.dtype.kind == "f":
+        return samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
     if bits == 8:
         return (samples + 128).astype(np.uint8).tobytes()
     if bits == 24:
@@ -199,6 +223,8 @@ def pack(samples: Samples, bits: int) -> bytes:
 
 def to_array(samples: Samples, bits: int) -> NDArray[Any]:
     """As in `Sound`."""
+    if samples.dtype.kind == "f":
+        return samples
     return (samples + (128 if bits == 8 else 0)).astype(DTYPES[bits], copy=False)
 
 
@@ -226,24 +252,24 @@ def write(
 def write_other(file: BinaryIO, blocks: Iterable[Samples], source: Source, format: str) -> None:
     import soundfile
 
-    subtype = "PCM_S8" if source.bits == 8 and format != "W64" else SUBTYPES[source.bits]
+    subtype = "PCM_S8" if source.bits == 8 and format != "W64" else SUBTYPES.get(source.bits, "")
+    subtype = FLOAT_SUBTYPES[source.bits] if source.floating else subtype
+    found = f"{'float ' if source.floating else ''}samples of {source.bits} bits"
     fits = soundfile.check_format(format, subtype)
-    expect(
-        fits, BadInput, f"{format} output", f"samples of {source.bits} bits", "a width that it can hold; WAV holds all"
-    )
+    expect(fits, BadInput, f"{format} output", found, "samples that it can hold; WAV holds all")
     with soundfile.SoundFile(file, "w", source.sample_rate, source.channels, subtype, format=format) as out:
         for key, value in source.tags.items():
             setattr(out, key, value)
         for block in blocks:
-            out.write(block << (32 - source.bits))
+            out.write(block if source.floating else block << (32 - source.bits))
 
 
 def wav_around(source: Source) -> tuple[bytes, bytes]:
     """The bytes before and after the samples of a new WAV file (RF64 above 4 GiB), its tags before them."""
     frame = source.channels * source.bits // 8
     size = source.n_samples * frame
-    extensible = source.channels > 2 or source.bits > 16
-    tag = EXTENSIBLE_WAV if extensible else PLAIN_WAV
+    extensible = not source.floating and (source.channels > 2 or source.bits > 16)
+    tag = FLOAT_WAV if source.floating else EXTENSIBLE_WAV if extensible else PLAIN_WAV
     rates = (source.sample_rate, source.sample_rate * frame, frame, source.bits)
     shape = struct.pack("<HHIIHH", tag, source.channels, *rates)
     if extensible:

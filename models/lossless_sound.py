@@ -92,10 +92,13 @@ class Least:
 
 @dataclass(frozen=True)
 class Gradient:
-    """NLMS filters one after the other on the residual of least-squares predictor `source`; orders: multiples of 8."""
+    """NLMS filters one after the other on the residual of least-squares predictor `source`.
+
+    filters: (own, other) errors that a filter sees, of its channel and of the partner, multiples of 8.
+    """
 
     source: int
-    orders: tuple[int, ...]
+    filters: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,16 @@ class Preset:
 
 
 FAST, MEDIUM, SLOW, WIDE = Least(16, 8, 100, 8), Least(32, 16, 500, 16), Least(8, 8, 5000, 16), Least(128, 32, 1000, 64)
-CASCADE = (1024, 256, 32, 16)
+SHORT = ((32, 16), (16, 0))
+CASCADE, STEREO = ((1024, 0), (256, 0), *SHORT), ((1024, 512), (256, 0), *SHORT)
 PRESETS = {  # by effort, which a segment names: part of the format
-    1: Preset((Least(16, 8, 500, 32),), (Gradient(0, (16,)),)),
-    2: Preset((Least(16, 8, 500, 32),), (Gradient(0, (256, 16)),)),
-    3: Preset((Least(24, 8, 500, 32), Least(16, 8, 100, 16)), (Gradient(0, (256, 32, 16)),)),
+    1: Preset((Least(16, 8, 500, 32),), (Gradient(0, ((16, 0),)),)),
+    2: Preset((Least(16, 8, 500, 32),), (Gradient(0, ((256, 0), (16, 0))),)),
+    3: Preset((Least(24, 8, 500, 32), Least(16, 8, 100, 16)), (Gradient(0, ((256, 0), *SHORT)),)),
     4: Preset((Least(32, 8, 500, 32), Least(16, 8, 100, 16)), (Gradient(0, CASCADE),)),
     5: Preset((MEDIUM, FAST), (Gradient(0, CASCADE),)),
-    6: Preset((MEDIUM, FAST, SLOW), (Gradient(0, CASCADE), Gradient(2, CASCADE))),
-    7: Preset((MEDIUM, FAST, SLOW, Least(128, 32, 1000, 256)), (Gradient(0, CASCADE), Gradient(2, CASCADE))),
+    6: Preset((MEDIUM, FAST, SLOW), (Gradient(0, CASCADE), Gradient(2, STEREO))),
+    7: Preset((MEDIUM, FAST, SLOW, Least(128, 32, 1000, 256)), (Gradient(0, CASCADE), Gradient(2, STEREO))),
     8: Preset(
         (
             Least(32, 16, 500, 8),
@@ -125,7 +129,7 @@ PRESETS = {  # by effort, which a segment names: part of the format
             WIDE,
             Least(8, 8, 33, 2),
         ),
-        (Gradient(0, CASCADE), Gradient(2, CASCADE), Gradient(4, CASCADE)),
+        (Gradient(0, CASCADE), Gradient(2, STEREO), Gradient(4, CASCADE)),
     ),
     9: Preset(
         (
@@ -140,9 +144,9 @@ PRESETS = {  # by effort, which a segment names: part of the format
         ),
         (
             Gradient(0, CASCADE),
-            Gradient(2, (2048, 512, 256, 32, 16)),
+            Gradient(2, ((2048, 1024), (512, 0), (256, 0), *SHORT)),
             Gradient(4, CASCADE),
-            Gradient(7, (1024, 256, 16)),
+            Gradient(7, ((1024, 0), (256, 0), (16, 0))),
         ),
     ),
 }
@@ -287,7 +291,7 @@ class Predictors(NamedTuple):
 
     least: Any  # int64 [K, 7]: own, other, both, every, slots; where its weights, where its rows are
     keeps: Any  # float64 [K]
-    stages: Any  # int64 [S, 3]: prediction that it adds to, order, where its taps are
+    stages: Any  # int64 [S, 4]: prediction that it adds to, own, other, where its taps are
     sizes: Any  # int64 [5] of a channel: ring, weights, rows, taps, blended predictions
     past: Any  # float64 [C * 2 ring]: samples, the newest first, twice
     weights: Any  # float64 [C * weights]
@@ -310,11 +314,12 @@ class Predictors(NamedTuple):
             slots = 1 << (max(one.own, other) - 1).bit_length()
             least.append((one.own, other, one.own + other, one.every, slots, weights, rows))
             weights, rows = weights + one.own + other, rows + slots * 2 * (one.own + other)
-        stages, taps = list[tuple[int, int, int]](), 0
+        stages, taps = list[tuple[int, int, int, int]](), 0
         for cascade in preset.gradient:
-            for k, order in enumerate(cascade.orders):
-                stages.append((len(least) + len(stages) - 1 if k else cascade.source, order, taps))
-                taps += order
+            for k, (own, helped) in enumerate(cascade.filters):
+                other = helped if channels > 1 else 0
+                stages.append((len(least) + len(stages) - 1 if k else cascade.source, own, other, taps))
+                taps += own + other
         ring = LANES + max([x[0] for x in least] + [x[1] for x in least] + [x[1] for x in stages])
         guesses = len(least) + len(stages)
         blended = -(-max(guesses - 1, 1) // LANES) * LANES
@@ -327,7 +332,7 @@ class Predictors(NamedTuple):
         return cls(
             least=np.array(least),
             keeps=np.array([1 - 1 / one.memory for one in preset.least]),
-            stages=np.array(stages, np.int64).reshape(-1, 3),
+            stages=np.array(stages, np.int64).reshape(-1, 4),
             sizes=np.array([ring, weights, rows, taps, blended]),
             past=np.zeros(channels * 2 * ring),
             weights=first.ravel(),
@@ -397,13 +402,13 @@ def run(samples, begin, end, layout, s, m, coder, tape):  # type: ignore[no-unty
             partner, limit = U64(layout[0, c]), I64(1) << I64(layout[1, c] - 1)
             own_at = c * U64(2) * ring + now
             other_at = partner * U64(2) * ring + now + U64(partner >= c)
-            predict(s, c, own_at, other_at, now, F64(limit))
+            predict(s, c, partner, own_at, other_at, now, F64(limit))
             p = blended(s, c, F64(limit))
             prepare(m, s.guesses, c, partner, p)
             x = code_sample(m, c, p, samples[t, c], limit, coder, tape)
             samples[t, c] = x
             note(m, c, F64(x))
-            descend(s, c, now, F64(x))
+            descend(s, c, partner, now, F64(x))
             accumulate(s, c, own_at, other_at, t, F64(x))
             for k in range(s.least.shape[0]):
                 if (t + U64(1)) % U64(s.least[k, 3]) == U64(0) or t == U64(EARLY[0]) or t == U64(EARLY[1]):
@@ -424,33 +429,39 @@ def clamp(p, limit):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def predict(s, c, own_at, other_at, now, limit):  # type: ignore[no-untyped-def]
+def predict(s, c, partner, own_at, other_at, now, limit):  # type: ignore[no-untyped-def]
     """The guesses of all predictors: of least squares, then of the cascades, each with what its filter adds to the one before."""
-    n_least, n_stages = U64(s.least.shape[0]), U64(s.stages.shape[0])
+    n_least, n_stages, ring = U64(s.least.shape[0]), U64(s.stages.shape[0]), U64(s.sizes[0])
     for k in range(n_least):
         own, other, at = U64(s.least[k, 0]), U64(s.least[k, 1]), c * U64(s.sizes[1]) + U64(s.least[k, 5])
         p = dot(s.weights, at, s.past, own_at + U64(1), own) + dot(s.weights, at + own, s.past, other_at, other)
         s.guesses[k] = clamp(p, limit)
     for i in range(n_stages):
-        base, order, at = U64(s.stages[i, 0]), U64(s.stages[i, 1]), c * U64(s.sizes[3]) + U64(s.stages[i, 2])
-        errors_at = (c * n_stages + i) * U64(2) * U64(s.sizes[0]) + now + U64(1)
-        p = s.guesses[base] + F64(dot(s.taps, at, s.errors, errors_at, order))
+        base, own, other = U64(s.stages[i, 0]), U64(s.stages[i, 1]), U64(s.stages[i, 2])
+        at = c * U64(s.sizes[3]) + U64(s.stages[i, 3])
+        errors_at = (c * n_stages + i) * U64(2) * ring + now + U64(1)
+        partner_at = (partner * n_stages + i) * U64(2) * ring + now + U64(partner >= c)
+        p = s.guesses[base] + F64(dot(s.taps, at, s.errors, errors_at, own))
+        p += F64(dot(s.taps, at + own, s.errors, partner_at, other))
         s.guesses[n_least + i] = clamp(p, limit)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def descend(s, c, now, x):  # type: ignore[no-untyped-def]
+def descend(s, c, partner, now, x):  # type: ignore[no-untyped-def]
     """A step of each NLMS filter down the gradient of its squared error."""
     n_least, n_stages, ring = U64(s.least.shape[0]), U64(s.stages.shape[0]), U64(s.sizes[0])
     for i in range(n_stages):
-        base, order, at = U64(s.stages[i, 0]), U64(s.stages[i, 1]), c * U64(s.sizes[3]) + U64(s.stages[i, 2])
-        place = c * n_stages + i
-        errors_at = place * U64(2) * ring + now
+        base, own, other = U64(s.stages[i, 0]), U64(s.stages[i, 1]), U64(s.stages[i, 2])
+        at = c * U64(s.sizes[3]) + U64(s.stages[i, 3])
+        place, partner_place = c * n_stages + i, partner * n_stages + i
+        errors_at, partner_at = place * U64(2) * ring + now, partner_place * U64(2) * ring + now + U64(partner >= c)
         e, error = x - s.guesses[base], x - s.guesses[n_least + i]
-        g = F32(STEP * error / ((s.power[place] + 1.0) * F64(order)))
-        add_scaled(s.taps, at, g, s.errors, errors_at + U64(1), order)
+        energy = (s.power[place] + 1.0) * F64(own) + (s.power[partner_place] + 1.0) * F64(other)
+        g = F32(STEP * error / energy)
+        add_scaled(s.taps, at, g, s.errors, errors_at + U64(1), own)
+        add_scaled(s.taps, at + own, g, s.errors, partner_at, other)
         s.errors[errors_at], s.errors[errors_at + ring] = F32(e), F32(e)
-        power = s.power[place] + (e * e - s.power[place]) * 4.0 / F64(order)
+        power = s.power[place] + (e * e - s.power[place]) * 4.0 / F64(own)
         s.power[place] = max(0.001, power)
 
 

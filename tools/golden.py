@@ -37,13 +37,18 @@ def exact_cases(photo: np.ndarray) -> dict[str, tuple[Any, dict[str, Any]]]:
     deep = part[:, :, :1].astype(np.uint16) * 257 + np.arange(63, dtype=np.uint16)[:, None] % 50
     t = np.arange(3000)[:, None] * [1, 2]
     tone = (t * (t // 16 + 40) % 4001 - 2000 + t * t % 31).astype(np.int16)  # integers only: the same everywhere
+    floats = (tone[:400] * [0.7 / 32767, 1e-4] + [0.0, 1.0] / (t[:400] + 7.0)).astype(np.float32)  # by a factor; cut
     return {
         "exact-rgb": (part, {"lossless": True}),
         "exact-slow": (part[:32], {"lossless": True, "effort": 9}),
         "exact-gray16": (deep, {"lossless": True}),
         "exact-near": (part, {"max_error": 2}),
         "sound-16": (laconic.Sound(tone, 44100, 16), {"lossless": True}),
-        "sound-24": (laconic.Sound((tone[:1000, :1] * 1000 + t[:1000, :1]).astype(np.int32), 96000, 24), {"lossless": True}),
+        "sound-24": (
+            laconic.Sound((tone[:1000, :1] * 1000 + t[:1000, :1]).astype(np.int32), 96000, 24),
+            {"lossless": True},
+        ),
+        "sound-float": (laconic.Sound(floats, 44100, 32), {"lossless": True}),
         "sound-8": (laconic.Sound((tone % 200).astype(np.uint8), 8000, 8), {"lossless": True, "effort": 9}),
     }
 
