@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib import import_module
 from itertools import chain, groupby
 from typing import Any, NamedTuple, TypeVar
@@ -57,7 +57,8 @@ def encode(
 
     symbols: integers [N] in -2**15 .. 2**15 - 1. indices: rows of the tables, integers [N].
     backend: see BACKENDS, or "cuda"; all but constriction, which only reads its own, give the same bytes.
-    threads: how many blocks at a time; None is one a core. Raises BadInput.
+    threads: how many blocks at a time; None is one a core. Arrays are read while others run: they must not change.
+    Raises BadInput.
     """
     values, rows = integers(symbols, "symbols"), integers(indices, "indices")
     expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one a symbol")
@@ -312,7 +313,7 @@ def each(work: Callable[[T], R], jobs: list[T], threads: int | None) -> list[R]:
 
 def in_parts(work: Callable[[list[T]], list[R]], jobs: list[T], threads: int | None) -> list[R]:
     """The work on neighbours together, in order; in a thread each where there are several, this one among them."""
-    n = min(len(jobs), threads or os.cpu_count() or 1)
+    n = min(len(jobs), n_threads(threads))
     if n == 0:
         return []
     if n == 1 or getattr(THREAD, "busy", False):  # a thread that waited for others of the pool could wait for ever
@@ -326,15 +327,31 @@ def in_parts(work: Callable[[list[T]], list[R]], jobs: list[T], threads: int | N
         finally:
             THREAD.busy = False
 
-    others = [workers().submit(do, part) for part in parts[1:]]
+    others = list[Future[list[R]]]()
     try:
-        found = do(parts[0])
-    finally:
+        try:
+            others += (workers().submit(do, part) for part in parts[1:])
+        except RuntimeError:  # at the interpreter's end there are no new threads
+            return do(jobs)
+        return list(chain(do(parts[0]), *(other.result() for other in others)))
+    except Exception:
+        for other in others:
+            other.cancel()
         wait(others)
-    return list(chain(found, *(other.result() for other in others)))
+        raise
+    except BaseException:  # an interrupt can leave locks of the pool as they should not be
+        POOL.clear()
+        raise
+
+
+def n_threads(threads: int | None) -> int:
+    right = threads is None or isinstance(threads, (int, np.integer)) and threads > 0
+    expect(right, BadInput, "threads", threads, "a number of 1 or more, or None for one a core")
+    return int(threads or os.cpu_count() or 1)
 
 
 THREAD = threading.local()
+MAX_THREADS = 256
 POOL: list[ThreadPoolExecutor] = []  # one, or none yet
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.clear)  # threads do not come along
@@ -343,7 +360,7 @@ if hasattr(os, "register_at_fork"):
 def workers() -> ThreadPoolExecutor:
     """Threads that stay: to start one takes as long as to code 200,000 symbols."""
     if not POOL:
-        POOL.append(ThreadPoolExecutor(os.cpu_count(), "laconic"))
+        POOL.append(ThreadPoolExecutor(MAX_THREADS, "laconic"))  # which begins them as they are needed
     return POOL[0]
 
 
@@ -366,6 +383,9 @@ def rows_of(indices: NDArray[Any], tables: Tables) -> Rows:
 
 def flat(data: bytes | memoryview) -> memoryview:
     """Bytes-like data as bytes. Raises BadInput where it lies scattered."""
-    raw = memoryview(data)
+    try:
+        raw = memoryview(data)
+    except TypeError:
+        raise BadInput(f"data: found {type(data).__name__}, expected bytes") from None
     expect(raw.c_contiguous, BadInput, "data", "a strided view", "contiguous bytes")
     return raw.cast("B")

@@ -43,7 +43,7 @@ def encode_block(
     symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_lanes: int
 ) -> tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]:
     """As `rans.encode_block`; the words are valid until the thread's next call."""
-    code, lut = kernels(CPU), tables.encode_lut
+    code, lut = kernels(CPU), lut16(tables)
     if n_lanes != LANES or code is None or lut is None:
         from laconic.entropy import rans_numba
 
@@ -56,7 +56,7 @@ def encode_blocks(
     symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_blocks: int
 ) -> list[tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]]:
     """`encode_block` of as many neighbours, all of one size in whole rows of 32, in one call."""
-    code, lut, size = kernels(CPU), tables.encode_lut, len(symbols) // n_blocks
+    code, lut, size = kernels(CPU), lut16(tables), len(symbols) // n_blocks
     if code is None or lut is None:
         parts = [slice(k * size, (k + 1) * size) for k in range(n_blocks)]
         coded = [encode_block(symbols[part], indices[part], tables, LANES) for part in parts]
@@ -71,9 +71,9 @@ def estimated_bytes(symbols: NDArray[np.int16], indices: NDArray[Any], tables: T
     if code is None or lut is None or n_blocks == 0 or n <= RUNS * RUN:
         return blocks.estimated_bytes(symbols, indices, tables)
     step = n // RUNS | 1
-    n_runs, bits = n // step, np.empty(n_blocks)
+    n_runs, costs, bits = n // step, lut.bits, np.empty(n_blocks)
     code.sample[indices.itemsize](
-        *map(at, (symbols, indices, lut.bits, bits)),
+        *map(at, (symbols, indices, costs, bits)),
         *(n_blocks, n, n_runs, step, lut.intervals.shape[1], lut.low, lut.high),
     )
     n_bytes: NDArray[np.float64] = bits * n / (8 * RUN * n_runs)
@@ -94,11 +94,11 @@ def encode_all(
         words[begin:] = tail
     flags, cursors = np.zeros(n_blocks * groups + 1, np.bool_), np.empty(n_blocks, np.int64)
     flags[-1] = groups * LANES < size
-    low, high = max(lut.low, -(1 << 15)), min(lut.high, (1 << 15) - 1)  # as far as symbols can be
-    first = at(lut.pairs) + 8 * (low - lut.low)
+    low, high, pairs = max(lut.low, -(1 << 15)), min(lut.high, (1 << 15) - 1), lut.pairs  # as far as symbols can be
+    first = at(pairs) + 8 * (low - lut.low)
     code.encode[indices.itemsize](
         *(at(symbols), at(indices), first, at(words), at(states), at(flags), at(cursors)),
-        *(n_blocks, groups, room, begin, lut.pairs.shape[1], low, high),
+        *(n_blocks, groups, room, begin, pairs.shape[1], low, high),
     )
     escapes, cut = tables.escapes(symbols, indices, flags), size * np.arange(n_blocks + 1)
     places = np.searchsorted(escapes, cut).tolist()
@@ -178,7 +178,14 @@ def decode_all(
     return tables.escaped(out, indices, flags)
 
 
+def lut16(tables: Tables) -> EncodeLut | None:
+    """`Tables.encode_lut`, if it is there and not all beyond int16."""
+    lut = tables.encode_lut
+    return lut if lut and lut.low < 1 << 15 and lut.high >= -(1 << 15) else None
+
+
 def at(array: NDArray[Any]) -> int:
+    """Where an array begins. Who passes it on holds the array: one that is made twice at a time is kept once."""
     assert array.flags.c_contiguous
     address: int = array.__array_interface__["data"][0]  # a tenth of the time of array.ctypes
     return address
@@ -195,6 +202,8 @@ class Kernels:
 
 
 LOADING = threading.Lock()  # threads that come together compile one after another, and all but the first find it done
+if hasattr(os, "register_at_fork"):  # a fork waits, or the child would have the compiler's locks as they were
+    os.register_at_fork(before=LOADING.acquire, after_in_parent=LOADING.release, after_in_child=LOADING.release)
 
 
 @lru_cache(maxsize=8)

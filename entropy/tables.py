@@ -20,7 +20,7 @@ from laconic.entropy.pmf import PRECISION, TOTAL, quantise
 N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
 MAX_OFFSET = 1 << 30  # of a row's first symbol from 0
-MAX_LUT = 1 << 24  # intervals in an encoder's table: 64 MB
+MAX_LUT = 1 << 24  # intervals in an encoder's table: 64 MB, and 192 MB of what is made of them
 ESCAPE_BIT = 1 << 31
 GROUP = 32  # symbols to a flag of the kernels that says whether an escape is among them
 BIN_BITS = 9  # coarse bins of a slot, where a decoder's search starts

@@ -39,27 +39,27 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m laconic.tools.bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     coder = commands.add_parser("entropy", help="the entropy coder's backends and peers, in million symbols a second")
-    coder.add_argument("--symbols", type=int, default=1 << 22, help="of a workload; slow contestants code fewer")
-    coder.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
+    coder.add_argument("--symbols", type=positive, default=1 << 22, help="of a workload; slow contestants code fewer")
+    coder.add_argument("--threads", type=positive, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     coder.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     coder.add_argument("--only", nargs="+", metavar="NAME", help="of the contestants; alone, each finds warm caches")
     coder.set_defaults(run=bench_entropy)
     learning = commands.add_parser("adaptive", help="the adaptive models, in million symbols a second")
-    learning.add_argument("--symbols", type=int, default=1 << 20)
+    learning.add_argument("--symbols", type=positive, default=1 << 20)
     learning.set_defaults(run=bench_adaptive)
     image = commands.add_parser("image", help="picture codecs at about 0.5 bpp, in seconds a picture")
     image.add_argument("folder", type=Path, metavar="DIR")
-    image.add_argument("--files", type=int, default=6, help="the first so many (default: %(default)s)")
+    image.add_argument("--files", type=positive, default=6, help="the first so many (default: %(default)s)")
     image.set_defaults(run=bench_image)
     exact = commands.add_parser("lossless", help="lossless coding of pictures or sounds: sizes, speed, peers")
     exact.add_argument("folder", type=Path, metavar="DIR")
     exact.add_argument("--efforts", type=int, nargs="+", default=[7], metavar="E")
     exact.add_argument("--max-errors", type=int, nargs="*", default=[], metavar="K", help="near-lossless, too")
-    exact.add_argument("--threads", type=int, help="of ours (default: one a core)")
+    exact.add_argument("--threads", type=positive, help="of ours (default: one a core)")
     exact.add_argument("--alone", action="store_true", help="without peers")
     exact.set_defaults(run=bench_lossless, rows=[])
     for command in (coder, learning, image):
-        command.add_argument("--rounds", type=int, default=5)
+        command.add_argument("--rounds", type=positive, default=5)
     for command in (coder, learning, image, exact):
         command.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
@@ -71,6 +71,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         args.json.write_text(json.dumps(cases, indent=1) + "\n")
     return 0
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of 1 or more")
+    return int(text)
 
 
 def bench_image(args: argparse.Namespace) -> list[Case]:

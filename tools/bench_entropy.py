@@ -54,7 +54,7 @@ def bench_entropy(args: Namespace) -> list[Case]:
     contestants = installed()
     only = args.only or list(contestants)
     for name in only:
-        expect(name in contestants, laconic.BadInput, "only", name, f"of {', '.join(contestants)}")
+        expect(name in contestants, laconic.BadInput, "only", name, f"one of {', '.join(contestants)}")
     contestants = {name: contestants[name] for name in only}
     print(HEAD.format(machine=machine(), cores=os.cpu_count(), rounds=args.rounds))
     cases: list[Case] = []

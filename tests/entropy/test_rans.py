@@ -156,6 +156,29 @@ def test_many_blocks_in_one_call(seed: int, n_blocks: int, more: int, threads: i
             assert len(entropy.decode(bytes(bad), rows, gaussian_tables(), threads=threads)) == n
 
 
+@pytest.mark.parametrize("offset", [32767, 32768, 32769, 40000, 1 << 20, -32768, -32780, -40000, -(1 << 20)])
+def test_rows_that_no_symbol_is_in(offset: int) -> None:
+    """All symbols are escapes, in a table whose places lie far from them."""
+    tables = entropy.Tables.from_masses([[100, TOTAL - 200, 100], [TOTAL]], [offset, offset])
+    symbols, rows = np.arange(-(1 << 15), 1 << 15, 7), np.arange(9363) % 2
+    data = entropy.encode(symbols, rows, tables)
+    assert data == entropy.encode(symbols, rows, tables, "numba")
+    assert np.array_equal(entropy.decode(data, rows, tables), symbols)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, entropy.BadFile])
+def test_work_goes_on_after_an_error_in_a_thread(error: type[BaseException]) -> None:
+    def work(part: list[int]) -> list[int]:
+        if part[0] == 0:
+            raise error("of the first part")
+        return part
+
+    for _ in range(3):
+        with pytest.raises(error):
+            blocks.in_parts(work, list(range(6)), 3)
+        assert blocks.in_parts(list, list(range(6)), 3) == list(range(6))
+
+
 @pytest.mark.parametrize("cpu", CPUS)
 def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
     """States just below and at multiples of the frequency, at both ends of the quotient, in one step of a row."""
@@ -370,6 +393,9 @@ def test_tables_take_integers_of_any_kind_and_order(kind: str) -> None:
         lambda: gaussian_tables().codelength([0], [64]),
         lambda: gaussian_tables().codelength([0, 0, 0], [0]),
         lambda: entropy.decode(memoryview(bytes(8))[::2], [0], gaussian_tables()),
+        lambda: entropy.decode(None, [0], gaussian_tables()),  # type: ignore[arg-type]
+        lambda: entropy.encode([0], [0], gaussian_tables(), threads=0),
+        lambda: entropy.encode([0], [0], gaussian_tables(), threads=1.5),  # type: ignore[arg-type]
     ],
 )
 def test_bad_tables_and_calls_are_named(make: Callable[[], object]) -> None:
