@@ -25,23 +25,29 @@ DEFAULT_EFFORT = 7
 
 @dataclass(frozen=True)
 class Fields:
-    """Size in pixels, bits a sample (8 or 16), channels (as of `picture.Exact`), largest error of a sample."""
+    """Size in pixels, bits a sample (8 or 16), channels (as of `picture.Exact`), largest error of a sample, tiles of 2048."""
 
     width: int
     height: int
     bits: int
     channels: int
     max_error: int
+    large_tiles: bool = False
 
     def pack(self) -> bytes:
-        shape = self.channels - 1 | (self.bits == 16) << 2
+        shape = self.channels - 1 | (self.bits == 16) << 2 | self.large_tiles << 3
         return b"".join(write_varint(value) for value in (self.width, self.height, shape, self.max_error))
 
 
 def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Fields:
     """Read and bound every field. Raises BadFile."""
     position, values = 0, []
-    limits = (("width", 1, MAX_SIDE), ("height", 1, MAX_SIDE), ("sample format", 0, 7), ("largest error", 0, MAX_ERROR))
+    limits = (
+        ("width", 1, MAX_SIDE),
+        ("height", 1, MAX_SIDE),
+        ("sample format", 0, 15),
+        ("largest error", 0, MAX_ERROR),
+    )
     for name, low, high in limits:
         value, position = read_varint(data, position, name)
         expect(low <= value <= high, BadFile, name, value, f"{low} to {high}")
@@ -49,12 +55,13 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Fields:
     width, height, shape, max_error = values
     expect(position == len(data), BadFile, "lossless picture header length", len(data), f"{position} bytes")
     expect(width * height <= max_pixels, BadFile, "pixels", width * height, f"at most {max_pixels} (--max-pixels)")
-    return Fields(width, height, 16 if shape & 4 else 8, shape % 4 + 1, max_error)
+    return Fields(width, height, 16 if shape & 4 else 8, shape % 4 + 1, max_error, shape >= 8)
 
 
 def encode(source: Exact, max_error: int, effort: int | None, threads: int | None) -> tuple[Header, list[Chunk]]:
     """max_error: no sample comes back further away than that; held to it here. Raises BadInput."""
     from laconic.models.lossless_photo import encode_tile, tile_grid
+    from laconic.models.repeats import repetitive
 
     expect(
         isinstance(max_error, int) and 0 <= max_error <= MAX_ERROR,
@@ -64,7 +71,7 @@ def encode(source: Exact, max_error: int, effort: int | None, threads: int | Non
         f"0 to {MAX_ERROR}",
     )
     height, width, channels = source.samples.shape
-    fields = Fields(width, height, source.bits, channels, max_error)
+    fields = Fields(width, height, source.bits, channels, max_error, repetitive(source.samples))
     level = checked_effort(effort)
 
     def code(place: Region) -> Chunk:
@@ -78,7 +85,7 @@ def encode(source: Exact, max_error: int, effort: int | None, threads: int | Non
         )
         return Chunk(TILE, crc(back) + coded)
 
-    places = [(x, y, w, h) for y, x, h, w in tile_grid(height, width)]
+    places = [(x, y, w, h) for y, x, h, w in tile_grid(height, width, fields.large_tiles)]
     chunks = list(mapped(code, places, threads))
     for kind, key in METADATA.items():
         if source.metadata.get(key):
@@ -126,7 +133,7 @@ def placed(chunks: list[Chunk], fields: Fields) -> Iterator[tuple[Region, Chunk]
     """Each tile's place and chunk. Raises BadFile where there are not as many as there should be."""
     from laconic.models.lossless_photo import tile_grid
 
-    grid = tile_grid(fields.height, fields.width)
+    grid = tile_grid(fields.height, fields.width, fields.large_tiles)
     tiles = [chunk for chunk in chunks if chunk.kind == TILE]
     expect(len(tiles) == len(grid), BadFile, "tiles", len(tiles), f"{len(grid)}, as the size of the picture asks")
     for (y, x, h, w), chunk in zip(grid, tiles, strict=True):

@@ -10,7 +10,7 @@
 A picture is a sum node whose weights come from the causal neighbourhood, over leaves that are discretised logistics. No
 colour transform: a plane is predicted from the whole planes before it, also below and to the right. A plane of few
 different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1 and goes on from what the
-decoder has.
+decoder has. Where colours recur, guesses come before all this (`repeats.py`). What would be larger than its samples is stored.
 
 Arithmetic is integer, or float64 + - * / in the order of this file (`add_rows` is one product and one sum an element; sums
 of past rows are kept as float32, rounded to nearest). Least squares after Wu, Barthel, Zhang, "Piecewise 2D autoregression
@@ -37,7 +37,7 @@ from laconic.entropy.intervals import open_stream
 from laconic.entropy.rans_numba import I64, U64
 from laconic.models.mixing import (
     COUNTER_START,
-    GUARD,
+    MASS_BITS,
     ONE,
     UNIT,
     code,
@@ -47,35 +47,35 @@ from laconic.models.mixing import (
     encoder,
     finish_decoder,
     follow,
+    kernel,
     learn,
     log_ratio,
     logarithm,
+    logistic,
     mix,
     new_maps,
-    powers,
     push_tapes,
     refine,
     squash,
     stretch,
 )
+from laconic.models.repeats import TRIES, look, new_repeats, recall, remember, repetitive
 
 F64 = numba.float64
 Samples = NDArray[np.uint16]
-# Tuples of arrays are dear to pass and to count: inlined, and not counted, for nothing is allocated (a third of the time).
-kernel = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True, _nrt=False)  # type: ignore[call-overload]
 
-TILE = 1 << 20  # samples of a plane at most
+SIDE, LARGE_SIDE = 1024, 2048  # of a tile at most
+TILE = LARGE_SIDE**2  # samples of a plane at most
 SPLIT = 1 << 17  # from here on a picture is two tiles at least, for two threads
 PAD = 4  # samples around a plane
 BAND = 16  # rows whose decisions are written at once
-MAX_DECISIONS = 40  # a sample: 1 and 1, then 18 buckets that double, then 16 halvings
+MAX_DECISIONS = 44  # a sample: 4 guesses, 1 and 1, then 18 buckets that double, then 16 halvings
 LANES = 16  # experts at most, so that the loops over them are vectors
 SIMPLE = 7  # experts besides windows and blend: LMS, and six fixed ones
 CELLS = 64  # of a calibration, by error energy, 1/4 nat each
 CONTEXTS, KINDS = 512, 12  # of a counter table; of decisions: middle, above, ten buckets
 TABLES = 5  # of counters
 INPUTS = 24  # of a mixer: experts, counters, a constant
-MASS_BITS = 31  # of the logistic distribution
 RIDGE, RELATIVE_RIDGE = 4.0, 1e-4
 RATE, EXTRA_RATE = 60, 300  # of the mixer: at last, and more in the first rows
 COUNTER_LIMIT, MAP_RATE, LMS_RATE = 250, 6, 1 / 256
@@ -114,19 +114,26 @@ LEVELS = (
     Level(2, ((16, 0.55, 0.45), (24, 0.77, 0.7), (24, 0.9, 0.9))),
 )
 LEVEL_OF_EFFORT = (0, 0, 0, 1, 1, 2, 2, 3, 3)
+GUESSED = 4  # on top of a level: guesses come first (`repeats.py`)
+EXACT = 8  # on top of that: no sample is off, though it might be
+STORED = 16  # in place of a level: the samples as they are
 
 
-def tile_grid(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """(y, x, h, w) of the tiles of a picture, row by row: at most 1024 a side, two at least from 131,072 pixels on."""
-    rows, cols = -(-height // 1024), -(-width // 1024)
-    if rows * cols == 1 and height * width >= SPLIT:
+def tile_grid(height: int, width: int, large: bool = False) -> list[tuple[int, int, int, int]]:
+    """(y, x, h, w) of the tiles of a picture, row by row: at most 1024 a side, two at least from 131,072 pixels on.
+
+    large: at most 2048 a side, one perhaps, for what recurs within a tile.
+    """
+    side = LARGE_SIDE if large else SIDE
+    rows, cols = -(-height // side), -(-width // side)
+    if rows * cols == 1 and height * width >= SPLIT and not large:
         rows, cols = (2, 1) if height >= width // 4 else (1, 2)
     ys, xs = ([size * i // n for i in range(n + 1)] for size, n in ((height, rows), (width, cols)))
     return [(ys[i], xs[j], ys[i + 1] - ys[i], xs[j + 1] - xs[j]) for i in range(rows) for j in range(cols)]
 
 
 def encode_tile(samples: Samples, bits: int, effort: int, max_error: int) -> bytes:
-    """Code a tile so that no sample comes back further than max_error away.
+    """Code a tile so that no sample comes back further than max_error away, in a byte more than its samples at most.
 
     samples: uint16 [h, w, C], C 1 to 4, below 2**bits. bits: 1 to 16. effort: 1 to 9. max_error: 0 is lossless.
     Raises BadInput.
@@ -135,11 +142,23 @@ def encode_tile(samples: Samples, bits: int, effort: int, max_error: int) -> byt
     expect(1 <= effort <= 9, BadInput, "effort", effort, "1 to 9")
     expect(0 <= max_error < 1 << 16, BadInput, "max_error", max_error, "0 to 65535")
     expect(samples.ndim == 3 and 1 <= samples.shape[2] <= 4, BadInput, "shape", samples.shape, "[h, w, 1 to 4]")
-    h, w, channels = samples.shape
+    h, w, _ = samples.shape
     expect(0 < h * w <= TILE, BadInput, "tile size", (h, w), f"1 to {TILE} samples a plane")
     expect(int(samples.max()) >> bits == 0, BadInput, "largest sample", int(samples.max()), f"below 2**{bits}")
-    level, canvas, tapes = LEVEL_OF_EFFORT[effort - 1], Canvas.of(h, w, channels), list[NDArray[np.uint32]]()
-    head, coder = bytes([level]), encoder()
+    level, ways = LEVEL_OF_EFFORT[effort - 1], [bytes([STORED]) + samples.astype(whole_bytes(bits)).tobytes()]
+    if repetitive(samples):
+        ways.append(code_planes(samples, level + GUESSED, max_error))
+        if max_error > 0:  # what is off does not recur
+            ways.append(code_planes(samples, level + GUESSED + EXACT, 0))
+    else:
+        ways.append(code_planes(samples, level, max_error))
+    return min(ways[::-1], key=len)
+
+
+def code_planes(samples: Samples, kind: int, max_error: int) -> bytes:
+    """A tile of the kind that its first byte says."""
+    h, w, channels = samples.shape
+    head, canvas, tapes, coder = bytes([kind]), Canvas.of(h, w, channels), list[NDArray[np.uint32]](), encoder()
     planes = [samples[..., c] for c in order(channels)]
     for c, plane in enumerate(planes):
         values = Values.of(plane, planes[:c], max_error)
@@ -148,18 +167,25 @@ def encode_tile(samples: Samples, bits: int, effort: int, max_error: int) -> byt
             canvas.fill(c, values.index(plane) if values.same < 0 else canvas.plane(values.same))
             continue
         canvas.put(c, values.index(plane))
-        for tape in run(canvas, c, values.top(), max_error, LEVELS[level], coder, new_tape):
+        for tape in run(canvas, c, values.top(), max_error, kind, coder, new_tape):
             tapes.append(tape[: int(coder[1])].copy())
             coder[1] = 0
     return head + push_tapes(tapes)
 
 
+def whole_bytes(bits: int) -> str:
+    """The type of a sample in a stored tile, [row, column, channel]."""
+    return "<u2" if bits > 8 else "u1"
+
+
 def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max_error: int) -> Samples:
     """The samples uint16 [h, w, C] of a tile, given what `encode_tile` was given. Raises BadFile on damage."""
     raw = bytes(data)
-    expect(len(raw) > 0 and raw[0] < len(LEVELS), BadFile, "level", raw[:1].hex(), f"a byte below {len(LEVELS)}")
+    expect(len(raw) > 0 and raw[0] <= STORED, BadFile, "level", raw[:1].hex(), f"a byte of at most {STORED}")
     ok = 0 < h * w <= TILE and 1 <= C <= 4 and 1 <= bits <= 16 and 0 <= max_error < 1 << 16
     expect(ok, BadFile, "tile shape", (h, w, C, bits, max_error), f"1 to {TILE} samples, 1 to 4 planes, 1 to 16 bits")
+    if raw[0] == STORED:
+        return stored_samples(raw[1:], (h, w, C), bits)
     position, values = 1, list[Values]()
     for _ in range(C):
         value, position = Values.unpack(raw, position, bits, values)
@@ -167,6 +193,7 @@ def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max
     stream, end = open_stream(raw, h * w * C * MAX_DECISIONS, position=position)
     expect(end == len(raw) and len(stream.states) == 1, BadFile, "tile", f"{len(raw) - end} bytes more", "one lane")
     coder, words = decoder(stream)
+    max_error = 0 if raw[0] & EXACT else max_error
     canvas, out = Canvas.of(h, w, C), np.empty((h, w, C), np.uint16)
     for c, value in enumerate(values):
         if value.same >= 0:
@@ -174,11 +201,20 @@ def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max
         elif value.top() == 0:
             canvas.fill(c, np.zeros((h, w), np.int32))
         else:
-            for _ in run(canvas, c, value.top(), max_error, LEVELS[raw[0]], coder, lambda n: words):
+            for _ in run(canvas, c, value.top(), max_error, raw[0], coder, lambda n: words):
                 pass
         out[..., order(C)[c]] = value.sample(canvas.plane(c))
     finish_decoder(stream, coder)
     return out
+
+
+def stored_samples(raw: bytes, shape: tuple[int, int, int], bits: int) -> Samples:
+    kind = np.dtype(whole_bytes(bits))
+    size = int(np.prod(shape)) * kind.itemsize
+    expect(len(raw) == size, BadFile, "stored samples", len(raw), f"{size} bytes")
+    samples = np.frombuffer(raw, kind).reshape(shape).astype(np.uint16)
+    expect(int(samples.max()) >> bits == 0, BadFile, "largest sample", int(samples.max()), f"below 2**{bits}")
+    return samples
 
 
 def order(channels: int) -> list[int]:
@@ -274,7 +310,7 @@ def sparse(levels: int, span: int, n: int) -> bool:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Planes with room around them, and the final errors of prediction beside them: int32 [C, PAD + h + 2, PAD + w + PAD].
+    """Planes with room around them, beside them final errors of prediction and hits: [C, PAD + h + 2, PAD + w + PAD].
 
     Errors are in 1/256 of a sample. Rows above are zero; the room on the left holds the sample above, on the right the last
     one of the row, below the last row.
@@ -282,13 +318,14 @@ class Canvas:
 
     planes: NDArray[np.int32]
     errors: NDArray[np.int32]
+    hits: NDArray[np.uint8]
     h: int
     w: int
 
     @classmethod
     def of(cls, h: int, w: int, channels: int) -> Canvas:
         shape = (channels, h + PAD + 2, w + 2 * PAD)
-        return cls(np.zeros(shape, np.int32), np.zeros(shape, np.int32), h, w)
+        return cls(np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.uint8), h, w)
 
     def plane(self, c: int) -> NDArray[np.int32]:
         return self.planes[c, PAD : PAD + self.h, PAD : PAD + self.w]
@@ -324,6 +361,7 @@ class Plane(NamedTuple):
 class Windows(NamedTuple):
     """Least squares. Sums of outer products in tiles of 8 columns (`place`), a target row in each; see `begin_row`."""
 
+    unsolved: NDArray[np.int64]  # [1]: are a block's coefficients not there yet? They wait for a sample that needs them
     sizes: NDArray[np.int64]
     decays: NDArray[np.float64]
     block: int
@@ -354,11 +392,17 @@ class Experts(NamedTuple):
 
 
 class Coding(NamedTuple):
-    """The mixer and its inputs. low, high, cut: the experts' distributions at the ends of the interval and in between."""
+    """The mixer and its inputs. low, high, cut: the experts' distributions at the ends of the interval and in between.
+
+    whole: their sums. wrong: how many errors are ruled out, and which; wrong_masses: of each, LANES experts' mass.
+    """
 
     low: NDArray[np.uint64]
     high: NDArray[np.uint64]
     cut: NDArray[np.uint64]
+    whole: NDArray[np.uint64]
+    wrong: NDArray[np.int64]
+    wrong_masses: NDArray[np.uint64]
     ones: NDArray[np.uint64]
     zeros: NDArray[np.uint64]
     inputs: NDArray[np.int32]
@@ -378,17 +422,18 @@ def run(
     c: int,
     top: int,
     max_error: int,
-    level: Level,
+    kind: int,
     coder: NDArray[np.uint64],
     tape_of: Callable[[int], NDArray[np.uint32]],
 ) -> Any:
     """Code or decode plane c, some rows at a time: an iterator over their tapes."""
-    plane = new_plane(canvas, c, top, max_error)
+    plane, level = new_plane(canvas, c, top, max_error), LEVELS[kind % len(LEVELS)]
     windows, experts, coding = new_windows(level, canvas.w), new_experts(level, plane), new_coding(level, coder)
+    repeats = new_repeats(kind & GUESSED != 0, canvas.hits.reshape(-1))
     for y in range(0, canvas.h, BAND):
         rows = min(BAND, canvas.h - y)
         tape = tape_of(rows * canvas.w * MAX_DECISIONS)
-        code_rows(y, y + rows, plane, windows, experts, coding, tape)
+        code_rows(y, y + rows, plane, windows, experts, coding, repeats, tape)
         yield tape
     canvas.end(c)
 
@@ -422,6 +467,7 @@ def new_windows(level: Level, width: int) -> Windows:
     n, most, blocks = len(sizes), max(sizes, default=8), -(-width // level.block)
     area = int(place(most >> 3, 0))
     return Windows(
+        np.ones(1, np.int64),
         np.array(sizes, np.int64),
         np.array([decays for _, *decays in level.windows], np.float64).reshape(n, 2),
         level.block,
@@ -467,6 +513,9 @@ def new_coding(level: Level, coder: NDArray[np.uint64]) -> Coding:
         np.zeros(LANES, np.uint64),
         np.zeros(LANES, np.uint64),
         np.zeros(LANES, np.uint64),
+        np.zeros(1 + TRIES, np.int64),
+        np.zeros(TRIES * LANES, np.uint64),
+        np.zeros(LANES, np.uint64),
         np.zeros(LANES, np.uint64),
         np.zeros(INPUTS, np.int32),
         np.zeros(TABLES, np.uint64),
@@ -477,19 +526,8 @@ def new_coding(level: Level, coder: NDArray[np.uint64]) -> Coding:
     )
 
 
-def logistic_table() -> NDArray[np.uint32]:
-    """The logistic distribution function, 2**31 = 1, at -16 to 16 nats in steps of 1/64, and a spare entry."""
-    one = 1 << GUARD
-    upper = [((e << MASS_BITS + 1) // (e + one) + 1) >> 1 for e in powers(64, 16 * 64 + 2)]
-    return np.array([(1 << MASS_BITS) - p for p in upper[16 * 64 : 0 : -1]] + upper).astype(np.uint32)
-
-
-LOGISTIC = logistic_table()
-NAT = 4096  # units of an argument of `logistic`
-
-
 @kernel
-def code_rows(y0, y1, plane, windows, experts, coding, tape):  # type: ignore[no-untyped-def]
+def code_rows(y0, y1, plane, windows, experts, coding, repeats, tape):  # type: ignore[no-untyped-def]
     """Code rows y0 to y1 - 1, or decode them, as coding.coder says."""
     width, block = plane.width, windows.block
     for y in range(y0, y1):
@@ -499,11 +537,10 @@ def code_rows(y0, y1, plane, windows, experts, coding, tape):  # type: ignore[no
         begin_row(windows)
         rate = RATE + EXTRA_RATE * 16 // (16 + y)
         for j in range((width + block - 1) // block):
-            for m in range(windows.sizes.size):
-                solve(windows, m, j)
+            windows.unsolved[0] = 1
             fill(windows.now, 0.0)
             for x in range(j * block, min((j + 1) * block, width)):
-                code_sample(row + x, y, x, rate, plane, windows, experts, coding, tape)
+                code_sample(row + x, y, x, rate, plane, windows, experts, coding, repeats, tape)
             for m in range(windows.sizes.size):
                 end_block(windows, m, j)
         end_row(row, y, plane, experts)
@@ -526,16 +563,47 @@ def end_row(row, y, plane, experts):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def code_sample(at, y, x, rate, plane, windows, experts, coding, tape):  # type: ignore[no-untyped-def]
-    base = gather(at, plane, experts)
-    n_windows = windows.sizes.size
-    power = predict(at, base, plane, windows, experts)
-    recent = blend(at, y, x, n_windows, plane, experts)
-    e, centre = code_error(at, rate, plane, experts, coding, tape)
-    value = min(max(centre + (2 * plane.max_error + 1) * e, 0), plane.top)
+def code_sample(at, y, x, rate, plane, windows, experts, coding, repeats, tape):  # type: ignore[no-untyped-def]
+    """By guesses if there are any; else, or where they do not find it, by its error. Easy hits teach no predictor."""
+    value, easy, base, power, recent = I64(-1), False, 0.0, 0.0, U64(0)
+    if repeats.on:
+        easy = look(at, plane, repeats)
+    if not easy:
+        base, power, recent = foresee(at, y, x, plane, windows, experts)
+    if repeats.on:
+        value = recall(at, easy, experts.mean[0], experts.inverse[0], plane, repeats, coding.coder, tape)
+    if easy and value >= 0:
+        plane.errors[at] = 0
+        forget(experts.recent, (y % 3 * plane.stride + PAD + x) * LANES)
+    else:
+        if easy:
+            base, power, recent = foresee(at, y, x, plane, windows, experts)
+        if value < 0:
+            value = code_error(at, rate, plane, experts, coding, repeats, tape)
+        plane.errors[at] = I64((value - experts.prediction[0]) * 256.0)
+        adapt(value, recent, base, power, windows.sizes.size, plane, windows, experts)
     plane.samples[at] = value
-    plane.errors[at] = I64((value - experts.prediction[0]) * 256.0)
-    adapt(value, recent, base, power, n_windows, plane, windows, experts)
+    if repeats.on:
+        remember(at, value, plane, repeats)
+
+
+@kernel
+def foresee(at, y, x, plane, windows, experts):  # type: ignore[no-untyped-def]
+    """Predictions and distributions. Returns this plane's mean near here, the features' power, the place in `recent`."""
+    n_windows = windows.sizes.size
+    if windows.unsolved[0]:
+        windows.unsolved[0] = 0
+        for m in range(n_windows):
+            solve(windows, m, x // windows.block)
+    base = gather(at, plane, experts)
+    power = predict(at, base, plane, windows, experts)
+    return base, power, blend(at, y, x, n_windows, plane, experts)
+
+
+@kernel
+def forget(recent, at):  # type: ignore[no-untyped-def]
+    for k in range(U64(LANES)):
+        recent[U64(at) + k] = 0.0
 
 
 @kernel
@@ -811,19 +879,24 @@ def add_rows_reference(
 
 
 @kernel
-def logistic(z):  # type: ignore[no-untyped-def]
-    """The logistic distribution function at z / 4096, 2**31 = 1, on the line between two entries of the table: uint64."""
-    z = min(max(I64(z), I64(-16 * NAT)), I64(16 * NAT - 1)) + I64(16 * NAT)
-    cell, part = U64(z) >> U64(6), U64(z) & U64(63)
-    low = U64(LOGISTIC[cell])
-    return low + ((U64(LOGISTIC[cell + U64(1)]) - low) * part >> U64(6))
+def distribute(cut, edge, per_step, experts, coding, out):  # type: ignore[no-untyped-def]
+    """Each expert's mass below error `cut`. edge: of error 0, its lower one, as per_step in 1/256 of a sample."""
+    for k in range(U64(experts.n)):
+        out[k] = logistic((edge + cut * per_step - experts.mean[k]) * experts.inverse[k] >> I64(16))
+    for i in range(coding.wrong[0]):
+        if coding.wrong[1 + i] < cut:
+            for k in range(U64(experts.n)):
+                out[k] -= coding.wrong_masses[U64(i * LANES) + k]
 
 
 @kernel
-def distribute(edge, experts, out):  # type: ignore[no-untyped-def]
-    """Each expert's mass below an edge, which is in 1/256 of a sample."""
-    for k in range(U64(experts.n)):
-        out[k] = logistic((edge - experts.mean[k]) * experts.inverse[k] >> I64(16))
+def below(cut, edge, per_step, experts, coding):  # type: ignore[no-untyped-def]
+    """As `distribute`, of expert 0 alone."""
+    mass = logistic((edge + cut * per_step - experts.mean[0]) * experts.inverse[0] >> I64(16))
+    for i in range(coding.wrong[0]):
+        if coding.wrong[1 + i] < cut:
+            mass -= coding.wrong_masses[i * LANES]
+    return mass
 
 
 @kernel
@@ -839,8 +912,8 @@ def fill(out, value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def code_error(at, rate, plane, experts, coding, tape):  # type: ignore[no-untyped-def]
-    """Code a sample's error, or decode it. Returns (error in steps, the sample that error 0 means)."""
+def code_error(at, rate, plane, experts, coding, repeats, tape):  # type: ignore[no-untyped-def]
+    """Code a sample's error, or decode it. Returns the sample."""
     step, mean = I64(2 * plane.max_error + 1), experts.mean[0]
     centre = (mean + I64(128)) >> I64(8)
     low, high = -((centre + plane.max_error) // step), (plane.top - centre + plane.max_error) // step
@@ -857,11 +930,30 @@ def code_error(at, rate, plane, experts, coding, tape):  # type: ignore[no-untyp
     first = ((mean - (centre << I64(8))) // step - ((width - I64(1)) << I64(7)) + I64(128)) >> I64(8)
     first, last = max(first, low), min(first + width - I64(1), high)
     edge, per_step = (centre << I64(8)) - I64(128) * step, step << I64(8)  # of e = 0, its lower one
+    rule_out(centre, edge, plane, experts, coding, repeats)
     low, high, inside = middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape)
     if not inside:
         up = low > first
         low, high = buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, coding, tape)
-    return halve(e, low, high, edge, per_step, experts, coding, tape), centre
+    e = halve(e, low, high, edge, per_step, experts, coding, tape)
+    return min(max(centre + step * e, I64(0)), I64(plane.top))
+
+
+@kernel
+def rule_out(centre, edge, plane, experts, coding, repeats):  # type: ignore[no-untyped-def]
+    """The errors that would be guesses known to be wrong lose their masses. None where samples may be off."""
+    n = repeats.tried[0] if repeats.on and plane.max_error == 0 else I64(0)
+    coding.wrong[0] = 0
+    fill(coding.whole, U64(1 << MASS_BITS))
+    for i in range(n):
+        e, at = repeats.tried[1 + i] - centre, U64(i * LANES)
+        coding.wrong[1 + i] = e
+        for k in range(U64(experts.n)):
+            t = edge + e * I64(256) - experts.mean[k]
+            above = logistic((t + I64(256)) * experts.inverse[k] >> I64(16))
+            coding.wrong_masses[at + k] = above - logistic(t * experts.inverse[k] >> I64(16))
+            coding.whole[k] -= coding.wrong_masses[at + k]
+    coding.wrong[0] = n
 
 
 @kernel
@@ -869,9 +961,8 @@ def halve(e, low, high, edge, per_step, experts, coding, tape):  # type: ignore[
     """Which e of an interval: within a bucket expert 0 alone knows nearly all that can be known."""
     while low < high:
         middle = (low + high + I64(1)) >> I64(1)
-        cut = logistic((edge + middle * per_step - experts.mean[0]) * experts.inverse[0] >> I64(16))
-        above, below = coding.high[0] - cut, cut - coding.low[0]
-        x = log_ratio(max(above, U64(1)), max(below, U64(1)))
+        cut = below(middle, edge, per_step, experts, coding)
+        x = log_ratio(max(coding.high[0] - cut, U64(1)), max(cut - coding.low[0], U64(1)))
         p = squash(min(max(x, -UNIT), UNIT))  # tails are heavier than the logistic's
         if code(coding.coder, tape, I64(e >= middle), p):
             low, coding.low[0] = middle, cut
@@ -883,30 +974,30 @@ def halve(e, low, high, edge, per_step, experts, coding, tape):  # type: ignore[
 @kernel
 def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
     """Is e in first .. last, around the prediction? If not, above or below? Returns the interval left, and the first answer."""
-    whole = U64(1 << MASS_BITS)
+    whole = coding.whole
     if first > low:
-        distribute(edge + first * per_step, experts, coding.low)
+        distribute(first, edge, per_step, experts, coding, coding.low)
     else:
         fill(coding.low, U64(0))
     if last < high:
-        distribute(edge + (last + I64(1)) * per_step, experts, coding.high)
+        distribute(last + I64(1), edge, per_step, experts, coding, coding.high)
     else:
-        fill(coding.high, whole)
+        copy(whole, coding.high)
     if first == low and last == high:
         return low, high, True
     for k in range(U64(experts.n)):
         coding.ones[k] = coding.high[k] - coding.low[k]
-        coding.zeros[k] = whole - coding.ones[k]
+        coding.zeros[k] = whole[k] - coding.ones[k]
     if decide(I64(first <= e <= last), 0, scale, rate, experts, coding, tape):
         return first, last, True
     up = last < high
     if first > low and last < high:
         for k in range(U64(experts.n)):
-            coding.ones[k], coding.zeros[k] = whole - coding.high[k], coding.low[k]
+            coding.ones[k], coding.zeros[k] = whole[k] - coding.high[k], coding.low[k]
         up = decide(I64(e > last), 1, scale, rate, experts, coding, tape) != 0
     if up:
         copy(coding.high, coding.low)
-        fill(coding.high, whole)
+        copy(whole, coding.high)
         return last + I64(1), high, False
     copy(coding.low, coding.high)
     fill(coding.low, U64(0))
@@ -920,7 +1011,7 @@ def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, codin
     while high - low >= width:
         cut = low + width if up else high - width + I64(1)
         kind = I64(2) + min(i, I64(9))
-        beyond = split(e, cut, up, edge + cut * per_step, kind, scale, rate, experts, coding, tape)
+        beyond = split(e, cut, up, edge, per_step, kind, scale, rate, experts, coding, tape)
         if beyond == up:
             low = cut
             copy(coding.cut, coding.low)
@@ -935,9 +1026,9 @@ def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, codin
 
 
 @kernel
-def split(e, cut, up, edge, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+def split(e, cut, up, edge, per_step, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
     """Is e on the upper side of a cut (e >= cut), or, where not `up`, on the lower one?"""
-    distribute(edge, experts, coding.cut)
+    distribute(cut, edge, per_step, experts, coding, coding.cut)
     for k in range(U64(experts.n)):
         above, below = coding.high[k] - coding.cut[k], coding.cut[k] - coding.low[k]
         coding.ones[k], coding.zeros[k] = (above, below) if up else (below, above)

@@ -18,7 +18,7 @@ error of a bit that was coded with p: (bit << 16) - p. All functions are for oth
     count(counters, place, bit, limit)
     follow(maps, cell, bit, 6)
 
-The tables STRETCH, SQUASH, LOG, RATES are module globals, which numba freezes into the kernels that name them. `code` is
+The tables STRETCH, SQUASH, LOG, LOGISTIC, RATES are module globals, which numba freezes into the kernels that name them. `code` is
 one function for both directions, so that one kernel is encoder and decoder: see `encoder`, `push_tapes`, `decoder`,
 `finish_decoder`.
 """
@@ -39,6 +39,8 @@ from laconic.entropy.rans import START
 from laconic.entropy.rans_numba import I64, INVERSES, U32, U64, pop, push_packed
 
 I32 = numba.int32
+# Tuples of arrays are dear to pass and to count: inlined, and not counted, for nothing is allocated (a third of the time).
+kernel = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True, _nrt=False)  # type: ignore[call-overload]
 UNIT = 256  # of a stretch: one nat
 LIMIT = 12 * UNIT - 1
 ONE = 1 << 16  # of probabilities and of weights
@@ -49,6 +51,8 @@ COUNT_BITS = 10  # of a counter: below its probability of 22 bits
 COUNT_MASK = (1 << COUNT_BITS) - 1
 LIMIT_MOST = 255  # of a counter: the largest count
 MAP_STEP, MAP_CELLS = 128, 49  # a cell of an adaptive map each 1/2 nat, from -12 to 12
+MASS_BITS = 31  # of the logistic distribution
+NAT = 4096  # units of its argument
 GUARD = 192  # bits of the fixed point in which the tables are made
 
 
@@ -95,7 +99,14 @@ def log_table() -> NDArray[np.int16]:
     return np.array(logarithms([(MANTISSA + i, MANTISSA) for i in range(MANTISSA)], UNIT * FINE), np.int16)
 
 
-SQUASH, STRETCH, LOG = squash_table(), stretch_table(), log_table()
+def logistic_table() -> NDArray[np.uint32]:
+    """The logistic distribution function, 2**31 = 1, at -16 to 16 nats in steps of 1/64, and a spare entry."""
+    one = 1 << GUARD
+    upper = [((e << MASS_BITS + 1) // (e + one) + 1) >> 1 for e in powers(64, 16 * 64 + 2)]
+    return np.array([(1 << MASS_BITS) - p for p in upper[16 * 64 : 0 : -1]] + upper).astype(np.uint32)
+
+
+SQUASH, STRETCH, LOG, LOGISTIC = squash_table(), stretch_table(), log_table(), logistic_table()
 LN2 = 2839  # in 1/4096 nat
 RATES = np.array([(2 << 16) // (2 * n + 3) for n in range(LIMIT_MOST + 1)], np.int64)  # 1 / (n + 1.5)
 
@@ -135,6 +146,15 @@ def leading_zeros(typing, m):  # type: ignore[no-untyped-def]
         return builder.ctlz(arguments[0], ir.IntType(1)(1))
 
     return U64(U64), build
+
+
+@kernel
+def logistic(z):  # type: ignore[no-untyped-def]
+    """The logistic distribution function at z / 4096, 2**31 = 1, on the line between two entries of the table: uint64."""
+    z = min(max(I64(z), I64(-16 * NAT)), I64(16 * NAT - 1)) + I64(16 * NAT)
+    cell, part = U64(z) >> U64(6), U64(z) & U64(63)
+    low = U64(LOGISTIC[cell])
+    return low + ((U64(LOGISTIC[cell + U64(1)]) - low) * part >> U64(6))
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)

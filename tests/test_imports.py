@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ON_DEVICE = ("likelihood", "rans_cuda")  # of entropy, what works on tensors
+ON_DEVICE = ("device_tables", "likelihood", "rans_cuda")  # of entropy, what works on tensors
 ALLOWED = {
     "entropy": ("laconic.entropy",),
     "models": ("laconic.entropy", "laconic.models"),

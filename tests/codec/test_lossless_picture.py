@@ -81,6 +81,17 @@ def test_regions_are_those_parts(file: bytes, large: np.ndarray) -> None:
         laconic.decompress(file, region=(0, 0, 1101, 1))
 
 
+def test_what_recurs_is_in_large_tiles() -> None:
+    """Lines of one glyph on white: one tile of 2048 a side, where a photo of this size takes two."""
+    drawing = np.full((500, 400, 3), 255, np.uint8)
+    drawing[np.arange(500) % 20 < 9] = np.tile(np.random.default_rng(0).integers(0, 2, (9, 8, 3)) * 90, (25, 50, 1))
+    data = laconic.compress(drawing, lossless=True)
+    assert len(data) < 700 and [kind for kind, _ in laconic.info(data).chunks].count("tile") == 1
+    assert np.array_equal(laconic.decompress(data, as_array=True), drawing)
+    region = laconic.decompress(data, region=(17, 33, 200, 100), as_array=True)
+    assert np.array_equal(region, drawing[33:133, 17:217])
+
+
 def test_threads_make_the_same_bytes(file: bytes, large: np.ndarray) -> None:
     for threads in (1, 2, 3):
         assert laconic.compress(large, lossless=True, effort=1, threads=threads) == file
@@ -124,13 +135,20 @@ def test_tiles_that_are_too_few_or_short(file: bytes) -> None:
 
 
 @given(
-    st.builds(Fields, *[st.integers(1, 1 << 15)] * 2, st.sampled_from([8, 16]), st.integers(1, 4), st.integers(0, 255))
+    st.builds(
+        Fields,
+        *[st.integers(1, 1 << 15)] * 2,
+        st.sampled_from([8, 16]),
+        st.integers(1, 4),
+        st.integers(0, 255),
+        st.booleans(),
+    )
 )
 def test_fields_come_back(fields: Fields) -> None:
     assert unpack(fields.pack()) == fields
 
 
-@pytest.mark.parametrize("fields", [b"", b"\1\1", b"\0\1\2\0", b"\1\1\x08\0", b"\1\1\2\x80\2", b"\1\1\2\0\0"])
+@pytest.mark.parametrize("fields", [b"", b"\1\1", b"\0\1\2\0", b"\1\1\x10\0", b"\1\1\2\x80\2", b"\1\1\2\0\0"])
 def test_wrong_fields_are_errors(fields: bytes) -> None:
     with pytest.raises(laconic.BadFile):
         laconic.decompress(container.write(Header(LOSSLESS_PICTURE, "", b"", fields), [Chunk(TILE, bytes(40))]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from contextlib import suppress
 from itertools import pairwise
 
@@ -10,20 +12,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.models import lossless_photo
 from laconic.models.lossless_photo import (
+    GUESSED,
     LEVEL_OF_EFFORT,
     LEVELS,
+    STORED,
     TAPS,
     add_rows,
     add_rows_reference,
     decode_tile,
     encode_tile,
-    kernel,
     tile_grid,
 )
+from laconic.models.mixing import kernel
+from laconic.models.repeats import repetitive
 
 Samples = NDArray[np.uint16]
 
@@ -38,6 +44,20 @@ def picture(h: int, w: int, channels: int = 3, bits: int = 8, noise: float = 2.0
     return samples
 
 
+def screen(h: int, w: int, channels: int = 3, top: int = 255) -> Samples:
+    """Glyphs on lines, a striped box, a gradient: colours recur with their surroundings."""
+    random = np.random.default_rng(h * 1000 + w)
+    glyphs, samples = random.choice([0, 1, 3, 4], (6, 7, 5), p=[0.4, 0.1, 0.1, 0.4]), np.full((h, w, channels), top)
+    ink = np.linspace(0, top // 2, channels).astype(np.int64)
+    for y in range(2, h - 7, 10):
+        for x in range(2, w // 2 - 5, 6):
+            shade = glyphs[random.integers(6)][..., None]
+            samples[y : y + 7, x : x + 5] = (top * shade + ink * (4 - shade)) // 4
+    samples[: h // 2, w // 2 :] = np.arange(h // 2)[:, None, None] * top // h
+    samples[h // 2 :: 3, w // 2 :] = ink
+    return samples.astype(np.uint16)
+
+
 def returned(samples: Samples, bits: int, effort: int = 7, max_error: int = 0) -> Samples:
     return decode_tile(encode_tile(samples, bits, effort, max_error), *samples.shape, bits, max_error)
 
@@ -47,7 +67,7 @@ def tiles(draw: st.DrawFn) -> tuple[Samples, int]:
     bits = draw(st.sampled_from([1, 2, 8, 12, 16]))
     shape = (draw(st.integers(1, 12)), draw(st.integers(1, 20)), draw(st.integers(1, 4)))
     random, top = np.random.default_rng(draw(st.integers(0, 99))), (1 << bits) - 1
-    kind = draw(st.sampled_from(["noise", "constant", "extremes", "few", "ramp", "gray"]))
+    kind = draw(st.sampled_from(["noise", "constant", "extremes", "few", "ramp", "gray", "screen"]))
     noise = random.integers(0, top + 1, shape)
     samples = {
         "noise": noise,
@@ -56,6 +76,7 @@ def tiles(draw: st.DrawFn) -> tuple[Samples, int]:
         "few": random.integers(0, min(top + 1, 3), shape) * (top // 3 + (top < 3)) % (top + 1),
         "ramp": np.indices(shape).sum(0) % (top + 1),
         "gray": np.repeat(noise[..., :1], shape[2], 2),
+        "screen": screen(*shape, top),
     }[kind]
     return samples.astype(np.uint16), bits
 
@@ -76,6 +97,30 @@ def test_no_sample_is_further_away_than_allowed(tile: tuple[Samples, int], max_e
     back = returned(samples, bits, 7, max_error)
     assert int(np.abs(back.astype(np.int64) - samples).max()) <= max_error
     assert int(back.max()) >> bits == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(tiles(), st.sampled_from([1, 7]), st.sampled_from([0, 1]))
+def test_no_tile_is_more_than_a_byte_larger_than_its_samples(
+    tile: tuple[Samples, int], effort: int, max_error: int
+) -> None:
+    samples, bits = tile
+    assert len(encode_tile(samples, bits, effort, max_error)) <= 1 + samples.size * (1 if bits <= 8 else 2)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_noise_is_stored(bits: int) -> None:
+    noise = np.random.default_rng(bits).integers(0, 1 << bits, (60, 80, 3)).astype(np.uint16)
+    size = noise.size * (1 if bits == 8 else 2)
+    coded = encode_tile(noise, bits, 7, 0)
+    assert len(coded) == 1 + size if bits != 12 else len(coded) < 0.85 * size
+    assert np.array_equal(decode_tile(coded, 60, 80, 3, bits, 0), noise)
+
+
+@pytest.mark.parametrize("rest", [b"", bytes(23), bytes(25), b"\xff" * 24])
+def test_stored_samples_of_wrong_size_or_range_are_errors(rest: bytes) -> None:
+    with pytest.raises(BadFile, match="samples?: found"):
+        decode_tile(bytes([STORED]) + rest, 3, 4, 1, 15, 0)
 
 
 @pytest.mark.parametrize("effort", range(1, 10))
@@ -113,19 +158,59 @@ def test_simple_pictures_take_few_bytes() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 5000), st.integers(1, 5000))
-def test_tiles_cover_a_picture_once(height: int, width: int) -> None:
-    grid = tile_grid(height, width)
+@given(st.integers(1, 5000), st.integers(1, 5000), st.booleans())
+def test_tiles_cover_a_picture_once(height: int, width: int, large: bool) -> None:
+    grid, side = tile_grid(height, width, large), 2048 if large else 1024
     assert sum(h * w for _, _, h, w in grid) == height * width
-    assert all(0 < h <= 1024 and 0 < w <= 1024 and y + h <= height and x + w <= width for y, x, h, w in grid)
+    assert all(0 < h <= side and 0 < w <= side and y + h <= height and x + w <= width for y, x, h, w in grid)
     assert len({(y, x) for y, x, _, _ in grid}) == len(grid)
-    assert len(grid) > 1 or height * width < 1 << 17
+    assert len(grid) > 1 or height * width < 1 << 17 or large
+
+
+def test_guesses_are_for_what_recurs() -> None:
+    assert not repetitive(picture(60, 90)) and not repetitive(picture(60, 90, 1)) and not repetitive(screen(1, 90))
+    assert repetitive(screen(60, 90)) and repetitive(screen(60, 90, 1)) and repetitive(screen(60, 90, 4, 65535))
+    random = np.random.default_rng(0)
+    dithered = random.integers(0, 3, (60, 90, 1)) * np.array([[[100, 60, 80]]])  # 3 colours, no order
+    assert repetitive(dithered.astype(np.uint16)) and not repetitive(
+        random.integers(0, 256, (60, 90, 3)).astype(np.uint16)
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_screens_come_back_and_are_small(channels: int, bits: int) -> None:
+    samples = screen(100, 150, channels, (1 << bits) - 1)
+    coded = encode_tile(samples, bits, 7, 0)
+    assert coded[0] == GUESSED + LEVEL_OF_EFFORT[6]
+    assert np.array_equal(decode_tile(coded, *samples.shape, bits, 0), samples)
+    assert len(coded) < 0.75 * len(zlib.compress(samples.astype(f"<u{bits // 8}").tobytes(), 9))
+
+
+def test_a_screen_is_smaller_than_as_webp_and_in_one_tile_smaller_than_in_two() -> None:
+    samples = screen(180, 240)
+    file = io.BytesIO()
+    Image.fromarray(samples.astype(np.uint8)).save(file, "WEBP", lossless=True, quality=100, method=6)
+    whole = len(encode_tile(samples, 8, 7, 0))
+    assert whole < 0.8 * len(file.getvalue())
+    assert whole < 0.9 * sum(len(encode_tile(np.ascontiguousarray(part), 8, 7, 0)) for part in np.split(samples, 2))
+
+
+@pytest.mark.parametrize("max_error", [1, 3, 40])
+def test_guesses_are_right_within_the_error(max_error: int) -> None:
+    random, samples = np.random.default_rng(0), screen(60, 90)
+    rough = (samples + random.integers(-1, 2, samples.shape)).clip(0, 255).astype(np.uint16)
+    assert encode_tile(samples, 8, 7, max_error)[0] >= GUESSED
+    assert len(encode_tile(samples, 8, 7, max_error)) <= len(encode_tile(samples, 8, 7, 0))
+    for tile in (samples, rough):
+        back = returned(tile, 8, 7, max_error)
+        assert int(np.abs(back.astype(np.int64) - tile).max()) <= max_error
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_damage_is_an_error_or_another_picture(data: st.DataObject) -> None:
-    samples = picture(9, 17, 2)
+    samples = data.draw(st.sampled_from([picture(9, 17, 2), screen(9, 17, 2)]))
     good = encode_tile(samples, 8, 4, 0)
     with pytest.raises(BadFile):
         decode_tile(good[: data.draw(st.integers(0, len(good) - 1))], 9, 17, 2, 8, 0)
@@ -136,7 +221,7 @@ def test_damage_is_an_error_or_another_picture(data: st.DataObject) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.binary(max_size=60), st.integers(0, 2), st.integers(0, 3))
+@given(st.binary(max_size=60), st.integers(0, 2), st.integers(0, STORED))
 def test_any_bytes_are_an_error_or_a_picture(rest: bytes, kind: int, level: int) -> None:
     with suppress(BadFile):
         decode_tile(bytes([level, kind]) + rest, 5, 6, 1, 16, 0)
