@@ -7,10 +7,12 @@ disk as others (`registry.py`), found by their size; `python -m laconic.tools.lo
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic import container, registry
-from laconic.container import Chunk, Header, read_varint, write_varint
-from laconic.entropy.errors import BadFile, BadInput, ModelMissing, UnsupportedFile, expect
-from laconic.kinds import ARCHIVE, BLOCK, MEMBERS
+from laconic.container import Chunk, Entry, Header, read_varint, write_varint
+from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile, expect
+from laconic.kinds import ARCHIVE, BLOCK, MEDIA, MEMBERS
 from laconic.threads import mapped
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ MAX_PER_BLOCK = 1024
 MAX_PICTURES = 1 << 30
 MAX_SIDE = 1 << 14
 MAX_NAME_BYTES = 1024
+UNFIT = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, halves of surrogate pairs
 CRC_BYTES = 4
 SIZE = "height width"  # in the metadata of weights
 CLASS = "laconic.models.hclt.Hclt"
@@ -106,11 +109,14 @@ def encode(
 
 @dataclass(frozen=True)
 class Archive:
-    """An opened file. names: one a picture, or None; blocks: payloads; model: what decodes them; device: where, if all."""
+    """An opened file. names: one a picture, or None; blocks: payloads, not tested yet; entries: their lines in the chunk table;
+    model: what decodes them; device: where, if all.
+    """
 
     fields: Fields
     names: list[str] | None
     blocks: list[bytes | memoryview]
+    entries: list[Entry]
     model: Hclt
     device: str = "cpu"
 
@@ -141,7 +147,8 @@ class Archive:
             expect(which in known, BadInput, "member", which, f"a name among the archive's {len(known)}")
             return known.index(which)
         last = len(self) - 1
-        expect(0 <= which <= last, BadInput, "member", which, f"a name, or a number from 0 to {last}")
+        ok = isinstance(which, Integral) and 0 <= which <= last
+        expect(ok, BadInput, "member", which, f"a name, or a number from 0 to {last}")
         return int(which)
 
     def block(self, number: int) -> NDArray[np.uint8]:
@@ -149,9 +156,10 @@ class Archive:
         return self.checked(number, self.model.decode(self.stream(number), self.size(number)))
 
     def stream(self, number: int) -> bytes | memoryview:
-        """What the model codes of a block."""
+        """What the model codes of a block, the checksum of its chunk tested. Raises BadFile."""
         payload = self.blocks[number]
         expect(len(payload) >= CRC_BYTES, BadFile, f"block {number}", len(payload), f"{CRC_BYTES} bytes and more")
+        container.is_whole(payload, self.entries[number])
         return payload[CRC_BYTES:]
 
     def size(self, number: int) -> int:
@@ -160,30 +168,52 @@ class Archive:
 
     def checked(self, number: int, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The pictures of a block if they have its checksum, or BadFile."""
-        expected = bytes(self.blocks[number][:CRC_BYTES])
-        same = checksum(pictures) == expected
-        expect(same, BadFile, f"checksum of the samples of block {number}", "another one", expected.hex())
+        found, expected = checksum(pictures).hex(), bytes(self.blocks[number][:CRC_BYTES]).hex()
+        expect(found == expected, BadFile, f"checksum of the samples of block {number}", found, expected)
         return pictures
 
 
-def open_archive(data: bytes, find_model: Callable[[str, bytes], Hclt] | None = None, device: str = "cpu") -> Archive:
-    """An archive, its chunks' checksums tested, no picture decoded yet.
+def open_archive(
+    data: bytes,
+    find_model: Callable[[str, bytes], Hclt] | None = None,
+    device: str = "cpu",
+    partial: bool = False,
+    notes: list[str] | None = None,
+) -> Archive:
+    """An archive, no picture decoded yet; the checksum of a block is tested when a picture of it is asked for.
 
     find_model: the circuit of a name and the first bytes of its digest; by default an installed one. device: of `all`.
+    partial: a file that is cut off, or whose names are damaged, opens too, the latter with a note and without names.
     Raises BadFile, ModelMissing.
     """
     expect(device in DEVICES, BadInput, "device", device, "cpu or cuda")
-    header, chunks = container.read(data, {BLOCK, MEMBERS})
-    expect(header.medium == ARCHIVE, UnsupportedFile, "medium", header.medium, f"{ARCHIVE} (archive)")
+    medium = container.read_table(data, partial=True)[0].medium
+    expect(medium == ARCHIVE, UnsupportedFile, "medium", MEDIA.get(medium, medium), MEDIA[ARCHIVE])
+    header, table = container.read_table(data, {BLOCK, MEMBERS}, partial)
     fields = unpack(header.fields)
-    blocks = [chunk.payload for chunk in chunks if chunk.kind == BLOCK and chunk.payload is not None]
-    expect(len(blocks) == fields.n_blocks, BadFile, "blocks", len(blocks), f"{fields.n_blocks}, as the pictures need")
-    lists = [unpack_names(bytes(chunk.payload or b""), fields.n_pictures) for chunk in chunks if chunk.kind == MEMBERS]
-    expect(len(lists) <= 1, BadFile, "lists of names", len(lists), "one at most")
+    entries = [entry for entry in table if entry.kind == BLOCK]
+    expect(len(entries) == fields.n_blocks, BadFile, "blocks", len(entries), f"{fields.n_blocks}, as the pictures need")
+    view = memoryview(data)
+    blocks: list[bytes | memoryview] = [view[entry.start : entry.start + entry.length] for entry in entries]
+    names = read_names(data, [entry for entry in table if entry.kind == MEMBERS], fields, partial, notes)
     model = (find_model or find_by_digest)(header.model, header.digest)
     size, expected = (fields.height, fields.width), (model.height, model.width)
     expect(size == expected, BadFile, "height and width", size, f"{expected}, as the model codes")
-    return Archive(fields, lists[0] if lists else None, blocks, model, device)
+    return Archive(fields, names, blocks, entries, model, device)
+
+
+def read_names(
+    data: bytes, entries: list[Entry], fields: Fields, partial: bool, notes: list[str] | None
+) -> list[str] | None:
+    """The names, if the file has any. Raises BadFile."""
+    expect(len(entries) <= 1, BadFile, "lists of names", len(entries), "one at most")
+    try:
+        return unpack_names(container.payload(data, entries[0]), fields.n_pictures) if entries else None
+    except BadFile as error:
+        if not partial:
+            raise
+        (notes if notes is not None else []).append(f"damaged, left out: the names ({error})")
+        return None
 
 
 def gpu() -> ModuleType:
@@ -288,12 +318,11 @@ def _load(path: str, mtime_ns: int) -> Hclt:
 def pack_names(names: list[str], n: int) -> bytes:
     """UTF-8 with a NUL after each, deflated. Raises BadInput."""
     expect(len(names) == n, BadInput, "names", len(names), f"{n}, one a picture")
+    for name in names:
+        check_name(name, BadInput)
     twice = len(names) - len(set(names))
     expect(twice == 0, BadInput, "names", f"{twice} more than once", "each once")
-    for name in names:
-        ok = 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES and "\0" not in name
-        expect(ok, BadInput, "name", name, f"1 to {MAX_NAME_BYTES} bytes of UTF-8 without NUL")
-    return zlib.compress("".join(f"{name}\0" for name in names).encode("utf-8", "surrogatepass"), 9)
+    return zlib.compress("".join(f"{name}\0" for name in names).encode(), 9)
 
 
 def unpack_names(data: bytes, n: int) -> list[str]:
@@ -303,12 +332,24 @@ def unpack_names(data: bytes, n: int) -> list[str]:
         text = inflate.decompress(data, limit + 1)
         ok = inflate.eof and not inflate.unused_data and len(text) <= limit
         expect(ok, BadFile, "names", f"{len(text)} bytes and more", f"at most {limit}, deflated, and the end")
-        names = text.decode("utf-8", "surrogatepass").split("\0")
+        names = text.decode().split("\0")
     except (zlib.error, UnicodeDecodeError) as error:
         raise BadFile(f"names: found damage ({error}), expected deflated UTF-8") from error
     ok = len(names) == n + 1 and names[-1] == "" and len(set(names)) == n + 1
     expect(ok, BadFile, "names", len(names) - 1, f"{n}, one a picture, none empty or twice")
+    for name in names[:-1]:
+        check_name(name, BadFile)
     return names[:-1]
+
+
+def check_name(name: object, error: type[LaconicError]) -> None:
+    """A name is a path inside a folder, of parts between slashes, that a terminal shows as it is."""
+    ok = isinstance(name, str) and 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+    expect(ok, error, "name", name, f"a text of 1 to {MAX_NAME_BYTES} bytes of UTF-8")
+    fit = not UNFIT.search(str(name))
+    expect(fit, error, "name", name, "no control characters and no halves of surrogate pairs")
+    parts = str(name).split("/")
+    expect(not {"", ".", ".."} & set(parts), error, "name", name, "parts between slashes, none of them empty, . or ..")
 
 
 def checksum(pictures: NDArray[np.uint8]) -> bytes:

@@ -155,8 +155,7 @@ def read(data: bytes, known: Container[int], partial: bool = False) -> tuple[Hea
     view, chunks = memoryview(data), []
     for entry in table:
         part = view[entry.start : entry.start + entry.length]
-        sound = len(part) == entry.length and zlib.crc32(part) == entry.crc
-        expect(sound or partial, BadFile, f"chunk {entry.number} checksum", "another one", f"{entry.crc:#010x}")
+        sound = is_whole(part, entry, partial)
         if entry.kind in known:
             chunks.append(Chunk(entry.kind, part if sound else None, entry.optional))
     return header, chunks
@@ -175,9 +174,16 @@ def read_table(data: Data, known: Container[int] | None = None, partial: bool = 
 def payload(data: Data, entry: Entry) -> bytes:
     """The payload of one chunk. Raises BadFile where its checksum is another."""
     found = data[entry.start : entry.start + entry.length]
-    sound = len(found) == entry.length and zlib.crc32(found) == entry.crc
-    expect(sound, BadFile, f"chunk {entry.number} checksum", "another one", f"{entry.crc:#010x}")
+    is_whole(found, entry)
     return found
+
+
+def is_whole(part: bytes | memoryview, entry: Entry, partial: bool = False) -> bool:
+    """Whether this is the payload of a chunk, neither cut off nor changed. Raises BadFile where not, unless partial."""
+    crc, whole = zlib.crc32(part), len(part) == entry.length
+    expect(whole or partial, BadFile, f"chunk {entry.number} length", len(part), f"{entry.length} bytes")
+    expect(crc == entry.crc or partial, BadFile, f"chunk {entry.number} checksum", f"{crc:#010x}", f"{entry.crc:#010x}")
+    return whole and crc == entry.crc
 
 
 def parse_head(data: Data) -> tuple[Header, list[Entry], int]:

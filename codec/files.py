@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -15,16 +17,19 @@ from numpy.typing import NDArray
 from laconic import container, lossless_picture, lossless_sound, picture, registry, sound
 from laconic.container import Chunk, Data, Header
 from laconic.describe import FileInfo, describe
+from laconic.entropy.blocks import n_threads
 from laconic.entropy.errors import BadFile, BadInput, ModelMissing, UnsupportedFile, expect
 from laconic.fields import DEFAULT_MAX_PIXELS, Fields, unpack
 from laconic.kinds import (
     ALPHA,
     ARCHIVE,
+    BLOCK,
     EXIF,
     ICC,
     KIND_NAMES,
     LOSSLESS_PICTURE,
     MEDIA,
+    MEMBERS,
     METADATA,
     PHOTO,
     SOUND,
@@ -48,6 +53,7 @@ __all__ = ["Codec", "FileInfo", "LaconicWarning", "Source", "info", "psnr_of", "
 KINDS = frozenset({Z, Y, ALPHA, ICC, EXIF, XMP})  # chunks of a photo
 LOSSLESS_KINDS = frozenset({TILE, *METADATA})
 DEFAULT_QUALITY = 60.0
+SOUND_FORMATS = ("WAV", "FLAC", "AIFF", "CAF", "W64")
 BATCH_PIXELS = 1 << 25  # that a GPU codes at once
 T = TypeVar("T")
 
@@ -71,7 +77,7 @@ class Codec:
     def __post_init__(self) -> None:
         expect(self.device in ("cpu", "cuda"), BadInput, "device", self.device, "cpu or cuda")
         expect(self.precision in ("float32", "bf16"), BadInput, "precision", self.precision, "float32 or bf16")
-        expect(self.threads is None or self.threads > 0, BadInput, "threads", self.threads, "at least 1")
+        n_threads(self.threads)
 
     def compress(
         self,
@@ -151,9 +157,13 @@ class Codec:
                 source = coded.source
                 return Sound(sound.to_array(samples, source.bits), source.sample_rate, source.bits, source.tags)
             if medium == ARCHIVE:
+                from laconic import archive
+
                 if member is None:
                     raise BadInput("member: found none, expected a name or number; laconic.open_archive gives them all")
-                picked = open_archive(load_all(file)).member(member)
+                found: list[str] = []
+                picked = archive.open_archive(load_all(file), partial=partial, notes=found).member(member)
+                tell(found, notes)
                 return picked[:, :, None] if as_array else picture.exact_to_image(Exact(picked[:, :, None]))
             if medium == LOSSLESS_PICTURE:
                 exact = self._decode_exact(load_all(file), region, partial)
@@ -185,6 +195,7 @@ class Codec:
         with opened(data) as raw:
             medium = medium_of(raw)
             check_options(medium, region=region, seek=seek, duration=duration, member=member)
+            check_format(medium, format)
             found: list[str] = []
             if medium == SOUND:
                 coded = lossless_sound.decode(raw, seek or 0.0, duration, partial, self.threads, progress)
@@ -407,22 +418,43 @@ def compress_archive(
     model: str | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    notes: list[str] | None = None,
 ) -> bytes:
     """Small gray pictures of one size -> one file, lossless, with access to each.
 
     pictures: uint8 [N, H, W], or sources as `Codec.compress` takes them. names: a name each, for `open_archive`. model: a
     circuit of their size; None is the one installed that codes them best. device: "cpu" or "cuda", for the same bytes.
+    notes: a list to be told in what is left out, metadata among it; None warns (LaconicWarning).
     Raises BadInput; ModelMissing says how to train one.
     """
     from laconic import archive
 
+    n_threads(threads)
+    found: list[str] = []
     if isinstance(pictures, np.ndarray):
         ok = pictures.ndim == 3 and pictures.dtype == np.uint8
         expect(ok, BadInput, "pictures", f"{pictures.dtype} {pictures.shape}", "uint8 [N, H, W]")
         stack = pictures
     else:
-        stack = stacked([picture.read_exact(source).samples for source in pictures])
-    return archive.encode(stack, names, archive.choose(model, stack), threads, device=device)
+        read = [picture.read_exact(source) for source in pictures]
+        stack = stacked([exact.samples for exact in read])
+        found = left_out(read)
+    data = archive.encode(stack, names, archive.choose(model, stack), threads, device=device)
+    tell(found, notes)
+    return data
+
+
+def left_out(read: list[Exact]) -> list[str]:
+    """What an archive does not keep of its pictures: a note of each kind, with the first of them and how many there are."""
+    places: dict[str, tuple[str, list[int]]] = {}
+    for i, exact in enumerate(read):
+        for note in (*(f"{name.upper()} is not kept" for name in exact.metadata), *exact.notes):
+            kind = re.sub(r"[\d.]+", "", note)  # of so many frames, of this gamma
+            places.setdefault(kind, (note, []))[1].append(i)
+    return [
+        f"picture {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
+        for note, found in places.values()
+    ]
 
 
 def stacked(pictures: list[NDArray[Any]]) -> NDArray[np.uint8]:
@@ -438,7 +470,7 @@ def stacked(pictures: list[NDArray[Any]]) -> NDArray[np.uint8]:
 def open_archive(data: Source, device: str = "cpu") -> Archive:
     """An archive of `compress_archive`: len, names, member(name or number), all(). Raises BadFile, ModelMissing.
 
-    device: "cpu" or "cuda", of all().
+    The checksums of a block are tested when a picture of it is asked for. device: "cpu" or "cuda", of all().
     """
     from laconic import archive
 
@@ -461,7 +493,9 @@ def verify(data: Source, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         elif medium == LOSSLESS_PICTURE:
             Codec(max_pixels=max_pixels)._decode_exact(load_all(file), None, False)
         elif medium == ARCHIVE:
-            open_archive(load_all(file)).all()
+            whole = load_all(file)
+            container.read(whole, {BLOCK, MEMBERS})
+            open_archive(whole).all()
         else:
             verify_photo(load_all(file), max_pixels)
 
@@ -495,6 +529,13 @@ def check_options(medium: int, **options: Any) -> None:
     fits = {PHOTO: {"region"}, LOSSLESS_PICTURE: {"region"}, SOUND: {"seek", "duration"}, ARCHIVE: {"member"}}[medium]
     for name, value in options.items():
         expect(value is None or name in fits, BadInput, name, value, f"none: the file is of the medium {MEDIA[medium]}")
+
+
+def check_format(medium: int, format: str | None) -> None:
+    """A sound is not written as a picture, or the reverse. Raises BadInput."""
+    of_picture = format in picture.HOLDS_ALPHA
+    expected = f"one of {', '.join(SOUND_FORMATS if medium == SOUND else picture.HOLDS_ALPHA)}: the file holds a {MEDIA[medium]}"
+    expect(format is None or of_picture == (medium != SOUND), BadInput, "output format", format, expected)
 
 
 def load_all(data: Data) -> bytes:
@@ -535,6 +576,7 @@ def requested(
     max_error: int | None = None,
 ) -> Request:
     """Raises BadInput for several targets."""
+    effort = int(effort) if isinstance(effort, Integral) else effort
     exact = True if lossless else None
     targets = {"quality": quality, "bpp": bpp, "size": size, "psnr": psnr, "lossless": exact, "max_error": max_error}
     return Request(*one_target(targets), effort, sample_rate, strip, notes)

@@ -143,9 +143,8 @@ def placed(chunks: list[Chunk], fields: Fields) -> Iterator[tuple[Region, Chunk]
 def read_tile(payload: bytes, shape: tuple[int, int, int], fields: Fields) -> NDArray[np.uint16]:
     """The samples of a tile, which are those that were written, or BadFile."""
     tile = decode_samples(payload[CRC_BYTES:], shape, fields)
-    expect(
-        crc(tile) == payload[:CRC_BYTES], BadFile, "checksum of the samples", "another one", payload[:CRC_BYTES].hex()
-    )
+    found, expected = crc(tile), payload[:CRC_BYTES]
+    expect(found == expected, BadFile, "checksum of the samples", found.hex(), expected.hex())
     return tile
 
 

@@ -19,7 +19,7 @@ from laconic.container import Chunk, Data, Entry, Header, read_varint, write_var
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, UnsupportedFile, expect
 from laconic.kinds import SEGMENT, SOUND, TAGS, WRAPPING
 from laconic.lossless_picture import CRC_BYTES, checked_effort
-from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source
+from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source, are_tags
 from laconic.threads import mapped
 
 Progress = Callable[[int, int], None]  # (samples done, all samples)
@@ -176,15 +176,18 @@ def fields_of(header: Header) -> Fields:
 
 
 def span(fields: Fields, seek: float, duration: float | None) -> tuple[int, int]:
-    """First sample and the one after the last. Raises BadInput outside the sound."""
-    whole = fields.n_samples / fields.sample_rate
-    ok = math.isfinite(seek) and 0 <= seek and (seek < whole or seek == 0)
+    """First sample and the one after the last. Raises BadInput outside the sound, and for less than a sample."""
+    whole, rate = fields.n_samples / fields.sample_rate, fields.sample_rate
+    ok = is_number(seek) and 0 <= seek and (round(seek * rate) < fields.n_samples or seek == 0)
     expect(ok, BadInput, "seek", seek, f"0 up to {whole:.3f} seconds, the length")
-    ok = duration is None or (math.isfinite(duration) and duration > 0)
-    expect(ok, BadInput, "duration", duration, "seconds above 0")
-    start = round(seek * fields.sample_rate)
-    end = fields.n_samples if duration is None else min(fields.n_samples, start + round(duration * fields.sample_rate))
-    return start, end
+    ok = duration is None or (is_number(duration) and duration > 0 and round(duration * rate) > 0)
+    expect(ok, BadInput, "duration", duration, f"a sample or more, {1 / rate:.2g} seconds")
+    start = round(seek * rate)
+    return start, fields.n_samples if duration is None else min(fields.n_samples, start + round(duration * rate))
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
 
 
 def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
@@ -193,8 +196,8 @@ def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
 
     coder = float_sound if fields.floating else lossless_sound
     samples: Samples = coder.decode_segment(payload[CRC_BYTES:], n, fields.channels, fields.bits)
-    right = crc(samples) == payload[:CRC_BYTES]
-    expect(right, BadFile, "checksum of the samples", "another one", payload[:CRC_BYTES].hex())
+    found, expected = crc(samples).hex(), payload[:CRC_BYTES].hex()
+    expect(found == expected, BadFile, "checksum of the samples", found, expected)
     return samples
 
 
@@ -234,8 +237,7 @@ def read_tags(payload: bytes) -> dict[str, str]:
         tags = json.loads(picture.decode_metadata(payload))
     except ValueError as error:
         raise BadFile(f"tags: found damage ({error}), expected JSON") from None
-    strings = isinstance(tags, dict) and all(isinstance(value, str) for value in tags.values())
-    expect(strings, BadFile, "tags", tags, "names with texts")
+    expect(are_tags(tags), BadFile, "tags", tags, "names with texts")
     return dict(tags)
 
 

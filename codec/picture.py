@@ -120,6 +120,8 @@ def exact_image(image: Image.Image, raw: bytes | None, max_pixels: int) -> Exact
     )
     n_frames = load(image, max_pixels)
     notes = [note for note in conversions(image, n_frames, 8) if "transparent" not in note]
+    if format == "PNG" and ("dpi" in image.info or "aspect" in image.info):
+        notes.append("the resolution (pHYs) of the PNG is not kept")
     if bits > 8 and not mode.startswith("I"):
         samples: NDArray[Any] = deep_samples(raw, format, image.size)
     elif mode.startswith("I"):
@@ -509,7 +511,7 @@ def encode_metadata(value: bytes) -> bytes:
 
 def decode_metadata(data: bytes) -> bytes:
     """The inverse of `encode_metadata`. Raises BadFile."""
-    length, position = read_varint(data, 0, "metadata length", MAX_METADATA_BYTES)
+    length, position = read_varint(data, 0, "metadata length", MAX_METADATA_BYTES + 1)
     return inflate(data[position:], length, "metadata")
 
 

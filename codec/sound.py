@@ -38,6 +38,8 @@ STARTS = {
     b"fLaC": b"",
     b"OggS": b"",
     b"ID3": b"",
+    b"caff": b"",
+    b"riff\x2e\x91\xcf\x11": b"",  # W64
 }
 SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".w64", ".rf64", ".caf"}
 
@@ -56,7 +58,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class Source:
-    """A sound to read. blocks(n): the samples, n a time; wrapping(): after them, what stood around them, if kept."""
+    """A sound to read. blocks(n): the samples, n a time; wrapping(): after them, what stood around them, if kept.
+
+    notes: a list that wrapping() adds to where it keeps less than a WAV file needs to come back byte for byte.
+    """
 
     sample_rate: int
     channels: int
@@ -65,7 +70,7 @@ class Source:
     blocks: Callable[[int], Iterator[Samples]]
     wrapping: Callable[[], tuple[bytes, bytes] | None] = lambda: None
     tags: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
     floating: bool = False
 
 
@@ -80,10 +85,12 @@ def from_array(
     samples: NDArray[Any], sample_rate: int, bits: int | None = None, tags: dict[str, str] | None = None
 ) -> Source:
     """uint8 (128 is silence), int16, int32, float32 or float64, [T] or [T, C]. Raises BadInput."""
+    expect(isinstance(samples, np.ndarray), BadInput, "samples", type(samples).__name__, "a NumPy array")
     known = samples.dtype in (np.uint8, np.int16, np.int32, np.float32, np.float64)
     expect(known, BadInput, "array dtype", str(samples.dtype), "uint8, int16, int32, float32 or float64")
     expect(samples.ndim in (1, 2), BadInput, "array shape", samples.shape, "[T] or [T, C]")
     expect(isinstance(sample_rate, (int, np.integer)), BadInput, "sample_rate", sample_rate, "an integer, in Hz")
+    expect(tags is None or are_tags(tags), BadInput, "tags", tags, "a dictionary of names with texts")
     width = 8 * samples.dtype.itemsize if bits is None else bits
     floating = samples.dtype.kind == "f"
     fits = width == 8 * samples.dtype.itemsize if floating else DTYPES.get(width) == samples.dtype
@@ -102,19 +109,33 @@ def from_array(
     return checked(source)
 
 
+def are_tags(tags: object) -> bool:
+    """Whether they are what files of sounds hold: texts by name, all of them UTF-8."""
+    if not isinstance(tags, dict) or not all(isinstance(text, str) for item in tags.items() for text in item):
+        return False
+    try:
+        "".join(text for item in tags.items() for text in item).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def open_sound(file: BinaryIO) -> Source:
-    """A seekable file. Raises BadInput for what libsndfile does not read."""
+    """A seekable file, from where it stands. Raises BadInput for what libsndfile does not read."""
     import soundfile
 
+    plain = View(file)
+    changes, notes = readable_header(plain)
     try:
-        sound = soundfile.SoundFile(RenamedBW64(file) if is_bw64(file) else file)
+        sound = soundfile.SoundFile(View(file, changes))
     except (soundfile.SoundFileError, TypeError) as error:
         text = getattr(error, "error_string", str(error)).rstrip(".")
         raise BadInput(f"sound: found damage or another format ({text}), expected a sound file") from None
     bits, floating, exact = (PCM | FLOAT).get(sound.subtype, 16), sound.subtype in FLOAT, sound.subtype in PCM
     kind = f"float{bits}" if floating else "int32" if exact else "float64"
-    notes = [] if exact or floating else [f"decoded from {sound.subtype} to samples of 16 bits, which are what is kept"]
-    wrapper = Wrapper(file, sound.format, bits, sound.channels)
+    if not (exact or floating):
+        notes.append(f"decoded from {sound.subtype} to samples of 16 bits, which are what is kept")
+    wrapper = Wrapper(plain, sound.format, bits, sound.channels) if exact or floating else None
 
     def blocks(n: int) -> Iterator[Samples]:
         sound.seek(0)
@@ -126,12 +147,16 @@ def open_sound(file: BinaryIO) -> Source:
                 block >>= 32 - bits
             elif not floating:
                 block = (block * 32768).round().clip(-32768, 32767).astype(np.int32)
-            wrapper.see(block)
+            if wrapper:
+                wrapper.see(block)
             yield block
+
+    def wrapping() -> tuple[bytes, bytes] | None:
+        return wrapper.found(notes) if wrapper else None
 
     tags = {key: value for key, value in sound.copy_metadata().items() if value}
     shape = (sound.samplerate, sound.channels, bits, sound.frames)
-    return checked(Source(*shape, blocks, wrapper.found, tags, tuple(notes), floating))
+    return checked(Source(*shape, blocks, wrapping, tags, notes, floating))
 
 
 def checked(source: Source) -> Source:
@@ -140,30 +165,62 @@ def checked(source: Source) -> Source:
     return source
 
 
-def is_bw64(file: BinaryIO) -> bool:
-    with kept_position(file):
-        return file.read(4) == b"BW64"
+class View:
+    """A file from where it stands on, as a file of its own. changes: bytes that are read instead of its own, by offset."""
 
+    def __init__(self, file: BinaryIO, changes: dict[int, bytes] | None = None) -> None:
+        self.file, self.first, self.changes = file, file.tell(), changes or {}
 
-class RenamedBW64:
-    """A BW64 file under the name of RF64, which is laid out alike and which libsndfile reads."""
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset + (self.first if whence == 0 else 0), whence) - self.first
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.seek, self.tell = file, file.seek, file.tell
+    def tell(self) -> int:
+        return self.file.tell() - self.first
 
-    def read(self, n: int) -> bytes:
+    def read(self, n: int = -1) -> bytes:
         at = self.tell()
-        raw = self.file.read(n)
-        return b"RF64"[at:][: len(raw)] + raw[max(0, 4 - at) :]
+        raw = bytearray(self.file.read(n))
+        for offset, change in self.changes.items():
+            start, stop = max(offset, at), min(offset + len(change), at + len(raw))
+            if start < stop:
+                raw[start - at : stop - at] = change[start - offset : stop - offset]
+        return bytes(raw)
+
+
+def readable_header(file: View) -> tuple[dict[int, bytes], list[str]]:
+    """What to change in the header of a WAV file so that libsndfile finds all samples, and notes on it.
+
+    A BW64 file is laid out as RF64. A header that was never finished, as of a recording that was cut short, has sizes that
+    fit neither one another nor the file; then the samples end with the file.
+    """
+    with kept_position(file):
+        file.seek(0)
+        start = file.read(36)
+        wide = start[:4] in (b"RF64", b"BW64")
+        changes = {0: b"RF64"} if wide else {}
+        if not (wide or start[:4] == b"RIFF") or start[8:12] != b"WAVE" or (at := data_start(file)) is None:
+            return changes, []
+        n_bytes = file.seek(0, 2)
+        file.seek(at - 4)
+        # RF64 has them in its first chunk, ds64.
+        size_at, sizes = (28, (start[20:28], start[28:36])) if wide else (at - 4, (start[4:8], file.read(4)))
+    end, size = 8 + int.from_bytes(sizes[0], "little"), int.from_bytes(sizes[1], "little")
+    finished = at + max(size, 1) <= end <= n_bytes + 1
+    if finished or n_bytes - at - size <= (MAX_WRAPPING if size else 0):
+        return changes, []
+    changes[size_at] = min(n_bytes - at, (1 << 8 * len(sizes[1])) - 1).to_bytes(len(sizes[1]), "little")
+    note = f"the WAV header was never finished ({size} bytes of samples): all {n_bytes - at} up to the end are taken for them"
+    return changes, [note]
 
 
 class Wrapper:
     """What stands around the samples of a WAV file, kept where the samples are seen to be its bytes exactly."""
 
-    def __init__(self, file: BinaryIO, format: str, bits: int, channels: int) -> None:
+    def __init__(self, file: View, format: str, bits: int, channels: int) -> None:
         self.file, self.bits, self.frame = file, bits, channels * bits // 8
+        self.is_wav = format in ("WAV", "WAVEX", "RF64")
         with kept_position(file):
-            self.start = data_start(file) if format in ("WAV", "WAVEX", "RF64") else None
+            self.start = data_start(file) if self.is_wav else None
             self.size = file.seek(0, 2)
         self.at = self.start or 0
 
@@ -176,19 +233,24 @@ class Wrapper:
             self.at += len(raw)
             self.start = self.start if raw == pack(block, self.bits) else None
 
-    def found(self) -> tuple[bytes, bytes] | None:
-        """The bytes before the samples and after them, once all were seen."""
-        if self.start is None or self.start + self.size - self.at > MAX_WRAPPING:
+    def found(self, notes: list[str]) -> tuple[bytes, bytes] | None:
+        """The bytes before the samples and after them, once all were seen; a note where those of a WAV file are not kept."""
+        around = self.size - (self.at - self.start) if self.start is not None else None
+        if around is None or around > MAX_WRAPPING:
+            found = f"{around} bytes" if around else "samples laid out in another way"
+            expected = f"at most {MAX_WRAPPING}" if around else "as others write them"
+            what = f"what stands around the samples is left out: found {found}, expected {expected}; "
+            notes.extend([f"{what}the WAV file will not come back byte for byte"] * self.is_wav)
             return None
         with kept_position(self.file):
             self.file.seek(0)
-            before = self.file.read(self.start)
+            before = self.file.read(self.start or 0)
             self.file.seek(self.at)
             return before, self.file.read()
 
 
 @contextmanager
-def kept_position(file: BinaryIO) -> Iterator[None]:
+def kept_position(file: View) -> Iterator[None]:
     """Puts the file's position back: soundfile reads the same file."""
     position = file.tell()
     try:
@@ -197,7 +259,7 @@ def kept_position(file: BinaryIO) -> Iterator[None]:
         file.seek(position)
 
 
-def data_start(file: BinaryIO) -> int | None:
+def data_start(file: View) -> int | None:
     """Where the samples of a RIFF or RF64 file begin."""
     at = 12
     while True:

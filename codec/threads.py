@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from laconic.entropy.blocks import n_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -14,7 +15,7 @@ R = TypeVar("R")
 
 def mapped(do: Callable[[T], R], items: Iterable[T], threads: int | None) -> Iterator[R]:
     """do(item) of each, in order. None is a thread a core. Items are taken and done no more than 2 a thread ahead."""
-    n = threads or os.cpu_count() or 1
+    n = n_threads(threads)
     if n == 1:
         yield from map(do, items)
         return

@@ -13,7 +13,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,7 +23,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, TypeVar, cast
+from types import FrameType
+from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar, cast
 
 import laconic
 
@@ -34,6 +37,7 @@ SOUND_INPUTS = {*SOUND_FORMATS, ".ogg", ".opus", ".mp3"}
 MADE_OF = {"sound": ".wav"}  # the suffix of what a medium decompresses to, where it is not a picture
 SPOOLED = 1 << 26  # bytes of an output that wait in memory, not on disk, until it is whole
 COPIED = 1 << 20  # bytes at a time
+PATIENCE = 1.0  # seconds that an interrupt may take before the user is told why
 FAILURES = (laconic.LaconicError, OSError, MemoryError)  # of one file: the others are still done
 MAX_THREADS = 1024  # far above any use; OpenMP dies, with no error to catch, where it cannot start a thread
 
@@ -52,27 +56,86 @@ Summary = Callable[[BinaryIO, float], dict[str, Any]]
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
+    closed = replace_closed()
     args = build_parser(argv[:1]).parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are not always text; stderr does so too
     try:
-        status = int(args.run(args))
+        check_streams(args, closed)
+        with one_interrupt_waits():
+            status = int(args.run(args))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         print("laconic: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # nobody reads on, as in `laconic info *.lac | head`: the end, but no failure of a file
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # has no descriptor, where a caller replaced it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        write_no_more(sys.stdout, sys.stderr)
         return 1
     except UsageError as error:
         print(f"laconic: {error}", file=sys.stderr)
         return 2
     except FAILURES as error:
         print(f"laconic: {reason(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # perhaps what failed just now
+            write_no_more(sys.stdout)
         return 1
+
+
+def replace_closed() -> list[str]:
+    """The names of the standard streams that were closed when Python began (`>&-`), now /dev/null."""
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115  it stays open
+    return closed
+
+
+def check_streams(args: argparse.Namespace, closed: list[str]) -> None:
+    """No closed stream is to be read or written. Raises UsageError."""
+    piped = "-" in [*(getattr(args, "inputs", None) or []), *(getattr(args, "files", None) or [])]
+    output = getattr(args, "output", "")
+    used = {"stdin": piped, "stdout": output == "-" or (output is None and piped)}
+    for name in closed:
+        if used.get(name):
+            raise UsageError(f"-: found {name} closed, expected it open")
+
+
+def write_no_more(*streams: TextIO) -> None:
+    """What a stream still holds cannot be written: it goes to /dev/null, where Python would fail at its own end."""
+    for stream in streams:
+        with suppress(OSError):  # has no descriptor, where a caller replaced it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def one_interrupt_waits() -> Iterator[None]:
+    """The first interrupt waits for threads, which cannot be stopped, and says so; the second one ends the process."""
+    came, over = threading.Event(), threading.Event()
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        came.set()
+        raise KeyboardInterrupt
+
+    def tell() -> None:  # begun before: a thread that begins in a signal handler may wait for what it interrupted
+        came.wait()
+        if not over.wait(PATIENCE):
+            print("laconic: waiting for the files in work; interrupt again to end at once", file=sys.stderr, flush=True)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    threading.Thread(target=tell, daemon=True).start()
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        over.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        came.set()
 
 
 class UsageError(Exception):
@@ -114,18 +177,21 @@ def compress_archive(args: argparse.Namespace) -> int:
     """A folder of small pictures to one archive."""
     if not args.lossless or len(args.inputs) != 1 or not Path(args.inputs[0]).is_dir():
         raise UsageError("--archive: expected --lossless and one folder of pictures of one size")
+    if args.strip or args.effort is not None:
+        flag = "--strip" if args.strip else "--effort"
+        raise UsageError(f"{flag}: found with --archive, expected without: it keeps samples alone, coded in one way")
     folder = Path(args.inputs[0])
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in INPUTS and path.is_file()]
     if not paths:
         raise UsageError(f"found no {' '.join(sorted(INPUTS))} file in {folder}")
     out = None if args.output == "-" else Path(args.output or folder.resolve().with_suffix(SUFFIX))
-    if args.output and out and out.is_dir():
+    if args.output and out and (out.is_dir() or args.output.endswith("/")):
         out = out / (folder.resolve().name + SUFFIX)
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
-        names = [str(path.relative_to(folder)) for path in paths]
-        made = laconic.compress_archive(paths, names=names, model=args.model, threads=args.threads, device=args.device)
-        file.write(made)
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        options = {"model": args.model, "threads": args.threads, "device": args.device}
+        file.write(laconic.compress_archive(paths, names=names, notes=notes, **options))
 
     def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
         found = laconic.info(file)
@@ -162,19 +228,19 @@ def decompress_members(args: argparse.Namespace) -> int:
     """All pictures of an archive, into a folder, by their names."""
     if len(args.inputs) != 1 or not args.output or args.output == "-":
         raise UsageError("--members: expected one archive, and -o with a folder")
-    source = sys.stdin.buffer if args.inputs[0] == "-" else args.inputs[0]
-    archive = laconic.open_archive(source, args.device)
+    for flag in ("region", "seek", "duration", "member", "partial"):
+        if getattr(args, flag) is not None and getattr(args, flag) is not False:
+            raise UsageError(f"--{flag}: found with --members, expected without: all pictures are written, whole")
+    source = None if args.inputs[0] == "-" else Path(args.inputs[0])
     folder = Path(args.output).resolve()
-    pictures = archive.all(args.threads)
-    jobs = []
-    for i, name in enumerate(archive.names or [f"{i:0{len(str(len(archive)))}}" for i in range(len(archive))]):
-        out = (folder / name).with_suffix(".png")
-        if not out.resolve().is_relative_to(folder):
-            raise laconic.BadFile(f"name of picture {i}: found {name!r}, expected one inside the folder")
-        jobs.append(Job(None, out))
-    numbers = {job.out: i for i, job in enumerate(jobs)}
-    if len(numbers) < len(jobs):
-        raise laconic.BadFile("names: found one twice, expected names that differ without their suffixes")
+    try:
+        archive = laconic.open_archive(source or sys.stdin.buffer, args.device)
+        outs = member_paths(archive.names or [f"{i:0{len(str(len(archive)))}}" for i in range(len(archive))], folder)
+        pictures = archive.all(args.threads)
+    except FAILURES as error:
+        print(f"laconic: {source or '-'}: {reason(error)}", file=sys.stderr)
+        return 1
+    numbers: dict[Path | None, int] = {out: i for i, out in enumerate(outs)}
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
         from laconic import picture
@@ -184,7 +250,25 @@ def decompress_members(args: argparse.Namespace) -> int:
     def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
         return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
 
+    jobs = [Job(source, out) for out in outs]
+    check_files(jobs)
     return each_job(args, jobs, work, summary)
+
+
+def member_paths(names: list[str], folder: Path) -> list[Path]:
+    """A PNG file in the folder for each name; a.bmp is a.png, or a.bmp.png beside another a. Raises BadFile."""
+    times = Counter(Path(name).with_suffix(".png") for name in names)
+    outs = []
+    for i, name in enumerate(names):
+        alone = times[Path(name).with_suffix(".png")] == 1 or name.endswith(".png")
+        out = folder / (Path(name).with_suffix(".png") if alone else f"{name}.png")
+        if not out.resolve().is_relative_to(folder):
+            raise laconic.BadFile(f"name of picture {i}: found {name!r}, expected one inside the folder")
+        outs.append(out)
+    twice = [out for out, n in Counter(outs).items() if n > 1]
+    if twice:
+        raise laconic.BadFile(f"names: found two that are {twice[0].name}, expected names that differ")
+    return outs
 
 
 def suffix_of(source: Path | None) -> str:
@@ -202,9 +286,22 @@ def info(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"file": name, **found}))
         else:
-            print(name, *(f"  {key:8} {value}" for key, value in found.items()), sep="\n")
+            rows = [(key, shown(value)) for key, value in found.items() if value != ""]
+            width = max(len(key) for key, _ in rows)
+            print(name, *(f"  {key:{width}} {text}" for key, text in rows), sep="\n")
 
     return each_source(args.files, show)
+
+
+def shown(value: Any) -> str:
+    """Of a field of `laconic.info`; of chunks, how many there are of each kind and their bytes."""
+    if isinstance(value, float):
+        return f"{value:.4f}".rstrip("0").rstrip(".")
+    if not isinstance(value, tuple):
+        return str(value)
+    kinds = dict.fromkeys(kind for kind, _ in value)
+    sizes = {kind: [n for other, n in value if other == kind] for kind in kinds}
+    return ", ".join(f"{len(found)} {kind} of {sum(found)} bytes" for kind, found in sizes.items()) or "none"
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -383,18 +480,19 @@ def make(job: Job, work: Work, summary: Summary, force: bool) -> Outcome:
 
 def deliver(made: BinaryIO, job: Job) -> None:
     """Write the output of a job. An OSError names the output, not the temporary file."""
-    if job.out is None:
-        shutil.copyfileobj(made, sys.stdout.buffer, COPIED)
-        sys.stdout.buffer.flush()
-        return
     try:
-        if is_device(job.out):
+        if job.out is None:
+            shutil.copyfileobj(made, sys.stdout.buffer, COPIED)
+            sys.stdout.buffer.flush()
+        elif is_device(job.out):
             with job.out.open("wb") as device:
                 shutil.copyfileobj(made, device, COPIED)
         else:
             write_whole(made, Path(os.path.realpath(job.out)), job.source)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(job.out)) from None
+        if job.out is None:
+            write_no_more(sys.stdout)
+        raise OSError(error.errno, error.strerror, str(job.out or "stdout")) from None
 
 
 def write_whole(made: BinaryIO, out: Path, source: Path | None) -> None:
@@ -427,10 +525,6 @@ def mapped(do: Callable[[T], R], items: list[T], threads: int) -> Iterator[Itera
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool.map(do, items)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # threads cannot be stopped, but the process can
-        print("laconic: waiting for the files in work; interrupt again to end at once", file=sys.stderr)
-        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -492,14 +586,24 @@ def format_of(out: Path | None) -> str | None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Names the closest flag when one is mistyped."""
+    """Names the closest flag when one is mistyped; a flag is not cut short."""
+
+    given: Any = ()
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        file = next((arg for arg in self.given if arg.startswith("-") and os.path.lexists(arg)), None)
+        super().error(f"{message} (the file {file} is written ./{file})" if file else message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses here what it does not know: only the parser of a command knows the flags of that command."""
+        self.given = args or ()
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             flags = sorted(flag for action in self._actions for flag in action.option_strings)
-            close = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)
+            close = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1, 0.8)
             hint = f" (did you mean {close[0]}?)" if close else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return found, unknown

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import unicodedata
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+import laconic
 from laconic import archive, container, registry
 from laconic.archive import Circuit, Fields
 from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile
-from laconic.kinds import ARCHIVE, BLOCK, MEMBERS
+from laconic.kinds import ARCHIVE, BLOCK, MEMBERS, TILE
 from laconic.models.hclt import Hclt
 from laconic.models.hclt_learn import LearnConfig, Learner
 
@@ -90,11 +96,70 @@ def test_a_member_needs_its_block_alone(circuit: Circuit) -> None:
             opened.member(i)
 
 
+def test_damage_elsewhere_does_not_matter(circuit: Circuit, installed: Path) -> None:
+    names = [f"{i}" for i in range(30)]
+    raw = bytearray(archive.encode(pictures(30, 1), names, circuit, 1, 10))
+    _, table = container.read_table(bytes(raw))
+    raw[table[2].start + 9] ^= 1
+    assert np.array_equal(laconic.decompress(bytes(raw), member="25", as_array=True)[:, :, 0], pictures(30, 1)[25])
+    for read in (
+        laconic.verify,
+        lambda data: archive.open_archive(data).all(),
+        lambda data: laconic.decompress(data, member="15", partial=True),
+    ):
+        with pytest.raises(BadFile, match="chunk 2 checksum: found '0x.{8}', expected 0x.{8}"):
+            read(bytes(raw))
+    cut = bytes(raw[:-5])
+    with pytest.raises(BadFile, match="length"):
+        laconic.decompress(cut, member=0)
+    assert np.array_equal(laconic.decompress(cut, member=0, partial=True, as_array=True)[:, :, 0], pictures(30, 1)[0])
+    raw[table[0].start] ^= 1
+    notes: list[str] = []
+    laconic.decompress(bytes(raw), member=0, partial=True, notes=notes)
+    assert len(notes) == 1 and notes[0].startswith("damaged, left out: the names (chunk 0 checksum")
+
+
+def test_what_an_archive_does_not_keep_is_a_note(installed: Path) -> None:
+    files = []
+    for i, options in enumerate([{}, {"exif": b"Exif\0\0II*\0\b\0\0\0\0\0\0\0\0\0"}, {"dpi": (72, 72)}] * 2):
+        files.append(io.BytesIO())
+        Image.fromarray(pictures(6, 1)[i]).save(files[-1], "PNG", **options)
+    files.append(io.BytesIO())
+    Image.fromarray(pictures(6, 1)[0]).save(
+        files[-1], "TIFF", save_all=True, append_images=[Image.new("L", (3, 4))] * 2
+    )
+    for file in files:
+        file.seek(0)
+    notes: list[str] = []
+    laconic.compress_archive(files, notes=notes)
+    assert notes == [
+        "picture 1 and 1 more: EXIF is not kept",
+        "picture 2 and 1 more: the resolution (pHYs) of the PNG is not kept",
+        "picture 6: only the first of 3 frames or pages is kept",
+    ]
+    with warnings.catch_warnings(action="error"):
+        laconic.compress_archive(pictures(3, 1))
+    files[1].seek(0)
+    with pytest.warns(laconic.LaconicWarning, match="EXIF"):
+        laconic.compress_archive(files[1:2])
+
+
+@pytest.mark.parametrize("threads", [-3, 0, 1.5, "2"])
+def test_threads_that_are_none(installed: Path, threads: Any) -> None:
+    for wrong in (
+        lambda: laconic.compress_archive(pictures(3, 1), threads=threads),
+        lambda: laconic.open_archive(laconic.compress_archive(pictures(3, 1))).all(threads),
+        lambda: laconic.compress(pictures(1, 1)[0], lossless=True, threads=threads),
+    ):
+        with pytest.raises(BadInput, match="threads: found .*, expected a number of 1 or more"):
+            wrong()
+
+
 def test_members_that_are_not_there(circuit: Circuit) -> None:
     named = archive.open_archive(archive.encode(pictures(2, 1), ["a", "b"], circuit), lambda *_: circuit.model)
-    for which in (2, -1, "c"):
+    for which in (2, -1, "c", None, 1.5):
         with pytest.raises(BadInput, match="member"):
-            named.member(which)
+            named.member(which)  # type: ignore[arg-type]
     nameless = archive.open_archive(archive.encode(pictures(2, 1), None, circuit), lambda *_: circuit.model)
     with pytest.raises(BadInput, match="member"):
         nameless.member("a")
@@ -109,7 +174,31 @@ def test_names_that_cannot_be_kept(circuit: Circuit, names: list[str]) -> None:
 @many
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=[]), min_size=1), unique=True))
 def test_any_names(names: list[str]) -> None:
-    assert archive.unpack_names(archive.pack_names(names, len(names)), len(names)) == names
+    try:
+        packed = archive.pack_names(names, len(names))
+    except BadInput:
+        assert any(map(unfit, names))
+    else:
+        assert archive.unpack_names(packed, len(names)) == names and not any(map(unfit, names))
+
+
+def unfit(name: str) -> bool:
+    """No path inside a folder, or not fit for a terminal."""
+    odd = any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+    return odd or not {"", ".", ".."}.isdisjoint(name.split("/")) or len(name.encode()) > archive.MAX_NAME_BYTES
+
+
+@pytest.mark.parametrize(
+    "name", ["/", "/a", "a/", "a//b", "..", "a/../b", "./a", "a\n", "\x1b[2J", "\x7f", "\x9b", "\ud800", 3, None]
+)
+def test_names_that_are_no_paths_in_a_folder(circuit: Circuit, name: Any) -> None:
+    with pytest.raises(BadInput, match="name: found .*, expected"):
+        archive.encode(pictures(2, 1), ["a", name], circuit)
+    if isinstance(name, str):
+        text = f"a\0{name}\0".encode("utf-8", "surrogatepass")
+        raw = rebuilt(archive.encode(pictures(2, 1), ["a", "b"], circuit), change={0: zlib.compress(text)})
+        with pytest.raises(BadFile, match="names?: found .*, expected"):
+            archive.open_archive(raw, lambda *_: circuit.model)
 
 
 @pytest.mark.parametrize("stack", [np.zeros((1, 3, 4), np.uint8), np.zeros((1, 4, 3), int), np.zeros((4, 3), np.uint8)])
@@ -193,6 +282,8 @@ def test_lists_of_names_that_do_not_fit(circuit: Circuit, text: bytes) -> None:
 def test_another_medium_is_refused() -> None:
     with pytest.raises(UnsupportedFile, match="medium"):
         archive.open_archive(container.write(Header(1, "m", b"1234", b""), []))
+    with pytest.raises(UnsupportedFile, match="medium: found 'lossless picture', expected archive"):
+        archive.open_archive(container.write(Header(2, "", b"", b""), [Chunk(TILE, b"")]))
 
 
 def test_models_are_found_by_name_size_and_digest(installed: Path) -> None:

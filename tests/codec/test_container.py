@@ -40,6 +40,15 @@ def test_a_cut_or_changed_file_is_an_error(header: Header, written: list[Chunk],
         container.read(bytes(file), range(128))
 
 
+def test_what_was_found_is_said() -> None:
+    file = container.write(Header(2, "ab", b"abcd", b"\1\2\3"), [Chunk(1, b"xyz")])
+    _, (entry,) = container.read_table(file)
+    with pytest.raises(laconic.BadFile, match="chunk 0 checksum: found '0x7287ebdd', expected 0xeb8eba67"):
+        container.payload(file[:-1] + b"y", entry)
+    with pytest.raises(laconic.BadFile, match="chunk 0 length: found 2, expected 3 bytes"):
+        container.payload(file[:-1], entry)
+
+
 def test_golden_bytes() -> None:
     file = container.write(Header(2, "ab", b"abcd", b"\1\2\3"), [Chunk(1, b"xyz"), Chunk(5, b"mn", optional=True)])
     assert file.hex() == GOLDEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -211,6 +212,21 @@ def test_damage_is_an_error_before_any_network_and_within_2_gigabytes(file: byte
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_integers_of_numpy_are_efforts() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    ours, theirs = (laconic.compress(pixels, lossless=True, effort=effort) for effort in (3, np.int64(3)))
+    assert ours == theirs
+    for effort in (0, 2.5, "3"):
+        with pytest.raises(laconic.BadInput, match="effort: found .*, expected 1 to 9"):
+            laconic.compress(pixels, lossless=True, effort=effort)
+
+
+def test_a_picture_is_not_written_as_a_sound() -> None:
+    data = laconic.compress(np.zeros((8, 8), np.uint8), lossless=True)
+    with pytest.raises(laconic.BadInput, match="output format: found 'WAV', .*: the file holds a lossless picture"):
+        laconic.Codec().decompress_to(io.BytesIO(), data, format="WAV")
 
 
 def test_bad_metadata_is_found_by_verify(file: bytes) -> None:

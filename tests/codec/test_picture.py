@@ -451,6 +451,20 @@ def test_save_to_a_path_and_to_a_disk_that_fails(tmp_path: Path) -> None:
         picture.save(flat(), tmp_path / "none" / "x.png", "PNG")
 
 
+@pytest.mark.parametrize("options", [{"dpi": (72, 72)}, {}], ids=["dpi", "none"])
+def test_a_resolution_that_is_not_kept_is_a_note(options: dict[str, Any]) -> None:
+    notes = picture.read_exact(file_of(flat(), "PNG", **options)).notes
+    assert notes == ("the resolution (pHYs) of the PNG is not kept",) * len(options)
+
+
+def test_the_most_metadata_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "MAX_METADATA_BYTES", 100)
+    assert picture.decode_metadata(picture.encode_metadata(bytes(100))) == bytes(100)
+    longer = picture.write_varint(101) + zlib.compress(bytes(101))
+    with pytest.raises(laconic.BadFile, match="metadata length"):
+        picture.decode_metadata(longer)
+
+
 def test_metadata_that_no_file_may_hold_is_refused() -> None:
     with pytest.raises(laconic.BadInput, match="metadata length: found .*, expected at most"):
         picture.encode_metadata(bytes(picture.MAX_METADATA_BYTES + 1))

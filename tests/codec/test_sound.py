@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic
-from laconic import container, lossless_sound, sound
+from laconic import container, lossless_sound, picture, sound
 from laconic.container import Chunk
-from laconic.kinds import SEGMENT, WRAPPING
+from laconic.kinds import SEGMENT, TAGS, WRAPPING
 
 FORMATS = Path(__file__).parent.parent / "data" / "sounds"
 REFUSED = {"bad_fmt_zero_channels.wav", "empty.wav", "text.wav", "truncated_header.wav"}
@@ -65,6 +68,63 @@ def test_every_file_comes_back_or_is_refused(path: Path) -> None:
             for s in (back, known)
         )
         assert ours == theirs
+
+
+def riff(size: int | None, data_size: int, pcm: bytes, after: bytes = b"") -> bytes:
+    """A WAV file of 16 bits, 1 channel; size: what RIFF says, if not the truth."""
+    body = b"WAVE" + sound.chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16))
+    body += b"data" + struct.pack("<I", data_size) + pcm + after
+    return b"RIFF" + struct.pack("<I", len(body) if size is None else size) + body
+
+
+def through(raw: bytes, skipped: int = 0, **options: Any) -> tuple[bytes, int, list[str]]:
+    """What comes back as WAV, its samples, notes."""
+    notes: list[str] = []
+    source, out = io.BytesIO(raw), io.BytesIO()
+    source.seek(skipped)
+    data = laconic.compress(source, lossless=True, effort=1, notes=notes, **options)
+    laconic.Codec().decompress_to(out, data)
+    return out.getvalue(), laconic.info(data).n_samples, notes
+
+
+@pytest.mark.parametrize("size", [0, 8, 36, 0xFFFFFFFF])
+def test_a_header_that_was_never_finished(size: int, tone: np.ndarray) -> None:
+    raw = riff(size, 0, tone[:900, 0].tobytes() + b"x")
+    back, n, notes = through(raw)
+    assert back == raw and n == 900 and ["never finished (0 bytes" in note for note in notes] == [True]
+
+
+@pytest.mark.parametrize("name", [b"RF64", b"BW64"])
+def test_a_header_of_64_bits_that_was_never_finished(name: bytes, tone: np.ndarray) -> None:
+    raw = riff(0xFFFFFFFF, 0xFFFFFFFF, tone[:900, 0].tobytes())
+    raw = name + raw[4:12] + sound.chunk(b"ds64", bytes(28)) + raw[12:]
+    back, n, notes = through(raw)
+    assert back == raw and n == 900 and ["never finished (0 bytes" in note for note in notes] == [True]
+
+
+def test_sizes_that_are_wrong_by_much(monkeypatch: pytest.MonkeyPatch, tone: np.ndarray) -> None:
+    pcm = tone[:900, 0].tobytes()
+    monkeypatch.setattr(sound, "MAX_WRAPPING", 1000)
+    assert through(riff(0, 100, pcm))[:2] == (riff(0, 100, pcm), 900)
+    for junk in (riff(None, 1800, pcm, sound.chunk(b"id3 ", bytes(1200))), riff(136, 100, pcm)):
+        back, _, notes = through(junk)
+        assert back != junk and ["will not come back byte for byte" in note for note in notes] == [True]
+        assert through(junk, strip=True)[2] == []
+    whole = riff(None, 0, b"", sound.chunk(b"id3 ", bytes(200)))
+    assert through(whole) == (whole, 0, [])
+
+
+def test_samples_that_stand_otherwise_are_a_note(monkeypatch: pytest.MonkeyPatch, tone: np.ndarray) -> None:
+    monkeypatch.setattr(sound, "pack", lambda samples, bits: b"")
+    assert "will not come back byte for byte" in through(riff(None, 1800, tone[:900, 0].tobytes()))[2][0]
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF", "CAF", "W64"])
+def test_a_file_object_is_read_from_where_it_stands(format: str, file: bytes, tone: np.ndarray) -> None:
+    out = io.BytesIO()
+    laconic.Codec().decompress_to(out, file, format=format)
+    back, n, notes = through(b"before" + out.getvalue(), skipped=6)
+    assert n == len(tone) and not notes and (format != "WAV" or back == out.getvalue())
 
 
 @settings(max_examples=20, deadline=None)
@@ -153,6 +213,18 @@ def test_arrays_that_are_no_sounds_are_refused(bad: np.ndarray) -> None:
         laconic.compress(bad, sample_rate=RATE, lossless=True)
 
 
+@pytest.mark.parametrize("tags", [{"a": 5}, {5: "a"}, {"a": "\ud800"}, {"a": None}, ["a"]], ids=str)
+def test_what_no_file_holds_is_refused(tags: Any, file: bytes) -> None:
+    with pytest.raises(laconic.BadInput, match="tags: found .*, expected a dictionary of names with texts"):
+        laconic.compress(laconic.Sound(np.zeros(9, np.int16), RATE, 16, tags), lossless=True)
+    with pytest.raises(laconic.BadInput, match="samples: found 'list', expected a NumPy array"):
+        laconic.compress(laconic.Sound([1, 2], RATE, 16), lossless=True)  # type: ignore[arg-type]
+    header, chunks = container.read(file, lossless_sound.KINDS)
+    content = picture.encode_metadata(json.dumps(tags if tags != {5: "a"} else 5).encode())
+    with pytest.raises(laconic.BadFile, match="tags: found .*, expected names with texts"):
+        laconic.decompress(container.write(header, [*chunks, Chunk(TAGS, content, optional=True)]))
+
+
 def test_values_beyond_the_width_are_refused() -> None:
     with pytest.raises(laconic.BadInput, match="samples: found 8388608, expected -8388608 to 8388607"):
         laconic.compress(laconic.Sound(np.array([1 << 23], np.int32), RATE, 24), lossless=True)
@@ -171,11 +243,24 @@ def test_a_part_is_that_part(file: bytes, tone: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"seek": -1.0}, {"seek": 1e9}, {"seek": float("nan")}, {"duration": 0.0}, {"region": (0, 0, 1, 1)}]
+    "options",
+    [
+        *({"seek": value} for value in (-1.0, 1e9, float("nan"), "a")),
+        *({"duration": value} for value in (0.0, 0.4 / RATE, "a")),
+        {"region": (0, 0, 1, 1)},
+    ],
+    ids=str,
 )
 def test_a_part_that_is_none_is_an_error(file: bytes, options: dict) -> None:
     with pytest.raises(laconic.BadInput, match="found .*, expected"):
         laconic.decompress(file, **options)
+
+
+def test_a_part_after_the_last_sample_is_none(file: bytes, tone: np.ndarray) -> None:
+    for seek in (len(tone) / RATE, (len(tone) - 0.4) / RATE):
+        with pytest.raises(laconic.BadInput, match="seek: found .*, expected 0 up to"):
+            laconic.decompress(file, seek=seek)
+    assert len(laconic.decompress(file, seek=(len(tone) - 1) / RATE).samples) == 1
 
 
 def test_only_the_segments_of_a_part_are_read(file: bytes, tone: np.ndarray) -> None:

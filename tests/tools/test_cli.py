@@ -258,6 +258,8 @@ def test_a_mistyped_flag_is_compared_with_those_of_its_command(capsys: pytest.Ca
     for command, flag, hint in (
         ("compress", "--qualty", "(did you mean --quality?)"),
         ("compress", "--sise=3", "(did you mean --size?)"),
+        ("compress", "--lossles", "(did you mean --lossless?)"),
+        ("decompress", "--effort", "--effort"),
         ("decompress", "--bpp", "--bpp"),
         ("decompress", "-m", "-m"),
         ("info", "--jsn", "(did you mean --json?)"),
@@ -265,6 +267,45 @@ def test_a_mistyped_flag_is_compared_with_those_of_its_command(capsys: pytest.Ca
         with pytest.raises(SystemExit) as stop:
             main([command, "x", flag])
         assert stop.value.code == 2 and capsys.readouterr().err.rstrip().endswith(hint)
+
+
+def test_a_file_whose_name_begins_with_a_dash(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    photo.rename("-dash.png")
+    with pytest.raises(SystemExit):
+        main(["compress", "-dash.png"])
+    assert capsys.readouterr().err.rstrip().endswith("(the file -dash.png is written ./-dash.png)")
+    assert main(["compress", "./-dash.png"]) == 0
+
+
+def closed(redirection: str, *arguments: str) -> tuple[int, bytes]:
+    """Status and stderr of the command with a stream closed by the shell."""
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *RUN, *arguments]
+    found = subprocess.run(shell, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return found.returncode, found.stderr
+
+
+def test_streams_that_are_closed(photo: Path) -> None:
+    file = str(photo)
+    assert closed(">&-", "compress", file, "--lossless", "-e", "1", "-f") == (0, b"")
+    assert closed("2>&-", "compress", file, "--lossless", "-e", "1") == (1, b"")  # exists
+    assert closed(">&-", "models") == (0, b"")
+    assert closed(">&-", "report", str(photo.parent))[0] == 1  # holds no results
+    assert closed("<&-", "verify", file.replace("png", "lac")) == (0, b"")
+    names = [(">&-", "stdout", ["-o", "-", file]), ("<&-", "stdin", ["-o", "x.lac", "-"]), (">&-", "stdout", ["-"])]
+    for redirection, name, arguments in names:
+        text = f"laconic: -: found {name} closed, expected it open\n".encode()
+        assert closed(redirection, "compress", *arguments) == (2, text)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_named(photo: Path) -> None:
+    status, err = closed(">/dev/full", "compress", str(photo), "-o", "-", "--lossless", "-e", "1", "--quiet")
+    assert status == 1 and err == f"laconic: {photo}: [Errno 28] No space left on device: 'stdout'\n".encode()
+    status, err = closed(">/dev/full", "models")
+    assert status == 1 and err == b"laconic: [Errno 28] No space left on device\n"
 
 
 def test_help_states_defaults_and_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,6 +414,22 @@ def test_an_interrupt_leaves_nothing(photo: Path) -> None:
     assert names(photo.parent) == ["photo.png"]
 
 
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_three_interrupts_during_one_file_are_no_traceback(tmp_path: Path, threads: str) -> None:
+    samples = np.random.default_rng(0).integers(-3000, 3000, 3_000_000).astype(np.int16)
+    soundfile.write(tmp_path / "long.wav", samples, 8000)
+    with started("compress", "--lossless", "-e", "9", str(tmp_path / "long.wav"), "--threads", threads) as process:
+        assert process.stderr
+        time.sleep(3)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        err = process.stderr.read()
+        assert b"Traceback" not in err and b"Exception" not in err
+        assert process.wait() in (130, -signal.SIGINT)
+    assert names(tmp_path) == ["long.wav"]
+
+
 @pytest.mark.parametrize("patient", [True, False])
 def test_an_interrupt_of_several_jobs_begins_no_other(photo: Path, patient: bool) -> None:
     fifo = photo.with_name("fifo.png")
@@ -412,8 +469,11 @@ def test_a_sound_comes_back_to_the_byte(sound: Path, capsys: pytest.CaptureFixtu
     assert main(["decompress", str(sound.with_suffix(".lac"))]) == 0
     assert sound.read_bytes() == before
     assert main(["verify", str(sound.with_suffix(".lac"))]) == 0
+    capsys.readouterr()
     assert main(["info", str(sound.with_suffix(".lac"))]) == 0
-    assert "sample_rate 22050" in " ".join(capsys.readouterr().out.split())
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert ["sample_rate", "22050"] in lines and all(len(line) == 2 for line in lines)
+    assert dict(lines)["chunks"].startswith("1 segment of ") and len(dict(lines)["kbit_per_s"].split(".")[1]) <= 4
 
 
 def test_a_part_of_a_sound_through_pipes(sound: Path) -> None:
@@ -434,6 +494,8 @@ def test_a_sound_to_flac_and_a_wrong_suffix(sound: Path, capsys: pytest.CaptureF
     found = soundfile.SoundFile(sound.with_suffix(".flac"))
     assert found.title == "Test title" and found.frames == 6615
     assert main(["decompress", lac, "-o", str(sound.with_suffix(".png"))]) == 1
+    said = "output format: found 'PNG', expected one of WAV, FLAC, AIFF, CAF, W64: the file holds a sound"
+    assert said in capsys.readouterr().err
     assert main(["decompress", lac, "-o", str(sound.with_suffix(".xyz"))]) == 2
     assert names(sound.parent) == ["sound.flac", "sound.lac", "sound.wav"]
 
@@ -518,6 +580,40 @@ def test_an_archive_and_its_members(digits: Path, capsys: pytest.CaptureFixture[
         assert main(["decompress", file, "-f", "-o", str(folder / "two.png"), *flags]) == 1
         assert says in capsys.readouterr().err
     assert not (folder / "two.png").exists()
+
+
+def test_wrong_flags_of_archives(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, back = str(digits.parent / "digits.lac"), str(digits.parent / "back")
+    for flags in (["--strip"], ["-e", "3"]):
+        assert main(["compress", "--lossless", "--archive", str(digits), *flags]) == 2
+        assert "with --archive, expected without" in capsys.readouterr().err
+    assert main(["compress", "--lossless", "--archive", str(digits)]) == 0
+    capsys.readouterr()
+    for flags in (["--member", "0"], ["--region", "0,0,1,1"], ["--seek", "0"], ["--duration", "1"], ["--partial"]):
+        assert main(["decompress", file, "--members", "-o", back, *flags]) == 2
+        assert f"{flags[0]}: found with --members" in capsys.readouterr().err
+    assert main(["compress", "--lossless", "--archive", str(digits), "-o", f"{digits.parent}/new/"]) == 0
+    assert names(digits.parent / "new") == ["digits.lac"] and not Path(back).exists()
+
+
+def test_members_are_reported_under_their_archive(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(2, 70):
+        (digits / (f"deep/{i}.png" if i % 2 else f"{i}.png")).unlink()
+    Image.open(digits / "0.png").save(digits / "0.bmp")
+    exif = Image.Exif()
+    exif[0x010E] = "a digit"
+    Image.open(digits / "0.png").save(digits / "0.png", exif=exif)
+    file, back = digits.with_suffix(".lac"), digits.parent / "back"
+    assert main(["compress", "--lossless", "--archive", str(digits)]) == 0
+    assert capsys.readouterr().err == f"laconic: {digits}: note: picture 1: EXIF is not kept\n"
+    assert main(["decompress", str(file), "--members", "-o", str(back), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["file"] for row in rows} == {str(file)} and names(back) == ["0.bmp.png", "0.png", "deep/1.png"]
+    assert main(["decompress", str(file), "--members", "-o", str(back)]) == 1
+    assert f"laconic: {file}: {back / '0.png'} exists" in capsys.readouterr().err
+    main(["compress", "--lossless", "-e", "1", str(digits / "0.png"), "-o", str(file), "-f"])
+    assert main(["decompress", str(file), "--members", "-o", str(back)]) == 1
+    assert f"{file}: medium: found 'lossless picture', expected archive" in capsys.readouterr().err
 
 
 def test_an_archive_without_a_circuit_says_how_to_train_one(
