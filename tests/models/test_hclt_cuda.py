@@ -11,7 +11,9 @@ import os
 import runpy
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -175,6 +177,9 @@ def test_archives_are_the_same_from_each_device() -> None:
     opened = archive.open_archive(data, lambda *_: circuit.model, "cuda")
     assert np.array_equal(opened.all(), stack) and np.array_equal(opened.member(7), stack[7])
     opened.blocks[1] = bytes(4) + opened.blocks[1][4:]
+    with pytest.raises(BadFile, match="chunk 1 checksum"):
+        opened.all()
+    opened.entries[1] = replace(opened.entries[1], crc=zlib.crc32(opened.blocks[1]))
     with pytest.raises(BadFile, match="checksum of the samples of block 1"):
         opened.all()
 
