@@ -299,9 +299,8 @@ class Style:
     """How a CPU does best what lanes do not do alike.
 
     compress: it packs and unpacks 16-bit lanes by a mask in one instruction. shuffle: it moves bytes to places that a
-    table says, 16 at once. gather: its gather instruction beats 16 loads, which was measured to be so on Intel (encode
-    1.45 against 0.96 G symbols/s), and not on Zen 4. estimate: its rough reciprocal has an error below 2**-11.4, as all
-    of x86 have, so that one Newton step makes it good enough; ARM's is rougher.
+    table says, 16 at once. gather: its gather instruction beats 16 loads, which was measured to be so on Intel, when the encoder
+    did not yet look up through memory, and not on Zen 4.
     """
 
     compress: bool
@@ -402,6 +401,7 @@ class Lines:
                 self.do(f"store i64 {value}, ptr {self.pointer(to, str(i), 'i64')}")
 
     def some(self, base: str, places: str, lanes: list[int]) -> str:
+        """The i64 at the places of some lanes, as a vector."""
         n = len(lanes)
         if self.style.gather:
             some = self(f"shufflevector {V} {places}, {V} poison, <{n} x i32> <{', '.join(f'i32 {i}' for i in lanes)}>")
