@@ -15,7 +15,7 @@ from laconic.entropy.errors import BadFile, BadInput, LaconicError, expect
 from laconic.fields import DEFAULT_MAX_PIXELS, MAX_SIDE
 from laconic.kinds import LOSSLESS_PICTURE, METADATA, TILE
 from laconic.picture import Exact
-from laconic.threads import mapped
+from laconic.entropy.threads import mapped
 
 Region = tuple[int, int, int, int]  # x, y, width, height
 CRC_BYTES = 4

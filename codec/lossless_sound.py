@@ -20,7 +20,7 @@ from laconic.entropy.errors import BadFile, BadInput, LaconicError, UnsupportedF
 from laconic.kinds import SEGMENT, SOUND, TAGS, WRAPPING
 from laconic.lossless_picture import CRC_BYTES, checked_effort
 from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source, are_tags
-from laconic.threads import mapped
+from laconic.entropy.threads import mapped
 
 Progress = Callable[[int, int], None]  # (samples done, all samples)
 KINDS = frozenset({SEGMENT, WRAPPING, TAGS})

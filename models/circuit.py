@@ -2,7 +2,7 @@
 Broeck, "Probabilistic circuits", 2020).
 
     nodes ── Circuit.of ──► layers of flat arrays ── learn ──► the same with other parameters
-                            log_likelihood, conditional   (float64, torch, any device; a variable is missing where negative)
+                            log_likelihood, conditional   (float64, kernels or torch on a device; negative: is missing)
                             Integers.of(circuit)          (exact coding, integers alone)
 
 Builders: `hclt` (hidden Chow-Liu trees; with shared parameters one row serves all places) and `rat` (random regions, not a
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numba
 import numpy as np
@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import WIDE_BITS, encode_intervals, open_stream
 from laconic.entropy.rans_numba import I64, U64, pop_wide
+from laconic.entropy.threads import mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,8 @@ TABLE_BITS = 20  # an input's row in integers sums to 2**20
 WEIGHT_BITS = WIDE_BITS - TABLE_BITS  # the weights of a variable's inputs sum to 2**11
 MANTISSA_BITS = 31
 LEAST_P = 1e-12
+LANES, CHUNK = 8, 256  # rows that a kernel takes side by side; rows of a thread
+SHIFT, HALF_SHIFT = 2.0**512, 2.0**256  # of a value in floats: m * SHIFT**e, 1 / HALF_SHIFT <= m < HALF_SHIFT
 
 
 class Family(Protocol):
@@ -153,6 +156,17 @@ class Layer:
     weight: NDArray[np.int64]
 
 
+class Edges(NamedTuple):
+    """A circuit for kernels: node i has the edges first[i] .. first[i + 1] - 1; inputs have none. See `Circuit`."""
+
+    variables: NDArray[np.int64]
+    tables: NDArray[np.int64]
+    child: NDArray[np.int64]
+    weight: NDArray[np.int64]
+    first: NDArray[np.int64]
+    is_sum: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class Circuit:
     """Layers of flat arrays, inputs first, the root last. k: values a variable, 0..k - 1.
@@ -200,8 +214,10 @@ class Circuit:
 
     def log_likelihood(self, x: ArrayLike, device: str = "cpu") -> Floats:
         """Nats, float64 [N], of integers [N, D]; a negative one is missing, summed over. Raises BadInput."""
-        found = self._evaluate(self._checked(x), *self._parameters(device))
-        return np.asarray(found.detach().cpu().numpy())
+        rows = self._checked(x)
+        if device == "cpu":
+            return np.concatenate([np.zeros(0), *(logs for logs, _, _ in self._propagated(rows, False, None))])
+        return np.asarray(self._evaluate(rows, *self._logarithms(device)).detach().cpu().numpy())
 
     def conditional(self, x: ArrayLike, variable: int, device: str = "cpu") -> Floats:
         """The distribution of a variable given all others that are not missing: float64 [N, k]."""
@@ -217,12 +233,61 @@ class Circuit:
         expect(ok, BadInput, "values", list(rows.shape), f"[N, {self.n_variables}] below {self.k}")
         return rows
 
-    def _parameters(self, device: str) -> tuple[Tensor, Tensor]:
-        """Logarithms of theta [P] and of all families' distributions [families, k]."""
+    def _expected(self, rows: NDArray[np.int64], device: str, threads: int | None) -> tuple[Floats, Floats]:
+        """How often, over the rows, each weight [P] and each value of each family [families, k] is expected to be used."""
+        if device != "cpu":
+            return self._gradients(rows, device)
+        theta, values = np.zeros(len(self.theta)), np.zeros((len(self.families), self.k))
+        for _, used, seen in self._propagated(rows, True, threads):
+            theta += used
+            values += seen
+        return theta, values
+
+    def _propagated(
+        self, rows: NDArray[np.int64], learning: bool, threads: int | None
+    ) -> Iterator[tuple[Floats, Floats, Floats]]:
+        """Of each chunk of rows: nats, and what `_expected` sums. The same for any number of threads."""
+        theta, tables = self._parameters()
+
+        def chunk(first: int) -> tuple[Floats, Floats, Floats]:
+            some = rows[first : first + CHUNK]
+            logs, used, seen = np.empty(len(some)), np.zeros_like(theta), np.zeros_like(tables)
+            propagate(self.edges, some, theta, tables, learning, logs, used, seen)
+            return logs, used, seen
+
+        return mapped(chunk, range(0, len(rows), CHUNK), threads)
+
+    @cached_property
+    def edges(self) -> Edges:
+        n_inputs, none = len(self.variables), np.zeros(0, np.int64)
+        degrees = [np.zeros(n_inputs, np.int64), *(np.bincount(a.parent, minlength=a.n) for a in self.layers)]
+        return Edges(
+            self.variables,
+            self.tables,
+            np.concatenate([none, *(layer.child for layer in self.layers)]),
+            np.concatenate([none, *(layer.weight for layer in self.layers)]),
+            np.concatenate([[0], np.cumsum(np.concatenate(degrees))]),
+            np.concatenate([np.zeros(n_inputs, bool), *(np.full(a.n, a.is_sum) for a in self.layers)]),
+        )
+
+    def _parameters(self) -> tuple[Floats, Floats]:
+        """theta [P] and all families' distributions [families, k], none of them 0."""
+        tables = np.stack([family.pmf(self.k) for family in self.families])
+        return np.maximum(self.theta, LEAST_P), np.maximum(tables, LEAST_P)
+
+    def _logarithms(self, device: str) -> list[Tensor]:
         import torch
 
-        tables = np.stack([family.pmf(self.k) for family in self.families])
-        return tuple(torch.as_tensor(np.log(np.maximum(p, LEAST_P)), device=device) for p in (self.theta, tables))  # type: ignore[return-value]
+        return [torch.as_tensor(np.log(p), device=device) for p in self._parameters()]
+
+    def _gradients(self, rows: NDArray[np.int64], device: str) -> tuple[Floats, Floats]:
+        """The gradient by a logarithm is the expected count (Peharz et al. 2020, section 3.3)."""
+        import torch
+
+        theta, tables = (p.requires_grad_() for p in self._logarithms(device))
+        total = self._evaluate(rows, theta, tables).sum()
+        flows = torch.autograd.grad(total, (theta, tables), allow_unused=True, materialize_grads=True)
+        return flows[0].cpu().numpy(), flows[1].cpu().numpy()
 
     def _evaluate(self, x: NDArray[np.int64], theta: Tensor, tables: Tensor) -> Tensor:
         """Layer by layer, [nodes, N] logarithms."""
@@ -257,14 +322,13 @@ def learn(
     pseudocount: float = 0.1,
     device: str = "cpu",
     seed: int = 0,
+    threads: int | None = None,
 ) -> Circuit:
-    """Expectation maximisation: the gradient by a logarithm is the expected count (Peharz et al. 2020, section 3.3).
+    """Expectation maximisation, by kernels on the CPU, the same for any number of threads, or by torch on a device.
 
     x: integers [N, D], a negative one is missing. batch: rows at a time, None is all. step: how far a batch moves the
     counts. pseudocount: spread over each parameter's children or values. Raises BadInput.
     """
-    import torch
-
     rows, rng = circuit._checked(x), np.random.default_rng(seed)
     size = min(batch or len(rows), len(rows))
     expect(size > 0, BadInput, "rows", len(rows), "1 or more")
@@ -272,10 +336,8 @@ def learn(
     for _ in range(epochs):
         order = rng.permutation(len(rows))
         for first in range(0, len(rows) - size + 1, size):
-            theta, tables = (p.requires_grad_() for p in circuit._parameters(device))
-            total = circuit._evaluate(rows[order[first : first + size]], theta, tables).sum()
-            flows = torch.autograd.grad(total, (theta, tables), allow_unused=True, materialize_grads=True)
-            fresh = [flow.cpu().numpy() * (len(rows) / size) for flow in flows]
+            found = circuit._expected(rows[order[first : first + size]], device, threads)
+            fresh = [counts * (len(rows) / size) for counts in found]
             kept = [old + step * (new - old) for old, new in zip(kept, fresh, strict=True)] if kept else fresh
             circuit = maximised(circuit, kept[0], kept[1], pseudocount)
     return circuit
@@ -289,6 +351,91 @@ def maximised(circuit: Circuit, edges: Floats, counts: Floats, pseudocount: floa
     theta = np.where(totals > 0, smoothed / np.maximum(totals, LEAST_P), circuit.theta)
     families = tuple(f.fitted(c, pseudocount) for f, c in zip(circuit.families, counts, strict=True))
     return replace(circuit, theta=theta, families=families)
+
+
+@numba.njit(cache=True, nogil=True)
+def propagate(edges, rows, theta, tables, learning, logs, used, seen):  # type: ignore[no-untyped-def]
+    """Nats of rows [n, D] -> logs [n]; where learning, expected counts are added to used [P] and seen [families, k]."""
+    n_nodes = len(edges.first) - 1
+    m, e, flow = np.empty((n_nodes, LANES)), np.empty((n_nodes, LANES), np.int64), np.empty((n_nodes, LANES))
+    some = np.full((LANES, rows.shape[1]), -1)  # rows that there are not are missing, and count nothing
+    for first in range(0, len(rows), LANES):
+        n = min(LANES, len(rows) - first)
+        some[:n] = rows[first : first + n]
+        upward(edges, some, theta, tables, m, e)
+        for j in range(n):
+            logs[first + j] = np.log(m[n_nodes - 1, j]) + e[n_nodes - 1, j] * np.log(SHIFT)
+        if learning:
+            flow[:] = 0.0
+            flow[n_nodes - 1, :n] = 1.0
+            downward(edges, some, theta, m, e, flow, used, seen)
+
+
+@numba.njit(cache=True, nogil=True)
+def upward(edges, rows, theta, tables, m, e):  # type: ignore[no-untyped-def]
+    """Values of all nodes, m * SHIFT**e: float64 and int64 [nodes, LANES]."""
+    variables, tables_of, child, weight, first, is_sum = edges
+    for i in range(len(variables)):
+        for j in range(LANES):
+            value = rows[j, variables[i]]
+            m[i, j], e[i, j] = tables[tables_of[i], value] if value >= 0 else 1.0, 0
+    for node in range(len(variables), len(first) - 1):
+        if is_sum[node]:
+            e[node] = e[child[first[node]]]
+            for k in range(first[node] + 1, first[node + 1]):
+                for j in range(LANES):
+                    e[node, j] = max(e[node, j], e[child[k], j])
+            m[node] = 0.0
+            for k in range(first[node], first[node + 1]):
+                w, c = theta[weight[k]], child[k]
+                for j in range(LANES):
+                    m[node, j] += w * m[c, j] * shift(e[c, j] - e[node, j])
+            keep_in_range(m[node], e[node])
+        else:
+            m[node], e[node] = 1.0, 0
+            for k in range(first[node], first[node + 1]):
+                for j in range(LANES):
+                    m[node, j] *= m[child[k], j]
+                    e[node, j] += e[child[k], j]
+                keep_in_range(m[node], e[node])
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_in_range(m, e):  # type: ignore[no-untyped-def]
+    for j in range(LANES):
+        small, large = m[j] < 1 / HALF_SHIFT, m[j] >= HALF_SHIFT
+        m[j] *= SHIFT if small else 1 / SHIFT if large else 1.0
+        e[j] += large - small
+
+
+@numba.njit(cache=True, nogil=True)
+def shift(e):  # type: ignore[no-untyped-def]
+    """SHIFT**e, for e up to 1; below -1 it would be lost in any sum."""
+    return 1.0 if e == 0 else 1 / SHIFT if e == -1 else SHIFT if e == 1 else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def downward(edges, rows, theta, m, e, flow, used, seen):  # type: ignore[no-untyped-def]
+    """flow: of the root 1, of others how likely they are in use, given the row; a sum's edges share its by their values."""
+    variables, tables_of, child, weight, first, is_sum = edges
+    for node in range(len(first) - 2, len(variables) - 1, -1):
+        for k in range(first[node], first[node + 1]):
+            c = child[k]
+            if is_sum[node]:
+                w, total = theta[weight[k]], 0.0
+                for j in range(LANES):
+                    part = flow[node, j] * (w * m[c, j] / m[node, j]) * shift(e[c, j] - e[node, j])
+                    flow[c, j] += part
+                    total += part
+                used[weight[k]] += total
+            else:
+                for j in range(LANES):
+                    flow[c, j] += flow[node, j]
+    for i in range(len(variables)):
+        for j in range(LANES):
+            value = rows[j, variables[i]]
+            if value >= 0:
+                seen[tables_of[i], value] += flow[i, j]
 
 
 def topological(root: Node) -> list[Node]:
@@ -430,18 +577,14 @@ class Integers:
 
     Bytes depend on these integers: who decodes elsewhere takes them along, for floats are not the same everywhere.
 
-    tables: CDFs int64 [inputs, k + 1], of 2**20. weights: int64 an edge, >= 1, of 2**20 at each sum. Edges of all nodes are
-    in one list (`child`, from first[node] on); node i is a sum where is_sum[i]. steps: for each variable, from begins[v] on,
-    the inner nodes above its inputs, in order: what changes when it is set.
+    tables: CDFs int64 [inputs, k + 1], of 2**20. weights: int64 an edge, >= 1, of 2**20 at each sum. steps: for each
+    variable, from begins[v] on, the inner nodes above its inputs, in order: what changes when it is set.
     """
 
     circuit: Circuit
     order: NDArray[np.int64]
     tables: NDArray[np.int64]
     weights: NDArray[np.int64]
-    child: NDArray[np.int64]
-    first: NDArray[np.int64]
-    is_sum: NDArray[np.bool_]
     steps: NDArray[np.int64]
     begins: NDArray[np.int64]
 
@@ -461,23 +604,11 @@ class Integers:
         np.cumsum(rows[circuit.tables], 1, out=tables[:, 1:])
         parts = [in_integers(circuit.theta[a:b]) for a, b in zip(circuit.bounds, circuit.bounds[1:], strict=False)]
         theta = np.concatenate([np.zeros(0, np.int64), *parts])
-        n_inputs = len(circuit.variables)
-        degrees = [np.zeros(n_inputs, np.int64)] + [
-            np.bincount(layer.parent, minlength=layer.n) for layer in circuit.layers
-        ]
-        child = np.concatenate([np.zeros(0, np.int64), *(layer.child for layer in circuit.layers)])
         weights = [theta[layer.weight] if layer.is_sum else np.ones_like(layer.child) for layer in circuit.layers]
-        kinds = [np.zeros(n_inputs, bool)] + [np.full(layer.n, layer.is_sum) for layer in circuit.layers]
-        first = np.concatenate([[0], np.cumsum(np.concatenate(degrees))])
-        above = [
-            nodes_above(np.flatnonzero(circuit.variables == v), child, first, n_inputs)
-            for v in range(circuit.n_variables)
-        ]
+        above = [nodes_above(circuit.edges, v) for v in range(circuit.n_variables)]
         begins = np.concatenate([[0], np.cumsum([len(a) for a in above], dtype=np.int64)])
         flat = np.concatenate([np.zeros(0, np.int64), *weights])
-        return Integers(
-            circuit, ranks, tables, flat, child, first, np.concatenate(kinds), np.concatenate(above), begins
-        )
+        return Integers(circuit, ranks, tables, flat, np.concatenate(above), begins)
 
     def encode(self, x: ArrayLike) -> bytes:
         """Integers [N, D] in 0..k - 1 -> bytes. Raises BadInput."""
@@ -497,8 +628,9 @@ class Integers:
 
     @cached_property
     def _arrays(self) -> tuple[NDArray[Any], ...]:
-        tree = (self.child, self.first, self.is_sum, self.weights, self.steps, self.begins)
-        return (self.order, self.circuit.variables, self.tables, *tree)
+        edges = self.circuit.edges
+        tree = (edges.child, edges.first, edges.is_sum, self.weights, self.steps, self.begins)
+        return (self.order, edges.variables, self.tables, *tree)
 
 
 def in_integers(p: Floats) -> NDArray[np.int64]:
@@ -509,14 +641,13 @@ def in_integers(p: Floats) -> NDArray[np.int64]:
     return np.asarray(out)
 
 
-def nodes_above(
-    inputs: NDArray[np.int64], child: NDArray[np.int64], first: NDArray[np.int64], n_inputs: int
-) -> NDArray[np.int64]:
-    """Inner nodes that have one of the inputs below them, children first."""
+def nodes_above(edges: Edges, variable: int) -> NDArray[np.int64]:
+    """Inner nodes that have an input of the variable below them, children first."""
+    inputs, first = np.flatnonzero(edges.variables == variable), edges.first
     marked = np.zeros(len(first) - 1, bool)
     marked[inputs] = True
-    for node in range(n_inputs, len(marked)):
-        marked[node] = marked[child[first[node] : first[node + 1]]].any()
+    for node in range(len(edges.variables), len(marked)):
+        marked[node] = marked[edges.child[first[node] : first[node + 1]]].any()
     marked[inputs] = False
     return np.flatnonzero(marked)
 

@@ -127,6 +127,43 @@ def test_full_batches_never_lower_the_likelihood(seed: int, kind: str) -> None:
     assert (np.diff(found) > -1e-9).all()
 
 
+@quick
+@given(circuits(), st.integers(0, 1 << 20), st.integers(1, 40))
+def test_kernels_are_as_torch(c: Circuit, seed: int, n: int) -> None:
+    """Values and expected counts: those of the kernels are those that automatic differentiation finds."""
+    rng = np.random.default_rng(seed)
+    rows = np.where(rng.random((n, c.n_variables)) < 0.2, -1, rng.integers(0, K, (n, c.n_variables)))
+    theta, tables = c._logarithms("cpu")
+    np.testing.assert_allclose(c.log_likelihood(rows), c._evaluate(rows, theta, tables).numpy(), rtol=1e-9, atol=1e-9)
+    for counts, gradient in zip(c._expected(rows, "cpu", 1), c._gradients(rows, "cpu"), strict=True):
+        np.testing.assert_allclose(counts, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_values_far_below_the_least_float(n: int) -> None:
+    """Both shapes, and products of many children: 300 variables of 10**-12 each are 10**-3600."""
+    rare = Categorical(np.array([1.0, 1e-12, 1e-12]))
+    leaves = [Input(v, rare) for v in range(n)]
+    flat_sum = Sum(
+        [Product(leaves), Product([Input(v, Categorical(np.ones(K))) for v in range(n)])], Weights(np.ones(2))
+    )
+    rows = np.array([[1] * n, [0] * n, [-1] * n, [2] * (n // 2) + [0] * (n - n // 2)])
+    for c in (Circuit.of(Product(leaves), K), Circuit.of(flat_sum, K), random_circuit(7, n, "tree")):
+        theta, tables = c._logarithms("cpu")
+        np.testing.assert_allclose(
+            c.log_likelihood(rows), c._evaluate(rows, theta, tables).numpy(), rtol=1e-9, atol=1e-9
+        )
+        for counts, gradient in zip(c._expected(rows, "cpu", 1), c._gradients(rows, "cpu"), strict=True):
+            np.testing.assert_allclose(counts, gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_threads_learn_the_same() -> None:
+    rows = np.random.default_rng(0).integers(-1, K, (2000, 6))
+    one, two = (circuit.learn(circuit.rat(6, K, seed=2), rows, 3, batch=900, step=0.6, threads=t) for t in (1, 2))
+    assert np.array_equal(one.theta, two.theta)
+    assert all(np.array_equal(a.pmf(K), b.pmf(K)) for a, b in zip(one.families, two.families, strict=True))
+
+
 def test_mini_batches_learn() -> None:
     rows = np.repeat(np.random.default_rng(0).integers(0, K, (400, 1)), 4, 1)
     c = circuit.learn(circuit.rat(4, K, sums=4, seed=3), rows, 12, batch=100, step=0.5)
