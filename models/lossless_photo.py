@@ -3,13 +3,15 @@
     plane by plane, sample by sample in raster order, encoder and decoder alike
       predictors   weighted least squares over a local window (0 to 3 windows, 16 or 24 taps in this plane and the planes
                    before), normalised LMS, six fixed ones; their blend by recent errors is the expert 0
-      experts      a logistic distribution around each prediction, as wide as recent errors near here turned out before
+      experts      a logistic distribution around each prediction, as wide as recent errors near here turned out before;
+                   around the blend two more, half and twice as wide
+      circuit      a sum node over the experts' leaves: a hidden choice z of an expert, the same in all planes of a pixel.
+                   The weights are what the neighbours' posteriors and this pixel's planes before say of z
       decisions    in the middle bucket? above? one bucket further? which half? each a bit, whose probability is the
-                   logistic mix of what every expert says and of counters in five contexts (`mixing.py`)
+                   logistic mix of what every expert and the circuit say and of counters in six contexts (`mixing.py`)
 
-A picture is a sum node whose weights come from the causal neighbourhood, over leaves that are discretised logistics. No
-colour transform: a plane is predicted from the whole planes before it, also below and to the right. A plane of few
-different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1 and goes on from what the
+In place of a colour transform a plane is predicted from the whole planes before it, also below and to the right. A plane
+of few different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1 and goes on from what the
 decoder has. Where colours recur, guesses come before all this (`repeats.py`). What would be larger than its samples is stored.
 
 Arithmetic is integer, or float64 + - * / in the order of this file (`add_rows` is one product and one sum an element; sums
@@ -48,6 +50,7 @@ from laconic.models.mixing import (
     finish_decoder,
     follow,
     kernel,
+    leading_zeros,
     learn,
     log_ratio,
     logarithm,
@@ -71,11 +74,15 @@ PAD = 4  # samples around a plane
 BAND = 16  # rows whose decisions are written at once
 MAX_DECISIONS = 44  # a sample: 4 guesses, 1 and 1, then 18 buckets that double, then 16 halvings
 LANES = 16  # experts at most, so that the loops over them are vectors
-SIMPLE = 7  # experts besides windows and blend: LMS, and six fixed ones
+SIMPLE = 7  # predictors besides windows and blend: LMS, and six fixed ones
+SCALED = 2  # experts more: the blend, half and twice as wide
 CELLS = 64  # of a calibration, by error energy, 1/4 nat each
 CONTEXTS, KINDS = 512, 12  # of a counter table; of decisions: middle, above, ten buckets
-TABLES = 5  # of counters
-INPUTS = 24  # of a mixer: experts, counters, a constant
+TABLES = 6  # of counters
+INPUTS = 24  # of a mixer: experts, counters, the circuit, a constant
+MIXERS = 8  # by spread
+NEW, LEAST = ONE // LANES, 2600  # of 2**16: a posterior where nothing is known; of eight neighbours' together, at least
+FLOOR = 1 << 18  # of 2**31: of a leaf's mass
 RIDGE, RELATIVE_RIDGE = 4.0, 1e-4
 RATE, EXTRA_RATE = 60, 300  # of the mixer: at last, and more in the first rows
 COUNTER_LIMIT, MAP_RATE, LMS_RATE = 250, 6, 1 / 256
@@ -110,7 +117,7 @@ class Level:
 LEVELS = (
     Level(8, ()),
     Level(8, ((16, 0.16, 0.55), (24, 0.49, 0.8))),
-    Level(4, ((16, 0.4, 0.55), (24, 0.7, 0.8))),
+    Level(6, ((16, 0.25, 0.55), (24, 0.59, 0.8))),
     Level(2, ((16, 0.55, 0.45), (24, 0.77, 0.7), (24, 0.9, 0.9))),
 )
 LEVEL_OF_EFFORT = (0, 0, 0, 1, 1, 2, 2, 3, 3)
@@ -159,7 +166,7 @@ def code_planes(samples: Samples, kind: int, max_error: int) -> bytes:
     """A tile of the kind that its first byte says."""
     h, w, channels = samples.shape
     head, canvas, tapes, coder = bytes([kind]), Canvas.of(h, w, channels), list[NDArray[np.uint32]](), encoder()
-    planes = [samples[..., c] for c in order(channels)]
+    planes, weights = [samples[..., c] for c in order(channels)], new_weights(LEVELS[kind % len(LEVELS)])
     for c, plane in enumerate(planes):
         values = Values.of(plane, planes[:c], max_error)
         head += values.pack()
@@ -167,7 +174,7 @@ def code_planes(samples: Samples, kind: int, max_error: int) -> bytes:
             canvas.fill(c, values.index(plane) if values.same < 0 else canvas.plane(values.same))
             continue
         canvas.put(c, values.index(plane))
-        for tape in run(canvas, c, values.top(), max_error, kind, coder, new_tape):
+        for tape in run(canvas, c, values.top(), max_error, kind, weights, coder, new_tape):
             tapes.append(tape[: int(coder[1])].copy())
             coder[1] = 0
     return head + push_tapes(tapes)
@@ -195,13 +202,14 @@ def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max
     coder, words = decoder(stream)
     max_error = 0 if raw[0] & EXACT else max_error
     canvas, out = Canvas.of(h, w, C), np.empty((h, w, C), np.uint16)
+    weights = new_weights(LEVELS[raw[0] % len(LEVELS)])
     for c, value in enumerate(values):
         if value.same >= 0:
             canvas.fill(c, canvas.plane(value.same))
         elif value.top() == 0:
             canvas.fill(c, np.zeros((h, w), np.int32))
         else:
-            for _ in run(canvas, c, value.top(), max_error, raw[0], coder, lambda n: words):
+            for _ in run(canvas, c, value.top(), max_error, raw[0], weights, coder, lambda n: words):
                 pass
         out[..., order(C)[c]] = value.sample(canvas.plane(c))
     finish_decoder(stream, coder)
@@ -312,20 +320,23 @@ def sparse(levels: int, span: int, n: int) -> bool:
 class Canvas:
     """Planes with room around them, beside them final errors of prediction and hits: [C, PAD + h + 2, PAD + w + PAD].
 
-    Errors are in 1/256 of a sample. Rows above are zero; the room on the left holds the sample above, on the right the last
+    evidence: what the planes so far say of each pixel's expert, [PAD + h + 2, PAD + w + PAD, LANES], of 2**16; [0] where
+    there is one plane. Errors are in 1/256 of a sample. Rows above are zero; the room on the left holds the sample above, on the right the last
     one of the row, below the last row.
     """
 
     planes: NDArray[np.int32]
     errors: NDArray[np.int32]
     hits: NDArray[np.uint8]
+    evidence: NDArray[np.uint16]
     h: int
     w: int
 
     @classmethod
     def of(cls, h: int, w: int, channels: int) -> Canvas:
         shape = (channels, h + PAD + 2, w + 2 * PAD)
-        return cls(np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.uint8), h, w)
+        evidence = np.ones(int(np.prod(shape[1:])) * LANES if channels > 1 else 0, np.uint16)
+        return cls(np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.uint8), evidence, h, w)
 
     def plane(self, c: int) -> NDArray[np.int32]:
         return self.planes[c, PAD : PAD + self.h, PAD : PAD + self.w]
@@ -347,6 +358,7 @@ class Plane(NamedTuple):
 
     samples: NDArray[np.int32]
     errors: NDArray[np.int32]
+    start: int  # of the plane
     origin: int
     stride: int
     width: int
@@ -376,9 +388,10 @@ class Windows(NamedTuple):
 
 
 class Experts(NamedTuple):
-    """n experts of LANES. recent: errors in samples, of 3 rows, LANES a sample. calibration: mean error, rate."""
+    """n predictors, m experts of LANES. recent: errors in samples, of 3 rows, LANES a sample. calibration: mean error, rate."""
 
     n: int
+    m: int
     features: NDArray[np.float64]
     scaled: NDArray[np.float64]
     lms: NDArray[np.float64]
@@ -389,6 +402,21 @@ class Experts(NamedTuple):
     cells: NDArray[np.int64]
     mean: NDArray[np.int64]
     inverse: NDArray[np.int64]
+
+
+class Latents(NamedTuple):
+    """The circuit: the weights of its sum node at this sample, and what is known of the choice of an expert.
+
+    posterior: of 3 rows, LANES a sample, of 2**16. evidence: see Canvas. keeps: is there a plane that will ask for it?
+    half: of the interval, in 1/256 of a sample, whose mass is a leaf's likelihood.
+    """
+
+    gate: NDArray[np.uint64]
+    posterior: NDArray[np.uint32]
+    evidence: NDArray[np.uint16]
+    found: NDArray[np.uint64]
+    keeps: bool
+    half: int
 
 
 class Coding(NamedTuple):
@@ -423,17 +451,19 @@ def run(
     top: int,
     max_error: int,
     kind: int,
+    weights: NDArray[np.int32],
     coder: NDArray[np.uint64],
     tape_of: Callable[[int], NDArray[np.uint32]],
 ) -> Any:
     """Code or decode plane c, some rows at a time: an iterator over their tapes."""
     plane, level = new_plane(canvas, c, top, max_error), LEVELS[kind % len(LEVELS)]
-    windows, experts, coding = new_windows(level, canvas.w), new_experts(level, plane), new_coding(level, coder)
+    windows, experts, coding = new_windows(level, canvas.w), new_experts(level, plane), new_coding(weights, coder)
+    latents = new_latents(canvas, c, plane)
     repeats = new_repeats(kind & GUESSED != 0, canvas.hits.reshape(-1))
     for y in range(0, canvas.h, BAND):
         rows = min(BAND, canvas.h - y)
         tape = tape_of(rows * canvas.w * MAX_DECISIONS)
-        code_rows(y, y + rows, plane, windows, experts, coding, repeats, tape)
+        code_rows(y, y + rows, plane, windows, experts, latents, coding, repeats, tape)
         yield tape
     canvas.end(c)
 
@@ -450,6 +480,7 @@ def new_plane(canvas: Canvas, c: int, top: int, max_error: int) -> Plane:
     return Plane(
         canvas.planes.reshape(-1),
         canvas.errors.reshape(-1),
+        c * size,
         c * size + PAD * stride + PAD,
         stride,
         canvas.w,
@@ -491,6 +522,7 @@ def new_experts(level: Level, plane: Plane) -> Experts:
         mean *= 1.2840254166877414  # exp(1/4)
     return Experts(
         n,
+        n + SCALED,
         np.zeros(taps),
         np.zeros(taps),
         np.zeros(taps),
@@ -504,10 +536,27 @@ def new_experts(level: Level, plane: Plane) -> Experts:
     )
 
 
-def new_coding(level: Level, coder: NDArray[np.uint64]) -> Coding:
-    n = 1 + len(level.windows) + SIMPLE
-    weights = np.zeros((KINDS, INPUTS), np.int32)
-    weights[:, 0], weights[:, 1:n], weights[:, n : n + TABLES] = ONE, 3 * ONE // (4 * n), ONE // 12
+def new_latents(canvas: Canvas, c: int, plane: Plane) -> Latents:
+    return Latents(
+        np.zeros(LANES, np.uint64),
+        np.full(3 * plane.stride * LANES, NEW, np.uint32),
+        canvas.evidence,
+        np.zeros(LANES, np.uint64),
+        c + 1 < len(canvas.planes),
+        int(128 / plane.unit),
+    )
+
+
+def new_weights(level: Level) -> NDArray[np.int32]:
+    """Of the mixers, [MIXERS * KINDS * INPUTS]. One plane learns on from where the one before ended."""
+    m = 1 + len(level.windows) + SIMPLE + SCALED
+    weights = np.zeros((MIXERS * KINDS, INPUTS), np.int32)
+    weights[:, 0], weights[:, 1:m], weights[:, m : m + TABLES] = ONE, 3 * ONE // (4 * m), ONE // 12
+    weights[:, m + TABLES] = ONE // 4
+    return weights.reshape(-1)
+
+
+def new_coding(weights: NDArray[np.int32], coder: NDArray[np.uint64]) -> Coding:
     return Coding(
         np.zeros(LANES, np.uint64),
         np.zeros(LANES, np.uint64),
@@ -520,14 +569,14 @@ def new_coding(level: Level, coder: NDArray[np.uint64]) -> Coding:
         np.zeros(INPUTS, np.int32),
         np.zeros(TABLES, np.uint64),
         np.full(TABLES * CONTEXTS * KINDS, COUNTER_START, np.uint32),
-        weights.reshape(-1),
+        weights,
         new_maps(32 * KINDS),
         coder,
     )
 
 
 @kernel
-def code_rows(y0, y1, plane, windows, experts, coding, repeats, tape):  # type: ignore[no-untyped-def]
+def code_rows(y0, y1, plane, windows, experts, latents, coding, repeats, tape):  # type: ignore[no-untyped-def]
     """Code rows y0 to y1 - 1, or decode them, as coding.coder says."""
     width, block = plane.width, windows.block
     for y in range(y0, y1):
@@ -540,7 +589,7 @@ def code_rows(y0, y1, plane, windows, experts, coding, repeats, tape):  # type: 
             windows.unsolved[0] = 1
             fill(windows.now, 0.0)
             for x in range(j * block, min((j + 1) * block, width)):
-                code_sample(row + x, y, x, rate, plane, windows, experts, coding, repeats, tape)
+                code_sample(row + x, y, x, rate, plane, windows, experts, latents, coding, repeats, tape)
             for m in range(windows.sizes.size):
                 end_block(windows, m, j)
         end_row(row, y, plane, experts)
@@ -563,24 +612,25 @@ def end_row(row, y, plane, experts):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def code_sample(at, y, x, rate, plane, windows, experts, coding, repeats, tape):  # type: ignore[no-untyped-def]
+def code_sample(at, y, x, rate, plane, windows, experts, latents, coding, repeats, tape):  # type: ignore[no-untyped-def]
     """By guesses if there are any; else, or where they do not find it, by its error. Easy hits teach no predictor."""
     value, easy, base, power, recent = I64(-1), False, 0.0, 0.0, U64(0)
     if repeats.on:
         easy = look(at, plane, repeats)
     if not easy:
-        base, power, recent = foresee(at, y, x, plane, windows, experts)
+        base, power, recent = foresee(at, y, x, plane, windows, experts, latents)
     if repeats.on:
         value = recall(at, easy, experts.mean[0], experts.inverse[0], plane, repeats, coding.coder, tape)
     if easy and value >= 0:
         plane.errors[at] = 0
-        forget(experts.recent, (y % 3 * plane.stride + PAD + x) * LANES)
+        forget(experts, latents, (y % 3 * plane.stride + PAD + x) * LANES)
     else:
         if easy:
-            base, power, recent = foresee(at, y, x, plane, windows, experts)
+            base, power, recent = foresee(at, y, x, plane, windows, experts, latents)
         if value < 0:
-            value = code_error(at, rate, plane, experts, coding, repeats, tape)
+            value = code_error(at, rate, plane, experts, latents.gate, coding, repeats, tape)
         plane.errors[at] = I64((value - experts.prediction[0]) * 256.0)
+        infer(at, value, recent, plane, experts, latents)
         adapt(value, recent, base, power, windows.sizes.size, plane, windows, experts)
     plane.samples[at] = value
     if repeats.on:
@@ -588,8 +638,8 @@ def code_sample(at, y, x, rate, plane, windows, experts, coding, repeats, tape):
 
 
 @kernel
-def foresee(at, y, x, plane, windows, experts):  # type: ignore[no-untyped-def]
-    """Predictions and distributions. Returns this plane's mean near here, the features' power, the place in `recent`."""
+def foresee(at, y, x, plane, windows, experts, latents):  # type: ignore[no-untyped-def]
+    """Predictions, distributions and their weights. Returns this plane's mean near here, the features' power, the place in `recent`."""
     n_windows = windows.sizes.size
     if windows.unsolved[0]:
         windows.unsolved[0] = 0
@@ -597,13 +647,16 @@ def foresee(at, y, x, plane, windows, experts):  # type: ignore[no-untyped-def]
             solve(windows, m, x // windows.block)
     base = gather(at, plane, experts)
     power = predict(at, base, plane, windows, experts)
-    return base, power, blend(at, y, x, n_windows, plane, experts)
+    recent = blend(at, y, x, n_windows, plane, experts)
+    weigh(at, y, x, plane, experts, latents)
+    return base, power, recent
 
 
 @kernel
-def forget(recent, at):  # type: ignore[no-untyped-def]
+def forget(experts, latents, at):  # type: ignore[no-untyped-def]
     for k in range(U64(LANES)):
-        recent[U64(at) + k] = 0.0
+        experts.recent[U64(at) + k] = 0.0
+        latents.posterior[U64(at) + k] = np.uint32(NEW)
 
 
 @kernel
@@ -708,7 +761,63 @@ def blend(at, y, x, n_windows, plane, experts):  # type: ignore[no-untyped-def]
         scale = max(experts.calibration[experts.cells[k]] * 0.72, 0.04)
         experts.mean[k] = I64(p[k] * 256.0 + 0.5)
         experts.inverse[k] = I64(1048576.0 / scale)
+    experts.mean[experts.n] = experts.mean[experts.n + 1] = experts.mean[0]
+    experts.inverse[experts.n] = experts.inverse[0] * I64(2)
+    experts.inverse[experts.n + 1] = experts.inverse[0] >> I64(1)
     return here
+
+
+@kernel
+def weigh(at, y, x, plane, experts, latents):  # type: ignore[no-untyped-def]
+    """The gate: the neighbours' posteriors, summed, times the evidence of this pixel's planes before; below 2**16 in all."""
+    q, w, total = latents.posterior, latents.found, U64(0)
+    here = U64((y % 3 * plane.stride + PAD + x) * LANES)
+    north = U64(((y + 2) % 3 * plane.stride + PAD + x) * LANES)
+    far = U64(((y + 1) % 3 * plane.stride + PAD + x) * LANES)
+    one, two, pixel = U64(LANES), U64(2 * LANES), U64((at - plane.start) * LANES)
+    for k in range(U64(experts.m)):
+        side = q[north - one + k] + q[north + one + k] + q[here - two + k] + q[far + k]
+        w[k] = U64(U64(2) * (U64(q[here - one + k]) + U64(q[north + k])) + U64(side) + U64(LEAST))
+    if plane.before.size > 0:
+        for k in range(U64(experts.m)):
+            w[k] *= U64(latents.evidence[pixel + k])
+    for k in range(U64(experts.m)):
+        total += w[k]
+    shift = U64(max(I64(48) - I64(leading_zeros(total)), I64(0)))
+    for k in range(U64(experts.m)):
+        latents.gate[k] = (w[k] >> shift) + U64(1)
+
+
+@kernel
+def infer(at, value, recent, plane, experts, latents):  # type: ignore[no-untyped-def]
+    """Posterior and evidence of the choice of an expert, given the sample."""
+    found, m, pixel = latents.found, U64(experts.m), U64((at - plane.start) * LANES)
+    for k in range(m):
+        t = (I64(value) << I64(8)) - experts.mean[k]
+        above = logistic((t + latents.half) * experts.inverse[k] >> I64(16))
+        found[k] = above - logistic((t - latents.half) * experts.inverse[k] >> I64(16)) + U64(FLOOR)
+    total = U64(0)
+    for k in range(m):
+        total += latents.gate[k] * found[k]
+    shift, scale = normaliser(total)
+    for k in range(m):
+        latents.posterior[recent + k] = (latents.gate[k] * found[k] >> shift) * scale >> U64(32)
+    if latents.keeps:
+        total = U64(0)
+        for k in range(m):
+            found[k] *= U64(latents.evidence[pixel + k])
+            total += found[k]
+        shift, scale = normaliser(total)
+        for k in range(m):
+            share = (found[k] >> shift) * scale >> U64(32)
+            latents.evidence[pixel + k] = min(max(share, U64(1)), U64(ONE - 1))
+
+
+@kernel
+def normaliser(total):  # type: ignore[no-untyped-def]
+    """(shift, scale): (v >> shift) * scale >> 32 is v's share of the total, of 2**16, rounded down. total: 2**18 or more."""
+    shift = U64(max(I64(32) - I64(leading_zeros(total)), I64(0)))
+    return shift, (U64(1) << U64(48)) // (total >> shift)
 
 
 @kernel
@@ -881,11 +990,11 @@ def add_rows_reference(
 @kernel
 def distribute(cut, edge, per_step, experts, coding, out):  # type: ignore[no-untyped-def]
     """Each expert's mass below error `cut`. edge: of error 0, its lower one, as per_step in 1/256 of a sample."""
-    for k in range(U64(experts.n)):
+    for k in range(U64(experts.m)):
         out[k] = logistic((edge + cut * per_step - experts.mean[k]) * experts.inverse[k] >> I64(16))
     for i in range(coding.wrong[0]):
         if coding.wrong[1 + i] < cut:
-            for k in range(U64(experts.n)):
+            for k in range(U64(experts.m)):
                 out[k] -= coding.wrong_masses[U64(i * LANES) + k]
 
 
@@ -912,7 +1021,7 @@ def fill(out, value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def code_error(at, rate, plane, experts, coding, repeats, tape):  # type: ignore[no-untyped-def]
+def code_error(at, rate, plane, experts, gate, coding, repeats, tape):  # type: ignore[no-untyped-def]
     """Code a sample's error, or decode it. Returns the sample."""
     step, mean = I64(2 * plane.max_error + 1), experts.mean[0]
     centre = (mean + I64(128)) >> I64(8)
@@ -931,10 +1040,12 @@ def code_error(at, rate, plane, experts, coding, repeats, tape):  # type: ignore
     first, last = max(first, low), min(first + width - I64(1), high)
     edge, per_step = (centre << I64(8)) - I64(128) * step, step << I64(8)  # of e = 0, its lower one
     rule_out(centre, edge, plane, experts, coding, repeats)
-    low, high, inside = middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape)
+    low, high, inside = middle_bucket(
+        e, low, high, first, last, edge, per_step, scale, rate, experts, gate, coding, tape
+    )
     if not inside:
         up = low > first
-        low, high = buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, coding, tape)
+        low, high = buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, gate, coding, tape)
     e = halve(e, low, high, edge, per_step, experts, coding, tape)
     return min(max(centre + step * e, I64(0)), I64(plane.top))
 
@@ -948,7 +1059,7 @@ def rule_out(centre, edge, plane, experts, coding, repeats):  # type: ignore[no-
     for i in range(n):
         e, at = repeats.tried[1 + i] - centre, U64(i * LANES)
         coding.wrong[1 + i] = e
-        for k in range(U64(experts.n)):
+        for k in range(U64(experts.m)):
             t = edge + e * I64(256) - experts.mean[k]
             above = logistic((t + I64(256)) * experts.inverse[k] >> I64(16))
             coding.wrong_masses[at + k] = above - logistic(t * experts.inverse[k] >> I64(16))
@@ -972,7 +1083,7 @@ def halve(e, low, high, edge, per_step, experts, coding, tape):  # type: ignore[
 
 
 @kernel
-def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
     """Is e in first .. last, around the prediction? If not, above or below? Returns the interval left, and the first answer."""
     whole = coding.whole
     if first > low:
@@ -985,16 +1096,16 @@ def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, expert
         copy(whole, coding.high)
     if first == low and last == high:
         return low, high, True
-    for k in range(U64(experts.n)):
+    for k in range(U64(experts.m)):
         coding.ones[k] = coding.high[k] - coding.low[k]
         coding.zeros[k] = whole[k] - coding.ones[k]
-    if decide(I64(first <= e <= last), 0, scale, rate, experts, coding, tape):
+    if decide(I64(first <= e <= last), 0, scale, rate, experts, gate, coding, tape):
         return first, last, True
     up = last < high
     if first > low and last < high:
-        for k in range(U64(experts.n)):
+        for k in range(U64(experts.m)):
             coding.ones[k], coding.zeros[k] = whole[k] - coding.high[k], coding.low[k]
-        up = decide(I64(e > last), 1, scale, rate, experts, coding, tape) != 0
+        up = decide(I64(e > last), 1, scale, rate, experts, gate, coding, tape) != 0
     if up:
         copy(coding.high, coding.low)
         copy(whole, coding.high)
@@ -1005,13 +1116,13 @@ def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, expert
 
 
 @kernel
-def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
     """Away from the prediction: beyond the next bucket? They double from the third on. Returns the interval left."""
     i = I64(0)
     while high - low >= width:
         cut = low + width if up else high - width + I64(1)
         kind = I64(2) + min(i, I64(9))
-        beyond = split(e, cut, up, edge, per_step, kind, scale, rate, experts, coding, tape)
+        beyond = split(e, cut, up, edge, per_step, kind, scale, rate, experts, gate, coding, tape)
         if beyond == up:
             low = cut
             copy(coding.cut, coding.low)
@@ -1026,22 +1137,22 @@ def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, codin
 
 
 @kernel
-def split(e, cut, up, edge, per_step, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+def split(e, cut, up, edge, per_step, kind, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
     """Is e on the upper side of a cut (e >= cut), or, where not `up`, on the lower one?"""
     distribute(cut, edge, per_step, experts, coding, coding.cut)
-    for k in range(U64(experts.n)):
+    for k in range(U64(experts.m)):
         above, below = coding.high[k] - coding.cut[k], coding.cut[k] - coding.low[k]
         coding.ones[k], coding.zeros[k] = (above, below) if up else (below, above)
-    return decide(I64((e >= cut) == up), kind, scale, rate, experts, coding, tape) != 0
+    return decide(I64((e >= cut) == up), kind, scale, rate, experts, gate, coding, tape) != 0
 
 
 @kernel
-def decide(bit, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
+def decide(bit, kind, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
     """Code a bit, or decode it, where each expert has masses for 1 and for 0. Everything that judges learns it.
 
-    Inputs: expert 0; what the other experts and the counters say more than it; a constant.
+    Inputs: expert 0; what the other experts, the counters and the circuit say more than it; a constant.
     """
-    inputs, n, d = coding.inputs, U64(experts.n), U64(kind)
+    inputs, n, d = coding.inputs, U64(experts.m), U64(kind)
     for k in range(n):
         inputs[k] = log_ratio(max(coding.ones[k], U64(1)), max(coding.zeros[k], U64(1)))
     first = inputs[0]
@@ -1049,8 +1160,13 @@ def decide(bit, kind, scale, rate, experts, coding, tape):  # type: ignore[no-un
         inputs[k] -= first
     for k in range(U64(TABLES)):
         inputs[n + k] = stretch(counter(coding.counters, coding.contexts[k] + d)) - first
-    inputs[n + U64(TABLES)] = UNIT
-    at = d * U64(INPUTS)
+    one = zero = U64(0)
+    for k in range(n):
+        one += gate[k] * coding.ones[k]
+        zero += gate[k] * coding.zeros[k]
+    inputs[n + U64(TABLES)] = log_ratio(max(one, U64(1)), max(zero, U64(1))) - first
+    inputs[n + U64(TABLES + 1)] = UNIT
+    at = ((U64(scale) >> U64(2)) * U64(KINDS) + d) * U64(INPUTS)
     x = mix(coding.weights, at, inputs)
     p = squash(x)
     refined, cell = refine(coding.maps, U64(scale) * U64(KINDS) + d, x)
@@ -1064,7 +1180,7 @@ def decide(bit, kind, scale, rate, experts, coding, tape):  # type: ignore[no-un
 
 @kernel
 def choose_contexts(at, width, spread, plane, experts, coding):  # type: ignore[no-untyped-def]
-    """The counters' contexts: spread; texture; errors on the left and above; of the planes before; phase. Returns the first."""
+    """The counters' contexts: spread; texture; errors on the left and above; of planes before; phase; value. Returns the first."""
     s, e, up, mean = plane.samples, plane.errors, plane.stride, experts.mean[0]
     scale = min(max((logarithm(U64(spread * 1024.0)) + I64(2048) >> I64(10)) + I64(8), I64(0)), I64(31))
     size = I64(width > 1) + I64(width > 2) + I64(width > 4)
@@ -1076,7 +1192,8 @@ def choose_contexts(at, width, spread, plane, experts, coding):  # type: ignore[
     before = I64(0)
     for b in range(plane.before.size):
         before = before * 7 + signed_size(e[at + plane.before[b]], inverse)
-    found = (scale, near * 4 + size, side * 4 + size, before * 4 + size, ((mean >> I64(5)) & I64(7)) * 32 + scale)
+    phase, level = ((mean >> I64(5)) & I64(7)) * 32 + scale, I64(F64(mean) * plane.unit) >> I64(7)
+    found = (scale, near * 4 + size, side * 4 + size, before * 4 + size, phase, level)
     for k in range(TABLES):
         coding.contexts[k] = U64((k * CONTEXTS + found[k]) * KINDS)
     return scale

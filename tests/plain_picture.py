@@ -18,11 +18,11 @@ TWO = (
     "b0,0 0,-1 -1,0 b0,-1 b-1,0 c0,0 -1,-1 -1,1 b0,1 b1,0 c0,-1 c-1,0 0,-2 -2,0 b-1,-1 b-1,1 c0,1 c1,0 -2,1 -2,-1 -1,-2"
 )
 TAPS = (OWN + " -2,3 -2,-3 -4,0", ONE + " -2,2 -2,-2 -1,3", TWO + " -1,2 0,-3 c-1,1")
-BLOCKS = (8, 8, 4, 2)
+BLOCKS = (8, 8, 6, 2)
 WINDOWS = (
     (),
     ((16, 0.16, 0.55), (24, 0.49, 0.8)),
-    ((16, 0.4, 0.55), (24, 0.7, 0.8)),
+    ((16, 0.25, 0.55), (24, 0.59, 0.8)),
     ((16, 0.55, 0.45), (24, 0.77, 0.7), (24, 0.9, 0.9)),
 )
 W, N, NW, NE, NN, WW = NEAR = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (-2, 0), (0, -2))
@@ -85,6 +85,12 @@ def less(a: list[int], b: list[int]) -> list[int]:
     return [u - v for u, v in along(a, b)]
 
 
+def shares(values: list[int]) -> list[int]:
+    """Of 2**16."""
+    s = max(0, sum(values).bit_length() - 32)
+    return [(v >> s) * (2**48 // (sum(values) >> s)) >> 32 for v in values]
+
+
 def add(h: int, value: int) -> int:
     return (h + value + 1) * 0x9E3779B97F4A7C15 % 2**64
 
@@ -121,11 +127,13 @@ class Counters(defaultdict):
 
 
 class Mixer:
-    def __init__(self, bits, first: list[int]):
-        self.bits, self.weights = bits, defaultdict(lambda: list(first))
+    def __init__(self, bits, first: list[int], weights: dict | None = None):
+        self.bits, self.first, self.weights = bits, first, {} if weights is None else weights
         self.maps = defaultdict(lambda: [squash(min(128 * i - 3071, 3071)) for i in range(49)])
 
     def code(self, sets: list, context, inputs: list[int], rate: int) -> int:
+        for s in sets:
+            self.weights.setdefault(s, self.first)
         mixes = [clamp(sum(w * i for w, i in along(self.weights[s], inputs)) >> 16, -3071, 3071) for s in sets]
         x = sum(mixes) >> len(sets) - 1
         p, m, (cell, part) = squash(x), self.maps[context], divmod(x + 3072, 128)
@@ -172,7 +180,7 @@ class Plane:
 class Coder:
     """A plane that is coded: `planes` are it, b, c."""
 
-    def __init__(self, planes: list[Plane], top: int, K: int, level: int, bits: Bits):
+    def __init__(self, planes: list[Plane], top: int, K: int, level: int, bits: Bits, weights: dict, evidence: dict):
         self.planes, self.top, self.K, self.guessed, self.bits = planes, top, K, level & 4, bits
         self.block, self.windows, w = BLOCKS[level % 4], WINDOWS[level % 4], planes[0].w
         self.E, self.unit, self.before = 8 + len(self.windows), 2.0 ** -max(0, top.bit_length() - 8), len(planes) - 1
@@ -182,8 +190,9 @@ class Coder:
         self.lms, self.recent = np.zeros(24), np.full((3, self.E, w + 10), 4.0)
         means = np.multiply.accumulate([0.1] + [1.2840254166877414] * 63)
         self.calibration = [[[float(m), 0.5] for m in means] for _ in range(self.E)]
-        first = [65536] + [49152 // self.E] * (self.E - 1) + [5461] * 5
-        self.mixer, self.counters = Mixer(bits, first + [0] * (24 - len(first))), Counters()
+        self.M, self.posteriors, self.evidence = self.E + 2, {}, evidence
+        first = [65536] + [49152 // self.M] * (self.M - 1) + [5461] * 6 + [16384]
+        self.mixer, self.counters = Mixer(bits, first + [0] * (24 - len(first)), weights), Counters()
         self.guesser, self.trust, self.entries = Mixer(bits, [16384] * 14 + [0] * 2), Counters(), {}
 
     def decode(self) -> Plane:
@@ -237,6 +246,7 @@ class Coder:
                 self.predict()
             value = self.decode_error(tried) if value is None else value
             error = int((value - self.p[0]) * 256.0)
+            self.infer(value)
             self.adapt(value, here)
         self.planes[0].samples[place], self.planes[0].errors[place] = value, error
         if self.guessed:
@@ -290,6 +300,21 @@ class Coder:
         cells = [clamp((ln4096(int(e * 192.0 + 20.0)) >> 10) + 17, 0, 63) for e in energy]
         self.cells, self.mu = [c[i] for c, i in along(self.calibration, cells)], [int(v * 256.0 + 0.5) for v in p]
         self.inverse = [int(1048576.0 / max(mean * 0.72, 0.04)) for mean, _ in self.cells]
+        self.mu, self.inverse = self.mu + self.mu[:1] * 2, self.inverse + [self.inverse[0] * 2, self.inverse[0] >> 1]
+        q = lambda dy, dx: self.posteriors.get((self.y + dy, self.x + dx), [4096] * self.M)
+        w = [2 * (a + b) + c + d + e + f + 2600 for a, b, c, d, e, f in along(*(q(*p) for p in (W, N, NW, NE, WW, NN)))]
+        if self.before:
+            w = [v * e for v, e in along(w, self.evidence.get((self.y, self.x), [1] * self.M))]
+        self.gate = [(v >> max(0, sum(w).bit_length() - 16)) + 1 for v in w]
+
+    def infer(self, value: int) -> None:
+        """Section 8, the circuit."""
+        place, h = (self.y, self.x), int(128 / self.unit)
+        ends = [[logistic((256 * value + t - m) * i >> 16) for m, i in along(self.mu, self.inverse)] for t in (h, -h)]
+        f = [mass + 2**18 for mass in less(*ends)]
+        self.posteriors[place] = shares([g * v for g, v in along(self.gate, f)])
+        known = along(self.evidence.get(place, [1] * self.M), f)
+        self.evidence[place] = [clamp(v, 1, 65535) for v in shares([e * v for e, v in known])]
 
     def adapt(self, value: int, here) -> None:
         """Section 8."""
@@ -321,7 +346,7 @@ class Coder:
 
         @cache
         def mass(e: int) -> list[int]:
-            start = [0] * self.E if e <= bounds[0] else [2**31] * self.E if e > bounds[1] else below(e)
+            start = [0] * self.M if e <= bounds[0] else [2**31] * self.M if e > bounds[1] else below(e)
             for gone in out:
                 start = less(start, less(below(gone + 1), below(gone))) if gone < e else start
             return start
@@ -362,14 +387,15 @@ class Coder:
             before = 7 * before + q(self.error(k, 0, 0))
         side = 7 * q(self.error(0, *W)) + q(self.error(0, *N))
         by_size = [4 * c + size for c in (texture, side, before)]
-        self.contexts = self.scale, *by_size, 32 * ((mu >> 5) & 7) + self.scale
+        self.contexts = self.scale, *by_size, 32 * ((mu >> 5) & 7) + self.scale, int(mu * self.unit) >> 7
 
     def decide(self, kind: int, yes: list[int], no: list[int]) -> int:
         first, *ratios = [log_ratio(a, b) for a, b in along(yes, no)]
         keys = [(i, context, kind) for i, context in enumerate(self.contexts)]
-        inputs = [v - first for v in ratios + [stretch(self.counters.says(key)) for key in keys]]
+        circuit = log_ratio(*(sum(g * m for g, m in along(self.gate, masses)) for masses in (yes, no)))
+        inputs = [v - first for v in [*ratios, *(stretch(self.counters.says(key)) for key in keys), circuit]]
         inputs = [first, *inputs, 256] + [0] * (22 - len(inputs))
-        bit = self.mixer.code([kind], (self.scale, kind), inputs, 60 + 4800 // (16 + self.y))
+        bit = self.mixer.code([(self.scale >> 2, kind)], (self.scale, kind), inputs, 60 + 4800 // (16 + self.y))
         for key in keys:
             self.counters.count(key, bit)
         return bit
@@ -496,10 +522,11 @@ def decode_tile(data: bytes, h: int, w: int, C: int, dtype, K: int):
         else:
             head, at = (heads[data[at]][0], data[at]), at + 1
         heads.append(head)
-    bits = Bits(data, at)
+    bits, weights, evidence = Bits(data, at), {}, {}
     for c, (levels, same) in enumerate(heads):
         if same is None and len(levels) > 1:
-            planes.append(Coder([Plane(h, w), *planes[:-3:-1]], len(levels) - 1, K, data[0], bits).decode())
+            coder = Coder([Plane(h, w), *planes[:-3:-1]], len(levels) - 1, K, data[0], bits, weights, evidence)
+            planes.append(coder.decode())
         else:
             planes.append(Plane(h, w, np.zeros((h, w)) if same is None else planes[same].numbers()))
         out[..., (1, 0, 2, 3)[c] if C > 2 else c] = levels[planes[c].numbers()]
