@@ -10,9 +10,10 @@
       decisions    in the middle bucket? above? one bucket further? which half? each a bit, whose probability is the
                    logistic mix of what every expert and the circuit say and of counters in six contexts (`mixing.py`)
 
-In place of a colour transform a plane is predicted from the whole planes before it, also below and to the right. A plane
-of few different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1 and goes on from what the
-decoder has. Where colours recur, guesses come before all this (`repeats.py`). What would be larger than its samples is stored.
+In place of a colour transform a plane is predicted from the whole planes before it, also below and to the right: that is
+smaller. A plane of few different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1
+and goes on from what the decoder has. Where colours recur, guesses come before all this (`repeats.py`). What would be
+larger than its samples is stored.
 
 Arithmetic is integer, or float64 + - * / in the order of this file (`add_rows` is one product and one sum an element; sums
 of past rows are kept as float32, rounded to nearest). Least squares after Wu, Barthel, Zhang, "Piecewise 2D autoregression
@@ -42,6 +43,7 @@ from laconic.models.mixing import (
     MASS_BITS,
     ONE,
     UNIT,
+    bit_length,
     code,
     count,
     counter,
@@ -50,7 +52,6 @@ from laconic.models.mixing import (
     finish_decoder,
     follow,
     kernel,
-    leading_zeros,
     learn,
     log_ratio,
     logarithm,
@@ -320,9 +321,9 @@ def sparse(levels: int, span: int, n: int) -> bool:
 class Canvas:
     """Planes with room around them, beside them final errors of prediction and hits: [C, PAD + h + 2, PAD + w + PAD].
 
-    evidence: what the planes so far say of each pixel's expert, [PAD + h + 2, PAD + w + PAD, LANES], of 2**16; [0] where
-    there is one plane. Errors are in 1/256 of a sample. Rows above are zero; the room on the left holds the sample above, on the right the last
-    one of the row, below the last row.
+    Errors are in 1/256 of a sample. Rows above are zero; the room on the left holds the sample above, on the right the last
+    one of the row, below the last row. evidence: what the planes so far say of each pixel's expert, of 2**16, LANES a
+    sample; none where there is one plane.
     """
 
     planes: NDArray[np.int32]
@@ -388,7 +389,10 @@ class Windows(NamedTuple):
 
 
 class Experts(NamedTuple):
-    """n predictors, m experts of LANES. recent: errors in samples, of 3 rows, LANES a sample. calibration: mean error, rate."""
+    """n predictors, m experts of LANES. recent: errors in samples, of 3 rows, LANES a sample. calibration: mean error, rate.
+
+    gate: the weights of the circuit's sum node.
+    """
 
     n: int
     m: int
@@ -402,16 +406,16 @@ class Experts(NamedTuple):
     cells: NDArray[np.int64]
     mean: NDArray[np.int64]
     inverse: NDArray[np.int64]
+    gate: NDArray[np.uint64]
 
 
 class Latents(NamedTuple):
-    """The circuit: the weights of its sum node at this sample, and what is known of the choice of an expert.
+    """What the circuit knows of the choice of an expert. posterior: of 3 rows, LANES a sample, of 2**16.
 
-    posterior: of 3 rows, LANES a sample, of 2**16. evidence: see Canvas. keeps: is there a plane that will ask for it?
+    evidence: see Canvas. found: room for LANES numbers. keeps: is there a plane after this one, that asks for evidence?
     half: of the interval, in 1/256 of a sample, whose mass is a leaf's likelihood.
     """
 
-    gate: NDArray[np.uint64]
     posterior: NDArray[np.uint32]
     evidence: NDArray[np.uint16]
     found: NDArray[np.uint64]
@@ -533,12 +537,12 @@ def new_experts(level: Level, plane: Plane) -> Experts:
         np.zeros(LANES, np.int64),
         np.zeros(LANES, np.int64),
         np.zeros(LANES, np.int64),
+        np.zeros(LANES, np.uint64),
     )
 
 
 def new_latents(canvas: Canvas, c: int, plane: Plane) -> Latents:
     return Latents(
-        np.zeros(LANES, np.uint64),
         np.full(3 * plane.stride * LANES, NEW, np.uint32),
         canvas.evidence,
         np.zeros(LANES, np.uint64),
@@ -628,7 +632,7 @@ def code_sample(at, y, x, rate, plane, windows, experts, latents, coding, repeat
         if easy:
             base, power, recent = foresee(at, y, x, plane, windows, experts, latents)
         if value < 0:
-            value = code_error(at, rate, plane, experts, latents.gate, coding, repeats, tape)
+            value = code_error(at, rate, plane, experts, coding, repeats, tape)
         plane.errors[at] = I64((value - experts.prediction[0]) * 256.0)
         infer(at, value, recent, plane, experts, latents)
         adapt(value, recent, base, power, windows.sizes.size, plane, windows, experts)
@@ -639,7 +643,7 @@ def code_sample(at, y, x, rate, plane, windows, experts, latents, coding, repeat
 
 @kernel
 def foresee(at, y, x, plane, windows, experts, latents):  # type: ignore[no-untyped-def]
-    """Predictions, distributions and their weights. Returns this plane's mean near here, the features' power, the place in `recent`."""
+    """Predictions, distributions, weights. Returns this plane's mean near here, the features' power, the place in `recent`."""
     n_windows = windows.sizes.size
     if windows.unsolved[0]:
         windows.unsolved[0] = 0
@@ -777,15 +781,15 @@ def weigh(at, y, x, plane, experts, latents):  # type: ignore[no-untyped-def]
     one, two, pixel = U64(LANES), U64(2 * LANES), U64((at - plane.start) * LANES)
     for k in range(U64(experts.m)):
         side = q[north - one + k] + q[north + one + k] + q[here - two + k] + q[far + k]
-        w[k] = U64(U64(2) * (U64(q[here - one + k]) + U64(q[north + k])) + U64(side) + U64(LEAST))
+        w[k] = U64(2) * (U64(q[here - one + k]) + U64(q[north + k])) + U64(side) + U64(LEAST)
     if plane.before.size > 0:
         for k in range(U64(experts.m)):
             w[k] *= U64(latents.evidence[pixel + k])
     for k in range(U64(experts.m)):
         total += w[k]
-    shift = U64(max(I64(48) - I64(leading_zeros(total)), I64(0)))
+    shift = U64(max(bit_length(total) - I64(16), I64(0)))
     for k in range(U64(experts.m)):
-        latents.gate[k] = (w[k] >> shift) + U64(1)
+        experts.gate[k] = (w[k] >> shift) + U64(1)
 
 
 @kernel
@@ -798,10 +802,10 @@ def infer(at, value, recent, plane, experts, latents):  # type: ignore[no-untype
         found[k] = above - logistic((t - latents.half) * experts.inverse[k] >> I64(16)) + U64(FLOOR)
     total = U64(0)
     for k in range(m):
-        total += latents.gate[k] * found[k]
+        total += experts.gate[k] * found[k]
     shift, scale = normaliser(total)
     for k in range(m):
-        latents.posterior[recent + k] = (latents.gate[k] * found[k] >> shift) * scale >> U64(32)
+        latents.posterior[recent + k] = (experts.gate[k] * found[k] >> shift) * scale >> U64(32)
     if latents.keeps:
         total = U64(0)
         for k in range(m):
@@ -816,7 +820,7 @@ def infer(at, value, recent, plane, experts, latents):  # type: ignore[no-untype
 @kernel
 def normaliser(total):  # type: ignore[no-untyped-def]
     """(shift, scale): (v >> shift) * scale >> 32 is v's share of the total, of 2**16, rounded down. total: 2**18 or more."""
-    shift = U64(max(I64(32) - I64(leading_zeros(total)), I64(0)))
+    shift = U64(max(bit_length(total) - I64(32), I64(0)))
     return shift, (U64(1) << U64(48)) // (total >> shift)
 
 
@@ -1021,7 +1025,7 @@ def fill(out, value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def code_error(at, rate, plane, experts, gate, coding, repeats, tape):  # type: ignore[no-untyped-def]
+def code_error(at, rate, plane, experts, coding, repeats, tape):  # type: ignore[no-untyped-def]
     """Code a sample's error, or decode it. Returns the sample."""
     step, mean = I64(2 * plane.max_error + 1), experts.mean[0]
     centre = (mean + I64(128)) >> I64(8)
@@ -1040,12 +1044,10 @@ def code_error(at, rate, plane, experts, gate, coding, repeats, tape):  # type: 
     first, last = max(first, low), min(first + width - I64(1), high)
     edge, per_step = (centre << I64(8)) - I64(128) * step, step << I64(8)  # of e = 0, its lower one
     rule_out(centre, edge, plane, experts, coding, repeats)
-    low, high, inside = middle_bucket(
-        e, low, high, first, last, edge, per_step, scale, rate, experts, gate, coding, tape
-    )
+    low, high, inside = middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape)
     if not inside:
         up = low > first
-        low, high = buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, gate, coding, tape)
+        low, high = buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, coding, tape)
     e = halve(e, low, high, edge, per_step, experts, coding, tape)
     return min(max(centre + step * e, I64(0)), I64(plane.top))
 
@@ -1083,7 +1085,7 @@ def halve(e, low, high, edge, per_step, experts, coding, tape):  # type: ignore[
 
 
 @kernel
-def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
+def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
     """Is e in first .. last, around the prediction? If not, above or below? Returns the interval left, and the first answer."""
     whole = coding.whole
     if first > low:
@@ -1099,13 +1101,13 @@ def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, expert
     for k in range(U64(experts.m)):
         coding.ones[k] = coding.high[k] - coding.low[k]
         coding.zeros[k] = whole[k] - coding.ones[k]
-    if decide(I64(first <= e <= last), 0, scale, rate, experts, gate, coding, tape):
+    if decide(I64(first <= e <= last), 0, scale, rate, experts, coding, tape):
         return first, last, True
     up = last < high
     if first > low and last < high:
         for k in range(U64(experts.m)):
             coding.ones[k], coding.zeros[k] = whole[k] - coding.high[k], coding.low[k]
-        up = decide(I64(e > last), 1, scale, rate, experts, gate, coding, tape) != 0
+        up = decide(I64(e > last), 1, scale, rate, experts, coding, tape) != 0
     if up:
         copy(coding.high, coding.low)
         copy(whole, coding.high)
@@ -1116,13 +1118,13 @@ def middle_bucket(e, low, high, first, last, edge, per_step, scale, rate, expert
 
 
 @kernel
-def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
+def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
     """Away from the prediction: beyond the next bucket? They double from the third on. Returns the interval left."""
     i = I64(0)
     while high - low >= width:
         cut = low + width if up else high - width + I64(1)
         kind = I64(2) + min(i, I64(9))
-        beyond = split(e, cut, up, edge, per_step, kind, scale, rate, experts, gate, coding, tape)
+        beyond = split(e, cut, up, edge, per_step, kind, scale, rate, experts, coding, tape)
         if beyond == up:
             low = cut
             copy(coding.cut, coding.low)
@@ -1137,17 +1139,17 @@ def buckets(e, low, high, width, up, edge, per_step, scale, rate, experts, gate,
 
 
 @kernel
-def split(e, cut, up, edge, per_step, kind, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
+def split(e, cut, up, edge, per_step, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
     """Is e on the upper side of a cut (e >= cut), or, where not `up`, on the lower one?"""
     distribute(cut, edge, per_step, experts, coding, coding.cut)
     for k in range(U64(experts.m)):
         above, below = coding.high[k] - coding.cut[k], coding.cut[k] - coding.low[k]
         coding.ones[k], coding.zeros[k] = (above, below) if up else (below, above)
-    return decide(I64((e >= cut) == up), kind, scale, rate, experts, gate, coding, tape) != 0
+    return decide(I64((e >= cut) == up), kind, scale, rate, experts, coding, tape) != 0
 
 
 @kernel
-def decide(bit, kind, scale, rate, experts, gate, coding, tape):  # type: ignore[no-untyped-def]
+def decide(bit, kind, scale, rate, experts, coding, tape):  # type: ignore[no-untyped-def]
     """Code a bit, or decode it, where each expert has masses for 1 and for 0. Everything that judges learns it.
 
     Inputs: expert 0; what the other experts, the counters and the circuit say more than it; a constant.
@@ -1162,8 +1164,8 @@ def decide(bit, kind, scale, rate, experts, gate, coding, tape):  # type: ignore
         inputs[n + k] = stretch(counter(coding.counters, coding.contexts[k] + d)) - first
     one = zero = U64(0)
     for k in range(n):
-        one += gate[k] * coding.ones[k]
-        zero += gate[k] * coding.zeros[k]
+        one += experts.gate[k] * coding.ones[k]
+        zero += experts.gate[k] * coding.zeros[k]
     inputs[n + U64(TABLES)] = log_ratio(max(one, U64(1)), max(zero, U64(1))) - first
     inputs[n + U64(TABLES + 1)] = UNIT
     at = ((U64(scale) >> U64(2)) * U64(KINDS) + d) * U64(INPUTS)
@@ -1180,7 +1182,7 @@ def decide(bit, kind, scale, rate, experts, gate, coding, tape):  # type: ignore
 
 @kernel
 def choose_contexts(at, width, spread, plane, experts, coding):  # type: ignore[no-untyped-def]
-    """The counters' contexts: spread; texture; errors on the left and above; of planes before; phase; value. Returns the first."""
+    """The counters' contexts: spread; texture; errors left and above; of planes before; phase; value. Returns the first."""
     s, e, up, mean = plane.samples, plane.errors, plane.stride, experts.mean[0]
     scale = min(max((logarithm(U64(spread * 1024.0)) + I64(2048) >> I64(10)) + I64(8), I64(0)), I64(31))
     size = I64(width > 1) + I64(width > 2) + I64(width > 4)

@@ -138,6 +138,12 @@ def logarithm(m):  # type: ignore[no-untyped-def]
     return I64(LOG[mantissa - U64(MANTISSA)]) + (I64(53) - I64(zeros)) * I64(LN2)
 
 
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def bit_length(m):  # type: ignore[no-untyped-def]
+    """Of a uint64 m >= 1: int64."""
+    return I64(64) - I64(leading_zeros(m))  # type: ignore[call-arg]
+
+
 @intrinsic
 def leading_zeros(typing, m):  # type: ignore[no-untyped-def]
     """Of a uint64 that is not 0."""

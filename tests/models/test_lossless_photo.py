@@ -259,6 +259,44 @@ def test_rows_are_added_as_the_reference_does(count: int, first: int, seed: int)
     assert kernel_.tobytes() == plain.tobytes()  # to the last bit: nothing is contracted or reordered
 
 
+@kernel
+def one_sample(at, value, place, plane, experts, latents):  # type: ignore[no-untyped-def]
+    lossless_photo.weigh(at, 1, 2, plane, experts, latents)
+    lossless_photo.infer(at, value, place, plane, experts, latents)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 1 << 20), st.sampled_from([8, 16]), st.integers(0, 1))
+def test_the_circuit_follows_bayes(seed: int, bits: int, c: int) -> None:
+    """Gate, posterior and evidence against the same in floats: neighbours, times planes before, times likelihoods."""
+    random, (h, w) = np.random.default_rng(seed), (3, 5)
+    canvas = lossless_photo.Canvas.of(h, w, 3)
+    plane = lossless_photo.new_plane(canvas, c, (1 << bits) - 1, 0)
+    experts, latents = lossless_photo.new_experts(LEVELS[1], plane), lossless_photo.new_latents(canvas, c, plane)
+    m, at = experts.m, plane.origin + plane.stride + 2
+    value = int(random.integers(0, 1 << bits))
+    experts.mean[:m] = (value + random.normal(0, 4, m) * 2 ** (bits - 8)) * 256
+    experts.inverse[:m] = 2.0**20 / (random.uniform(0.3, 9, m) * 2 ** (bits - 8))
+    posterior = random.dirichlet(np.full(m, 0.5), 3 * plane.stride) * 65536
+    latents.posterior.reshape(-1, lossless_photo.LANES)[:, :m] = posterior
+    evidence = np.maximum(random.dirichlet(np.full(m, 0.5)) * 65535, 1).astype(np.uint16)
+    pixel = (at - plane.start) * lossless_photo.LANES
+    latents.evidence[pixel : pixel + m] = evidence
+
+    ring = posterior.reshape(3, plane.stride, m)[:, lossless_photo.PAD :].astype(np.uint32).astype(float)
+    prior = 2 * (ring[1, 1] + ring[0, 2]) + ring[0, 1] + ring[0, 3] + ring[1, 0] + ring[2, 2] + lossless_photo.LEAST
+    prior = prior * evidence if c else prior
+    z = (256 * value + np.array([[128], [-128]]) * 2 ** (bits - 8) - experts.mean[:m]) * experts.inverse[:m] / 2**28
+    leaf = np.diff(1 / (1 + np.exp(-z)), axis=0)[0] * -1 + 2.0**-13
+    one_sample(at, value, np.uint64(0), plane, experts, latents)
+    for found, expected in (
+        (experts.gate[:m], prior),
+        (latents.posterior[:m], prior * leaf),
+        (latents.evidence[pixel : pixel + m], evidence * leaf),
+    ):
+        np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=0.01, atol=1e-3)
+
+
 def test_least_squares_finds_the_line() -> None:
     """Samples that are an exact linear function of their neighbours are predicted exactly in the end."""
     y, x = np.mgrid[0:64, 0:64]
