@@ -141,7 +141,8 @@ def logarithm(m):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, forceinline=True)
 def bit_length(m):  # type: ignore[no-untyped-def]
     """Of a uint64 m >= 1: int64."""
-    return I64(64) - I64(leading_zeros(m))  # type: ignore[call-arg]
+    zeros = leading_zeros(m)  # type: ignore[call-arg, var-annotated]
+    return I64(64) - I64(zeros)
 
 
 @intrinsic
