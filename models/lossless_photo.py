@@ -413,7 +413,7 @@ class Latents(NamedTuple):
     """What the circuit knows of the choice of an expert. posterior: of 3 rows, LANES a sample, of 2**16.
 
     evidence: see Canvas. found: room for LANES numbers. keeps: is there a plane after this one, that asks for evidence?
-    half: of the interval, in 1/256 of a sample, whose mass is a leaf's likelihood.
+    half: of the interval, in 1/256 of a sample, whose mass is a leaf's likelihood, by the density in its middle.
     """
 
     posterior: NDArray[np.uint32]
@@ -797,9 +797,10 @@ def infer(at, value, recent, plane, experts, latents):  # type: ignore[no-untype
     """Posterior and evidence of the choice of an expert, given the sample."""
     found, m, pixel = latents.found, U64(experts.m), U64((at - plane.start) * LANES)
     for k in range(m):
-        t = (I64(value) << I64(8)) - experts.mean[k]
-        above = logistic((t + latents.half) * experts.inverse[k] >> I64(16))
-        found[k] = above - logistic((t - latents.half) * experts.inverse[k] >> I64(16)) + U64(FLOOR)
+        below = logistic(((I64(value) << I64(8)) - experts.mean[k]) * experts.inverse[k] >> I64(16)) >> U64(8)
+        slope = below * (U64(1 << (MASS_BITS - 8)) - below) >> U64(15)  # of the distribution, for 1 nat
+        leaf = slope * (U64(experts.inverse[k]) * U64(latents.half) >> U64(11)) >> U64(16)
+        found[k] = min(leaf, U64(1 << MASS_BITS)) + U64(FLOOR)
     total = U64(0)
     for k in range(m):
         total += experts.gate[k] * found[k]

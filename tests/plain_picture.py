@@ -310,8 +310,9 @@ class Coder:
     def infer(self, value: int) -> None:
         """Section 8, the circuit."""
         place, h = (self.y, self.x), int(128 / self.unit)
-        ends = [[logistic((256 * value + t - m) * i >> 16) for m, i in along(self.mu, self.inverse)] for t in (h, -h)]
-        f = [mass + 2**18 for mass in less(*ends)]
+        F = [logistic((256 * value - m) * i >> 16) >> 8 for m, i in along(self.mu, self.inverse)]
+        slopes = [(v * (2**23 - v) >> 15) * (i * h >> 11) >> 16 for v, i in along(F, self.inverse)]
+        f = [min(v, 2**31) + 2**18 for v in slopes]
         self.posteriors[place] = shares([g * v for g, v in along(self.gate, f)])
         known = along(self.evidence.get(place, [1] * self.M), f)
         self.evidence[place] = [clamp(v, 1, 65535) for v in shares([e * v for e, v in known])]

@@ -286,8 +286,9 @@ def test_the_circuit_follows_bayes(seed: int, bits: int, c: int) -> None:
     ring = posterior.reshape(3, plane.stride, m)[:, lossless_photo.PAD :].astype(np.uint32).astype(float)
     prior = 2 * (ring[1, 1] + ring[0, 2]) + ring[0, 1] + ring[0, 3] + ring[1, 0] + ring[2, 2] + lossless_photo.LEAST
     prior = prior * evidence if c else prior
-    z = (256 * value + np.array([[128], [-128]]) * 2 ** (bits - 8) - experts.mean[:m]) * experts.inverse[:m] / 2**28
-    leaf = np.diff(1 / (1 + np.exp(-z)), axis=0)[0] * -1 + 2.0**-13
+    z = (256 * value - experts.mean[:m]) * experts.inverse[:m] / 2**28
+    wide = 2.0**bits * experts.inverse[:m] / 2**28  # of the sample's interval, in nats
+    leaf = np.minimum(wide / (2 + np.exp(z) + np.exp(-z)), 1) + 2.0**-13
     one_sample(at, value, np.uint64(0), plane, experts, latents)
     for found, expected in (
         (experts.gate[:m], prior),
