@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from laconic import container, registry
 from laconic.container import Chunk, Entry, Header, read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile, expect
-from laconic.kinds import ARCHIVE, BLOCK, MEDIA, MEMBERS
 from laconic.entropy.threads import mapped
+from laconic.kinds import ARCHIVE, BLOCK, MEDIA, MEMBERS
 
 if TYPE_CHECKING:
     from laconic.models.hclt import Hclt

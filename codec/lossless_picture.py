@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from laconic import picture
 from laconic.container import Chunk, Header, read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, expect
+from laconic.entropy.threads import mapped
 from laconic.fields import DEFAULT_MAX_PIXELS, MAX_SIDE
 from laconic.kinds import LOSSLESS_PICTURE, METADATA, TILE
 from laconic.picture import Exact
-from laconic.entropy.threads import mapped
 
 Region = tuple[int, int, int, int]  # x, y, width, height
 CRC_BYTES = 4

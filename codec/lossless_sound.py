@@ -17,10 +17,10 @@ import numpy as np
 from laconic import container, picture
 from laconic.container import Chunk, Data, Entry, Header, read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, UnsupportedFile, expect
+from laconic.entropy.threads import mapped
 from laconic.kinds import SEGMENT, SOUND, TAGS, WRAPPING
 from laconic.lossless_picture import CRC_BYTES, checked_effort
 from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source, are_tags
-from laconic.entropy.threads import mapped
 
 Progress = Callable[[int, int], None]  # (samples done, all samples)
 KINDS = frozenset({SEGMENT, WRAPPING, TAGS})
