@@ -773,7 +773,7 @@ def blend(at, y, x, n_windows, plane, experts):  # type: ignore[no-untyped-def]
 
 @kernel
 def weigh(at, y, x, plane, experts, latents):  # type: ignore[no-untyped-def]
-    """The gate: the neighbours' posteriors, summed, times the evidence of this pixel's planes before; below 2**16 in all."""
+    """The gate: the neighbours' posteriors, summed, times the evidence of this pixel's planes before; about 2**16 in all."""
     q, w, total = latents.posterior, latents.found, U64(0)
     here = U64((y % 3 * plane.stride + PAD + x) * LANES)
     north = U64(((y + 2) % 3 * plane.stride + PAD + x) * LANES)
