@@ -1,7 +1,7 @@
 """Lossless and near-lossless pictures, tile by tile: local least squares predict, logistic mixing says how surely.
 
     plane by plane, sample by sample in raster order, encoder and decoder alike
-      predictors   weighted least squares over a local window (0 to 3 windows, 16 or 24 taps in this plane and the planes
+      predictors   weighted least squares over a local window (0 to 2 windows, 16 to 48 taps in this plane and the planes
                    before), normalised LMS, six fixed ones; their blend by recent errors is the expert 0
       experts      a logistic distribution around each prediction, as wide as recent errors near here turned out before;
                    around the blend two more, half and twice as wide
@@ -10,14 +10,15 @@
       decisions    in the middle bucket? above? one bucket further? which half? each a bit, whose probability is the
                    logistic mix of what every expert and the circuit say and of counters in six contexts (`mixing.py`)
 
-In place of a colour transform a plane is predicted from the whole planes before it, also below and to the right: that is
-smaller. A plane of few different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1
+A plane is predicted from the whole planes before it, also below and to the right; that is smaller than a reversible colour
+transform, but for some pictures (former JPEG files), for which slow efforts try one: `differences`. A plane of few different values is coded as ranks. Near-lossless codes the error in steps of 2 * max_error + 1
 and goes on from what the decoder has. Where colours recur, guesses come before all this (`repeats.py`). What would be
 larger than its samples is stored.
 
-Arithmetic is integer, or float64 + - * / in the order of this file (`add_rows` is one product and one sum an element; sums
-of past rows are kept as float32, rounded to nearest). Least squares after Wu, Barthel, Zhang, "Piecewise 2D autoregression
-for predictive image coding", 1998, here with weights that decay in both directions; experts after TMW (Meyer, Tischer 1997).
+Arithmetic is integer, or float64 and (windows, LMS) float32 + - * / in the order of this file, never fused. Least squares
+after Wu, Barthel, Zhang, "Piecewise 2D autoregression for predictive image coding", 1998, here with weights that decay in
+both directions, and solved by a few steps of preconditioned conjugate gradients from the solution of the row above: see
+`solve`. Experts after TMW (Meyer, Tischer 1997).
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ from laconic.models.mixing import (
 )
 from laconic.models.repeats import TRIES, look, new_repeats, recall, remember, repetitive
 
-F64 = numba.float64
+F32, F64 = numba.float32, numba.float64
 Samples = NDArray[np.uint16]
 
 SIDE, LARGE_SIDE = 1024, 2048  # of a tile at most
 TILE = LARGE_SIDE**2  # samples of a plane at most
 SPLIT = 1 << 17  # from here on a picture is two tiles at least, for two threads
-PAD = 4  # samples around a plane
+PAD = 6  # samples around a plane
 BAND = 16  # rows whose decisions are written at once
 MAX_DECISIONS = 44  # a sample: 4 guesses, 1 and 1, then 18 buckets that double, then 16 halvings
 LANES = 16  # experts at most, so that the loops over them are vectors
@@ -84,21 +85,27 @@ INPUTS = 24  # of a mixer: experts, counters, the circuit, a constant
 MIXERS = 8  # by spread
 NEW, LEAST = ONE // LANES, 2600  # of 2**16: a posterior where nothing is known; of eight neighbours' together, at least
 FLOOR = 1 << 18  # of 2**31: of a leaf's mass
-RIDGE, RELATIVE_RIDGE = 4.0, 1e-4
+RIDGE, RELATIVE_RIDGE, MEAN_RIDGE = 4.0, 1e-4, 1e-3  # of the diagonal; the last of the preconditioner's
+LEAST_CURVATURE = 1e-9  # relative to the preconditioner's, of a direction that is worth a step
+REFRESH = 4  # rows between two preconditioners
+LMS_TAPS = 24
 RATE, EXTRA_RATE = 60, 300  # of the mixer: at last, and more in the first rows
 COUNTER_LIMIT, MAP_RATE, LMS_RATE = 250, 6, 1 / 256
 
 OWN = (
     "0,-1 -1,0 -1,-1 -1,1 0,-2 -2,0 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 -2,2 -2,-2 -1,3 -1,-3 -3,1 -3,-1 0,-4 -3,2 -3,-2 -2,3 "
-    "-2,-3 -4,0"
+    "-2,-3 -4,0 -3,3 -3,-3 -4,1 -4,-1 -1,4 -1,-4 -2,4 -2,-4 0,-5 -4,2 -4,-2 -5,0 -3,4 -3,-4 -1,5 -1,-5 -4,3 -4,-3 0,-6 "
+    "-5,1 -5,-1 -6,0 -2,5 -2,-5"
 )
 ONE_BEFORE = (
     "b0,0 0,-1 -1,0 b0,-1 b-1,0 -1,-1 -1,1 b0,1 b1,0 0,-2 -2,0 b-1,-1 b-1,1 b1,1 b1,-1 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 "
-    "-2,2 -2,-2 -1,3"
+    "-2,2 -2,-2 -1,3 b0,2 b2,0 b0,-2 b-2,0 -1,-3 -3,1 -3,-1 -2,3 -2,-3 b-1,2 b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 b1,-2 b2,-1 "
+    "0,-4 -4,0 -3,2 -3,-2 b0,3 b2,2 b-3,0"
 )
 TWO_BEFORE = (
     "b0,0 0,-1 -1,0 b0,-1 b-1,0 c0,0 -1,-1 -1,1 b0,1 b1,0 c0,-1 c-1,0 0,-2 -2,0 b-1,-1 b-1,1 c0,1 c1,0 -2,1 -2,-1 -1,-2 "
-    "-1,2 0,-3 c-1,1"
+    "-1,2 0,-3 c-1,1 c-1,-1 c1,1 c1,-1 -3,0 b0,2 b2,0 b0,-2 b-2,0 -2,2 -2,-2 -1,3 -1,-3 c0,2 c2,0 c0,-2 c-2,0 b-1,2 "
+    "b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 b1,-2 b2,-1"
 )
 TAPS = (
     OWN,
@@ -109,22 +116,26 @@ TAPS = (
 
 @dataclass(frozen=True)
 class Level:
-    """What an effort buys. windows: (taps, decay of a block, decay of a row), solved once every `block` samples."""
+    """What an effort buys. windows: (taps, decay of a block, decay of a row), solved in `steps` once every `block` samples."""
 
     block: int
+    steps: int
     windows: tuple[tuple[int, float, float], ...]
 
 
 LEVELS = (
-    Level(8, ()),
-    Level(8, ((16, 0.16, 0.55), (24, 0.49, 0.8))),
-    Level(6, ((16, 0.25, 0.55), (24, 0.59, 0.8))),
-    Level(2, ((16, 0.55, 0.45), (24, 0.77, 0.7), (24, 0.9, 0.9))),
+    Level(8, 0, ()),
+    Level(8, 2, ((32, 0.5, 0.8),)),
+    Level(8, 2, ((16, 0.16, 0.55), (32, 0.62, 0.85))),
+    Level(3, 4, ((16, 0.5, 0.6), (48, 0.84, 0.9))),
 )
 LEVEL_OF_EFFORT = (0, 0, 0, 1, 1, 2, 2, 3, 3)
-GUESSED = 4  # on top of a level: guesses come first (`repeats.py`)
-EXACT = 8  # on top of that: no sample is off, though it might be
-STORED = 16  # in place of a level: the samples as they are
+STORED = 16  # a tile's first byte: the samples as they are; or the sum of a level,
+MODEL = 64  # the version of all this,
+GUESSED = 4  # guesses come first (`repeats.py`),
+EXACT = 8  # with guesses: no sample is off, though it might be,
+DIFFERENCES = 32  # the reversible colour transform, where there are no guesses and no sample may be off
+TRIED, TRIALS = 48, 3  # for the choice of the transform: patches of 48 a side, 3 x 3 of them
 
 
 def tile_grid(height: int, width: int, large: bool = False) -> list[tuple[int, int, int, int]]:
@@ -153,14 +164,41 @@ def encode_tile(samples: Samples, bits: int, effort: int, max_error: int) -> byt
     h, w, _ = samples.shape
     expect(0 < h * w <= TILE, BadInput, "tile size", (h, w), f"1 to {TILE} samples a plane")
     expect(int(samples.max()) >> bits == 0, BadInput, "largest sample", int(samples.max()), f"below 2**{bits}")
-    level, ways = LEVEL_OF_EFFORT[effort - 1], [bytes([STORED]) + samples.astype(whole_bytes(bits)).tobytes()]
+    kind, ways = MODEL + LEVEL_OF_EFFORT[effort - 1], [bytes([STORED]) + samples.astype(whole_bytes(bits)).tobytes()]
     if repetitive(samples):
-        ways.append(code_planes(samples, level + GUESSED, max_error))
+        ways.append(code_planes(samples, kind + GUESSED, max_error))
         if max_error > 0:  # what is off does not recur
-            ways.append(code_planes(samples, level + GUESSED + EXACT, 0))
+            ways.append(code_planes(samples, kind + GUESSED + EXACT, 0))
+    elif effort >= 8 and max_error == 0 and prefer_differences(samples, bits):
+        ways.append(code_planes(differences(samples, bits), kind + DIFFERENCES, 0))
     else:
-        ways.append(code_planes(samples, level, max_error))
+        ways.append(code_planes(samples, kind, max_error))
     return min(ways[::-1], key=len)
+
+
+def differences(samples: Samples, bits: int) -> Samples:
+    """R - G + half, G, B - G + half, all modulo 2**bits, half 2**(bits - 1): HP1 of JPEG-LS (ITU-T T.870, annex F)."""
+    out, half = samples.astype(np.int32), 1 << (bits - 1)
+    out[..., [0, 2]] += half - out[..., [1]]
+    return (out & ((1 << bits) - 1)).astype(np.uint16)
+
+
+def undo_differences(samples: Samples, bits: int) -> Samples:
+    out, half = samples.astype(np.int32), 1 << (bits - 1)
+    out[..., [0, 2]] += out[..., [1]] - half
+    return (out & ((1 << bits) - 1)).astype(np.uint16)
+
+
+def prefer_differences(samples: Samples, bits: int) -> bool:
+    """Are patches of a colour tile, spread over it, smaller when coded as differences?"""
+    h, w, channels = samples.shape
+    if channels < 3:
+        return False
+    ys, xs = ([max(size - TRIED, 0) * i // (TRIALS - 1) for i in range(TRIALS)] for size in (h, w))
+    rows = [np.concatenate([samples[y : y + TRIED, x : x + TRIED] for x in xs], 1) for y in ys]
+    patches, kind = np.concatenate(rows), MODEL + 1
+    as_differences = code_planes(differences(patches, bits), kind, 0)
+    return len(as_differences) < len(code_planes(patches, kind, 0))
 
 
 def code_planes(samples: Samples, kind: int, max_error: int) -> bytes:
@@ -189,10 +227,16 @@ def whole_bytes(bits: int) -> str:
 def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max_error: int) -> Samples:
     """The samples uint16 [h, w, C] of a tile, given what `encode_tile` was given. Raises BadFile on damage."""
     raw = bytes(data)
-    expect(len(raw) > 0 and raw[0] <= STORED, BadFile, "level", raw[:1].hex(), f"a byte of at most {STORED}")
+    kind = raw[0] if raw else 255
+    known = (
+        kind == STORED
+        or MODEL <= kind < MODEL + STORED
+        or (MODEL <= kind - DIFFERENCES < MODEL + len(LEVELS) and C >= 3)
+    )
+    expect(known, BadFile, "kind of tile", raw[:1].hex(), "a known one (earlier ones: by the Laconic that wrote them)")
     ok = 0 < h * w <= TILE and 1 <= C <= 4 and 1 <= bits <= 16 and 0 <= max_error < 1 << 16
     expect(ok, BadFile, "tile shape", (h, w, C, bits, max_error), f"1 to {TILE} samples, 1 to 4 planes, 1 to 16 bits")
-    if raw[0] == STORED:
+    if kind == STORED:
         return stored_samples(raw[1:], (h, w, C), bits)
     position, values = 1, list[Values]()
     for _ in range(C):
@@ -201,20 +245,20 @@ def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max
     stream, end = open_stream(raw, h * w * C * MAX_DECISIONS, position=position)
     expect(end == len(raw) and len(stream.states) == 1, BadFile, "tile", f"{len(raw) - end} bytes more", "one lane")
     coder, words = decoder(stream)
-    max_error = 0 if raw[0] & EXACT else max_error
+    max_error = 0 if kind & (EXACT | DIFFERENCES) else max_error
     canvas, out = Canvas.of(h, w, C), np.empty((h, w, C), np.uint16)
-    weights = new_weights(LEVELS[raw[0] % len(LEVELS)])
+    weights = new_weights(LEVELS[kind % len(LEVELS)])
     for c, value in enumerate(values):
         if value.same >= 0:
             canvas.fill(c, canvas.plane(value.same))
         elif value.top() == 0:
             canvas.fill(c, np.zeros((h, w), np.int32))
         else:
-            for _ in run(canvas, c, value.top(), max_error, raw[0], weights, coder, lambda n: words):
+            for _ in run(canvas, c, value.top(), max_error, kind, weights, coder, lambda n: words):
                 pass
         out[..., order(C)[c]] = value.sample(canvas.plane(c))
     finish_decoder(stream, coder)
-    return out
+    return undo_differences(out, bits) if kind & DIFFERENCES else out
 
 
 def stored_samples(raw: bytes, shape: tuple[int, int, int], bits: int) -> Samples:
@@ -374,18 +418,21 @@ class Plane(NamedTuple):
 class Windows(NamedTuple):
     """Least squares. Sums of outer products in tiles of 8 columns (`place`), a target row in each; see `begin_row`."""
 
-    unsolved: NDArray[np.int64]  # [1]: are a block's coefficients not there yet? They wait for a sample that needs them
+    state: NDArray[np.int64]  # the block; are its coefficients not there yet? They wait for a sample that needs them
     sizes: NDArray[np.int64]
-    decays: NDArray[np.float64]
+    decays: NDArray[np.float32]
     block: int
+    steps: int
     above: NDArray[np.float32]
     right: NDArray[np.float32]
-    left: NDArray[np.float64]
-    now: NDArray[np.float64]
+    left: NDArray[np.float32]
+    now: NDArray[np.float32]
+    target: NDArray[np.float32]
+    matrix: NDArray[np.float32]
+    inverse: NDArray[np.float32]  # the preconditioners
     work: NDArray[np.float64]
-    factors: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
+    vectors: NDArray[np.float32]
+    coefficients: NDArray[np.float32]  # of each block, from the row above until they are solved anew
 
 
 class Experts(NamedTuple):
@@ -396,9 +443,9 @@ class Experts(NamedTuple):
 
     n: int
     m: int
-    features: NDArray[np.float64]
-    scaled: NDArray[np.float64]
-    lms: NDArray[np.float64]
+    features: NDArray[np.float32]
+    scaled: NDArray[np.float32]
+    lms: NDArray[np.float32]
     prediction: NDArray[np.float64]
     energy: NDArray[np.float64]
     recent: NDArray[np.float64]
@@ -502,23 +549,26 @@ def new_windows(level: Level, width: int) -> Windows:
     n, most, blocks = len(sizes), max(sizes, default=8), -(-width // level.block)
     area = int(place(most >> 3, 0))
     return Windows(
-        np.ones(1, np.int64),
+        np.zeros(2, np.int64),
         np.array(sizes, np.int64),
-        np.array([decays for _, *decays in level.windows], np.float64).reshape(n, 2),
+        np.array([decays for _, *decays in level.windows], np.float32).reshape(n, 2),
         level.block,
+        level.steps,
         np.zeros((n, blocks, area), np.float32),
         np.zeros((n, blocks, area), np.float32),
-        np.zeros((n, area)),
-        np.zeros(area),
-        np.zeros(area),
-        np.zeros(most + 1),
-        np.zeros(most * most),
-        np.zeros((n, most)),
+        np.zeros((n, area), np.float32),
+        np.zeros(area, np.float32),
+        np.zeros(1, np.float32),
+        np.zeros(most * most, np.float32),
+        np.zeros((n, most * most), np.float32),
+        np.zeros((2, most, most)),
+        np.zeros((4, most), np.float32),
+        np.zeros((n, blocks, most), np.float32),
     )
 
 
 def new_experts(level: Level, plane: Plane) -> Experts:
-    n, taps = 1 + len(level.windows) + SIMPLE, len(plane.taps)
+    n, taps = 1 + len(level.windows) + SIMPLE, max([LMS_TAPS, *(taps for taps, _, _ in level.windows)])
     calibration = np.zeros((LANES, CELLS, 2))
     mean = 0.1
     for cell in range(CELLS):
@@ -527,9 +577,9 @@ def new_experts(level: Level, plane: Plane) -> Experts:
     return Experts(
         n,
         n + SCALED,
-        np.zeros(taps),
-        np.zeros(taps),
-        np.zeros(taps),
+        np.zeros(taps, np.float32),
+        np.zeros(taps, np.float32),
+        np.zeros(LMS_TAPS, np.float32),
         np.zeros(LANES),
         np.zeros(LANES),
         np.full(3 * plane.stride * LANES, 4.0),
@@ -587,11 +637,13 @@ def code_rows(y0, y1, plane, windows, experts, latents, coding, repeats, tape): 
         row = plane.origin + y * plane.stride
         for i in range(1, PAD + 1):
             plane.samples[row - i] = plane.samples[row - plane.stride]
+        if y < REFRESH or y % REFRESH == 0:
+            precondition(windows)
         begin_row(windows)
         rate = RATE + EXTRA_RATE * 16 // (16 + y)
         for j in range((width + block - 1) // block):
-            windows.unsolved[0] = 1
-            fill(windows.now, 0.0)
+            windows.state[0], windows.state[1] = j, 1
+            fill(windows.now, F32(0.0))
             for x in range(j * block, min((j + 1) * block, width)):
                 code_sample(row + x, y, x, rate, plane, windows, experts, latents, coding, repeats, tape)
             for m in range(windows.sizes.size):
@@ -645,10 +697,10 @@ def code_sample(at, y, x, rate, plane, windows, experts, latents, coding, repeat
 def foresee(at, y, x, plane, windows, experts, latents):  # type: ignore[no-untyped-def]
     """Predictions, distributions, weights. Returns this plane's mean near here, the features' power, the place in `recent`."""
     n_windows = windows.sizes.size
-    if windows.unsolved[0]:
-        windows.unsolved[0] = 0
+    if windows.state[1]:
+        windows.state[1] = 0
         for m in range(n_windows):
-            solve(windows, m, x // windows.block)
+            solve(windows, m, windows.state[0])
     base = gather(at, plane, experts)
     power = predict(at, base, plane, windows, experts)
     recent = blend(at, y, x, n_windows, plane, experts)
@@ -675,30 +727,31 @@ def gather(at, plane, experts):  # type: ignore[no-untyped-def]
     if plane.before.size > 1:
         o = at + plane.before[1]
         base2 = (s[o - 1] + s[o - stride] + s[o - stride - 1] + s[o - stride + 1]) * 0.25
-    for i in range(plane.taps.size):
+    for i in range(experts.features.size):
         b = plane.bases[i]
-        experts.features[i] = (s[at + plane.taps[i]] - (base if b == 0 else base1 if b == 1 else base2)) * plane.unit
+        difference = s[at + plane.taps[i]] - (base if b == 0 else base1 if b == 1 else base2)
+        experts.features[i] = F32(difference * plane.unit)
     return base
 
 
 @kernel
 def predict(at, base, plane, windows, experts):  # type: ignore[no-untyped-def]
-    """Predictions 1 .. n - 1: windows, LMS, fixed ones. Returns the power of the features."""
+    """Predictions 1 .. n - 1: windows, LMS, fixed ones. Returns the power of the LMS's features."""
     out, f, n = experts.prediction, experts.features, windows.sizes.size
     for m in range(n):
-        out[1 + m] = base + dot(windows.coefficients[m], f, windows.sizes[m]) / plane.unit
-    out[1 + n] = base + dot(experts.lms, f, f.size) / plane.unit
+        out[1 + m] = base + F64(dot(windows.coefficients[m, windows.state[0]], f, windows.sizes[m])) / plane.unit
+    out[1 + n] = base + F64(dot(experts.lms, f, LMS_TAPS)) / plane.unit
     fixed(at, 2 + n, plane, out)
     for k in range(1, experts.n):
         p = out[k]
         out[k] = min(p, F64(plane.top)) if p >= 0.0 else 0.0  # also where it is not a number
-    return dot(f, f, f.size)
+    return F64(dot(f, f, LMS_TAPS))
 
 
 @kernel
 def dot(a, b, n):  # type: ignore[no-untyped-def]
-    """Four partial sums, of every fourth product; then (first + second) + (third + fourth). n: a multiple of 4."""
-    s0 = s1 = s2 = s3 = 0.0
+    """float32. Four partial sums, of every fourth product; then (first + second) + (third + fourth). n: a multiple of 4."""
+    s0 = s1 = s2 = s3 = F32(0.0)
     for i in range(U64(0), U64(n), U64(4)):
         s0 += a[i] * b[i]
         s1 += a[i + U64(1)] * b[i + U64(1)]
@@ -854,8 +907,8 @@ def adapt(value, recent, base, power, n_windows, plane, windows, experts):  # ty
     wide = experts.calibration[experts.cells[0]] * plane.unit
     error = (value - p[1 + n_windows]) * plane.unit
     spread = experts.calibration[experts.cells[1 + n_windows]] * plane.unit
-    move = LMS_RATE * error / (power + 20.0 * spread * spread + 1.0)
-    for i in range(U64(f.size)):
+    move = F32(LMS_RATE * error / (power + 20.0 * spread * spread + 1.0))
+    for i in range(U64(LMS_TAPS)):
         experts.lms[i] += move * f[i]
     for k in range(U64(experts.n)):
         e = abs(p[k] - value)
@@ -881,12 +934,12 @@ def place(tile, row):  # type: ignore[no-untyped-def]
 def gather_products(windows, features, scaled, target, weight):  # type: ignore[no-untyped-def]
     """Add weight * outer product of the features, and of the target with them, to the block's sums."""
     for i in range(U64(features.size)):
-        scaled[i] = features[i] * weight
-    windows.factors[0] = target * weight
-    for t in range(U64(windows.coefficients.shape[1] >> 3)):
+        scaled[i] = features[i] * F32(weight)
+    windows.target[0] = F32(target * weight)
+    for t in range(U64(windows.coefficients.shape[2] >> 3)):
         rows, column = U64(8) * (t + U64(1)), U64(8) * t
         add_rows(windows.now, place(t, 0), scaled, U64(0), rows, features, column)  # type: ignore[call-arg]
-        add_rows(windows.now, place(t, rows), windows.factors, U64(0), U64(1), features, column)
+        add_rows(windows.now, place(t, rows), windows.target, U64(0), U64(1), features, column)
 
 
 @kernel
@@ -896,13 +949,13 @@ def begin_row(windows):  # type: ignore[no-untyped-def]
         decay, size = windows.decays[m, 0], place(windows.sizes[m] >> 3, 0)
         blocks = windows.above.shape[1]
         for i in range(size):
-            windows.left[m, i] = 0.0
-            windows.right[m, blocks - 1, i] = np.float32(0.0)
+            windows.left[m, i] = F32(0.0)
+            windows.right[m, blocks - 1, i] = F32(0.0)
         for later in range(1, blocks):
             right, after = windows.right[m, blocks - 1 - later], windows.right[m, blocks - later]
             above = windows.above[m, blocks - later]
             for i in range(size):
-                right[i] = np.float32(decay * (F64(after[i]) + F64(above[i])))
+                right[i] = decay * (after[i] + above[i])
 
 
 @kernel
@@ -911,85 +964,212 @@ def end_block(windows, m, j):  # type: ignore[no-untyped-def]
     decay, fall, size = windows.decays[m, 0], windows.decays[m, 1], place(windows.sizes[m] >> 3, 0)
     left, above, now = windows.left[m], windows.above[m, j], windows.now
     for i in range(size):
-        left[i] = decay * (left[i] + F64(above[i]) + now[i])
-        above[i] = np.float32(fall * F64(above[i]) + now[i])
+        left[i] = decay * (left[i] + above[i] + now[i])
+        above[i] = fall * above[i] + now[i]
 
 
 @kernel
 def solve(windows, m, j):  # type: ignore[no-untyped-def]
-    """Coefficients of window m for block j: elimination without pivoting of sums + ridge, then back substitution."""
-    n = U64(windows.sizes[m])
-    work, factors, lower, out = windows.work, windows.factors, windows.lower, windows.coefficients[m]
-    span = U64(windows.coefficients.shape[1])
+    """Better coefficients of window m for block j: preconditioned conjugate gradients (Hestenes, Stiefel 1952) from the old.
+
+    A few steps are as good as an exact solution here, in O(taps**2), for two reasons: the solution of the row above is near,
+    and features correlate in much the same way everywhere, so that the inverse for all blocks together (`precondition`)
+    makes the system nearly round.
+    """
+    n, x, inverse = U64(windows.sizes[m]), windows.coefficients[m, j], windows.inverse[m]
+    a, r, z, p, q = windows.matrix, windows.vectors[0], windows.vectors[1], windows.vectors[2], windows.vectors[3]
+    gather_system(windows, m, j)
+    multiply(a, x, n, q)
+    for k in range(n):
+        r[k] -= q[k]
+    multiply(inverse, r, n, p)
+    rz = dot(r, p, n)
+    for step in range(windows.steps):
+        multiply(a, p, n, q)
+        pq = dot(p, q, n)
+        if not (rz > F32(0.0) and pq > F32(LEAST_CURVATURE) * rz):  # solved, or beyond float32
+            break
+        alpha = rz / pq
+        for k in range(n):
+            x[k] += alpha * p[k]
+        if step == windows.steps - 1:
+            break
+        for k in range(n):
+            r[k] -= alpha * q[k]
+        multiply(inverse, r, n, z)
+        new = dot(r, z, n)
+        beta = new / rz
+        rz = new
+        for k in range(n):
+            p[k] = z[k] + beta * p[k]
+
+
+@kernel
+def gather_system(windows, m, j):  # type: ignore[no-untyped-def]
+    """The sums around block j: the matrix, with its ridge, in full, and the right side in vectors[0]."""
+    n, a, r = U64(windows.sizes[m]), windows.matrix, windows.vectors[0]
     above, left, right = windows.above[m, j], windows.left[m], windows.right[m, j]
-    for i in range(place(n >> U64(3), 0)):
-        work[i] = F64(above[i]) + left[i] + F64(right[i])
+    for t in range(n >> U64(3)):
+        end = U64(8) * t + U64(8)
+        for i in range(end):
+            at, to = place(t, i), cell(t, i, n)
+            for c in range(U64(8)):
+                a[to + c] = above[at + c] + left[at + c] + right[at + c]
+        at, to = place(t, end), U64(8) * t
+        for c in range(U64(8)):
+            r[to + c] = above[at + c] + left[at + c] + right[at + c]
+        for u in range(t):
+            for c in range(U64(8)):
+                for i in range(U64(8)):
+                    a[cell(u, to + c, n) + i] = a[cell(t, U64(8) * u + i, n) + c]
     for k in range(n):
-        d = place(k >> U64(3), k) + (k & U64(7))
-        work[d] = work[d] * (1.0 + RELATIVE_RIDGE) + RIDGE
-    for k in range(n):
-        tile, lane = k >> U64(3), k & U64(7)
-        pivot = work[place(tile, k) + lane]
-        inverse = 1.0 / pivot if pivot > 1e-9 else 0.0
-        for i in range(k + U64(1), n):
-            factor = work[place(i >> U64(3), k) + (i & U64(7))] * inverse
-            lower[i * span + k] = factor
-            factors[i] = -factor
-        target = U64(8) * (tile + U64(1))
-        out[k] = work[place(tile, target) + lane] * inverse
-        factors[n] = -out[k]
-        for t in range(tile, n >> U64(3)):
-            end, source = U64(8) * (t + U64(1)), place(t, k)
-            rows = end - k - U64(1)
-            add_rows(work, place(t, k + U64(1)), factors, k + U64(1), rows, work, source)  # type: ignore[call-arg]
-            add_rows(work, place(t, end), factors, n, U64(1), work, source)
-    for later in range(n):
-        k = n - U64(1) - later
-        for i in range(k):
-            out[i] -= lower[k * span + i] * out[k]
+        d = cell(k >> U64(3), k, n) + (k & U64(7))
+        a[d] = a[d] * F32(1.0 + RELATIVE_RIDGE) + F32(RIDGE)
+
+
+@kernel
+def precondition(windows):  # type: ignore[no-untyped-def]
+    """inverse: of the mean of all blocks' sums of the rows above and a ridge, by Gauss-Jordan elimination in float64."""
+    blocks = windows.above.shape[1]
+    for m in range(windows.sizes.size):
+        n, sums, a, inverse = U64(windows.sizes[m]), windows.left[m], windows.work[0], windows.work[1]
+        fill(sums, F32(0.0))
+        for j in range(blocks):
+            above = windows.above[m, j]
+            for i in range(place(n >> U64(3), 0)):
+                sums[i] += above[i]
+        for k in range(n):
+            for i in range(n):
+                inverse[k, i] = 1.0 if i == k else 0.0
+            for i in range(k + U64(1)):
+                a[i, k] = a[k, i] = F64(sums[place(k >> U64(3), i) + (k & U64(7))]) / F64(blocks)
+            a[k, k] += MEAN_RIDGE * a[k, k] + RIDGE
+        for k in range(n):
+            eliminate(a, inverse, k, n)
+        for k in range(n):
+            for i in range(n):
+                windows.inverse[m, cell(k >> U64(3), i, n) + (k & U64(7))] = F32(inverse[i, k])
+
+
+@kernel
+def eliminate(a, inverse, k, n):  # type: ignore[no-untyped-def]
+    """Column k of a becomes that of the identity; inverse follows, row by row."""
+    factor = 1.0 / a[k, k]
+    for c in range(n):
+        a[k, c] *= factor
+        inverse[k, c] *= factor
+    for i in range(n):
+        if i != k:
+            factor = a[i, k]
+            for c in range(n):
+                a[i, c] -= factor * a[k, c]
+                inverse[i, c] -= factor * inverse[k, c]
+
+
+@kernel
+def cell(tile, row, n):  # type: ignore[no-untyped-def]
+    """Where row `row` of column tile `tile` begins in a full matrix [n, n]: columns 8 tile .. 8 tile + 7."""
+    return (U64(tile) * n + U64(row)) * U64(8)
+
+
+@kernel
+def multiply(matrix, vector, n, out):  # type: ignore[no-untyped-def]
+    """out = matrix @ vector, the matrix symmetric: each element its even terms, its odd terms, then both."""
+    for t in range(n >> U64(3)):
+        sum_rows(out, U64(8) * t, vector, n, matrix, cell(t, U64(0), n))  # type: ignore[call-arg]
+
+
+LINE = ir.VectorType(ir.FloatType(), 8)
+
+
+def element(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    """The address of an array's element."""
+    return builder.gep(context.make_array(kind)(context, builder, value=array).data, [place])
+
+
+def spread(builder: Any, address: Any) -> Any:
+    """A float32, eight times."""
+    one = builder.insert_element(LINE(ir.Undefined), builder.load(address), ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), 8)([0] * 8))
 
 
 @intrinsic
 def add_rows(typing, array, at, factors, first, count, source, begin):  # type: ignore[no-untyped-def]
     """array[at + 8 i + c] += factors[first + i] * source[begin + c], i below count, c below 8: a product, then a sum.
 
-    float64 arrays, the rest uint64; `add_rows_reference` in plain words. The source must not be among the rows.
+    float32 arrays, the rest uint64; `add_rows_reference` in plain words. The source must not be among the rows.
     """
 
     def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector = ir.VectorType(ir.DoubleType(), 8)
-
-        def pointer(argument: int, offset: Any, kind: Any) -> Any:
-            data = context.make_array(signature.args[argument])(context, builder, value=arguments[argument]).data
-            return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
-
-        row = builder.load(pointer(5, arguments[6], vector), align=8)
-        with cgutils.for_range(builder, arguments[4]) as loop:
-            place_of_factor = builder.add(arguments[3], loop.index)
-            factor = builder.load(pointer(2, place_of_factor, ir.DoubleType()))
-            one = builder.insert_element(vector(ir.Undefined), factor, ir.IntType(32)(0))
-            spread = builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), 8)([0] * 8))
-            place_of_row = builder.add(arguments[1], builder.mul(loop.index, loop.index.type(8)))
-            where = pointer(0, place_of_row, vector)
-            builder.store(builder.fadd(builder.load(where, align=8), builder.fmul(spread, row)), where, align=8)
+        kinds, (to, at, factors, first, count, source, begin) = signature.args, arguments
+        row = builder.bitcast(element(context, builder, kinds[5], source, begin), LINE.as_pointer())
+        row = builder.load(row, align=4)
+        with cgutils.for_range(builder, count) as loop:
+            factor = spread(builder, element(context, builder, kinds[2], factors, builder.add(first, loop.index)))
+            where = element(
+                context, builder, kinds[0], to, builder.add(at, builder.mul(loop.index, loop.index.type(8)))
+            )
+            where = builder.bitcast(where, LINE.as_pointer())
+            builder.store(builder.fadd(builder.load(where, align=4), builder.fmul(factor, row)), where, align=4)
         return context.get_dummy_value()
 
     return numba.void(array, U64, factors, U64, U64, source, U64), build
 
 
+@intrinsic
+def sum_rows(typing, out, begin, factors, count, array, at):  # type: ignore[no-untyped-def]
+    """out[begin + c] = sum over i below count of factors[i] * array[at + 8 i + c], c below 8: of even i, of odd i, then both.
+
+    float32 arrays, the rest uint64, count even; `sum_rows_reference` in plain words.
+    """
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kinds, (out, begin, factors, count, array, at) = signature.args, arguments
+        zero = ir.Constant(LINE, [0.0] * 8)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]  # type: ignore[no-untyped-call]
+        with cgutils.for_range(builder, builder.lshr(count, count.type(1))) as loop:
+            for odd in range(2):
+                i = builder.add(builder.mul(loop.index, loop.index.type(2)), loop.index.type(odd))
+                row = element(context, builder, kinds[4], array, builder.add(at, builder.mul(i, i.type(8))))
+                row = builder.load(builder.bitcast(row, LINE.as_pointer()), align=4)
+                term = builder.fmul(spread(builder, element(context, builder, kinds[2], factors, i)), row)
+                builder.store(builder.fadd(builder.load(sums[odd]), term), sums[odd])
+        where = builder.bitcast(element(context, builder, kinds[0], out, begin), LINE.as_pointer())
+        builder.store(builder.fadd(builder.load(sums[0]), builder.load(sums[1])), where, align=4)
+        return context.get_dummy_value()
+
+    return numba.void(out, U64, factors, U64, array, U64), build
+
+
 def add_rows_reference(
-    array: NDArray[np.float64],
+    array: NDArray[np.float32],
     at: int,
-    factors: NDArray[np.float64],
+    factors: NDArray[np.float32],
     first: int,
     count: int,
-    source: NDArray[np.float64],
+    source: NDArray[np.float32],
     begin: int,
 ) -> None:
     """The plain form of `add_rows`."""
     for i in range(count):
         for c in range(8):
             array[at + 8 * i + c] += factors[first + i] * source[begin + c]
+
+
+def sum_rows_reference(
+    out: NDArray[np.float32],
+    begin: int,
+    factors: NDArray[np.float32],
+    count: int,
+    array: NDArray[np.float32],
+    at: int,
+) -> None:
+    """The plain form of `sum_rows`."""
+    for c in range(8):
+        sums = [np.float32(0), np.float32(0)]
+        for i in range(count):
+            sums[i % 2] += factors[i] * array[at + 8 * i + c]
+        out[begin + c] = sums[0] + sums[1]
 
 
 @kernel

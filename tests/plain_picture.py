@@ -10,21 +10,25 @@ from math import ceil
 import numpy as np
 
 along = partial(zip, strict=True)
-OWN = "0,-1 -1,0 -1,-1 -1,1 0,-2 -2,0 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 -2,2 -2,-2 -1,3 -1,-3 -3,1 -3,-1 0,-4 -3,2 -3,-2"
+OWN = (
+    "0,-1 -1,0 -1,-1 -1,1 0,-2 -2,0 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 -2,2 -2,-2 -1,3 -1,-3 -3,1 -3,-1 0,-4 -3,2 -3,-2 -2,3 "
+    "-2,-3 -4,0 -3,3 -3,-3 -4,1 -4,-1 -1,4 -1,-4 -2,4 -2,-4 0,-5 -4,2 -4,-2 -5,0 -3,4 -3,-4 -1,5 -1,-5 -4,3 -4,-3 0,-6 "
+    "-5,1 -5,-1 -6,0 -2,5 -2,-5"
+)
 ONE = (
-    "b0,0 0,-1 -1,0 b0,-1 b-1,0 -1,-1 -1,1 b0,1 b1,0 0,-2 -2,0 b-1,-1 b-1,1 b1,1 b1,-1 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0"
+    "b0,0 0,-1 -1,0 b0,-1 b-1,0 -1,-1 -1,1 b0,1 b1,0 0,-2 -2,0 b-1,-1 b-1,1 b1,1 b1,-1 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 "
+    "-2,2 -2,-2 -1,3 b0,2 b2,0 b0,-2 b-2,0 -1,-3 -3,1 -3,-1 -2,3 -2,-3 b-1,2 b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 b1,-2 b2,-1 "
+    "0,-4 -4,0 -3,2 -3,-2 b0,3 b2,2 b-3,0"
 )
 TWO = (
-    "b0,0 0,-1 -1,0 b0,-1 b-1,0 c0,0 -1,-1 -1,1 b0,1 b1,0 c0,-1 c-1,0 0,-2 -2,0 b-1,-1 b-1,1 c0,1 c1,0 -2,1 -2,-1 -1,-2"
+    "b0,0 0,-1 -1,0 b0,-1 b-1,0 c0,0 -1,-1 -1,1 b0,1 b1,0 c0,-1 c-1,0 0,-2 -2,0 b-1,-1 b-1,1 c0,1 c1,0 -2,1 -2,-1 -1,-2 "
+    "-1,2 0,-3 c-1,1 c-1,-1 c1,1 c1,-1 -3,0 b0,2 b2,0 b0,-2 b-2,0 -2,2 -2,-2 -1,3 -1,-3 c0,2 c2,0 c0,-2 c-2,0 b-1,2 "
+    "b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 b1,-2 b2,-1"
 )
-TAPS = (OWN + " -2,3 -2,-3 -4,0", ONE + " -2,2 -2,-2 -1,3", TWO + " -1,2 0,-3 c-1,1")
-BLOCKS = (8, 8, 6, 2)
-WINDOWS = (
-    (),
-    ((16, 0.16, 0.55), (24, 0.49, 0.8)),
-    ((16, 0.25, 0.55), (24, 0.59, 0.8)),
-    ((16, 0.55, 0.45), (24, 0.77, 0.7), (24, 0.9, 0.9)),
-)
+TAPS = (OWN, ONE, TWO)
+BLOCKS, STEPS = (8, 8, 8, 3), (0, 2, 2, 4)
+WINDOWS = ((), ((32, 0.5, 0.8),), ((16, 0.16, 0.55), (32, 0.62, 0.85)), ((16, 0.5, 0.6), (48, 0.84, 0.9)))
+F32 = np.float32
 W, N, NW, NE, NN, WW = NEAR = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (-2, 0), (0, -2))
 WIDER = ((-2, 1), (-1, 2), (-1, -2), (-2, -1), (0, -3))
 WIDEST = ((-3, 0), (-3, -1), (-3, 1), (-2, 2), (-2, -2), (-1, 3), (-1, -3), (0, -4))
@@ -70,11 +74,18 @@ def logistic(z: int) -> int:
     return table(cell) + ((table(cell + 1) - table(cell)) * part >> 6)
 
 
-def dot(a, b) -> float:
-    sums = [0.0] * 4
+def dot(a, b):
+    sums = [F32(0)] * 4
     for i, (u, v) in enumerate(along(a, b)):
         sums[i % 4] += u * v
     return (sums[0] + sums[1]) + (sums[2] + sums[3])
+
+
+def times(matrix, vector):
+    even, odd = (np.zeros(len(vector), F32) for _ in range(2))
+    for i in range(0, len(vector), 2):
+        even, odd = even + vector[i] * matrix[i], odd + vector[i + 1] * matrix[i + 1]
+    return even + odd
 
 
 def med(a, b, c):
@@ -99,19 +110,45 @@ def mixed(h: int) -> int:
     return (h ^ h >> 29) * 0x9E3779B97F4A7C15 % 2**64
 
 
-def solve(sums):
-    """Coefficients from sums [n + 1, n], of which row n is the target's; only i <= k of the others count."""
-    a, n = sums.copy(), sums.shape[1]
-    factors, y, d = np.zeros((n, n)), np.zeros(n), np.arange(n)
-    a[d, d] = a[d, d] * (1.0 + 1e-4) + 4.0
+def whole(sums):
+    """The matrix from sums [n, n]: of two features in different tiles of 8, the earlier one's row counts."""
+    tiles = np.arange(len(sums)) // 8
+    return np.where(tiles[:, None] <= tiles, sums, sums.T)
+
+
+def invert(a):
+    """Section 5: Gauss-Jordan, float."""
+    n = len(a)
+    a, inverse = a.copy(), np.eye(n)
     for k in range(n):
-        inverse = 1.0 / a[k, k] if a[k, k] > 1e-9 else 0.0
-        factors[k], y[k] = a[k] * inverse, a[n, k] * inverse
-        a[k + 1 : n] += -factors[k, k + 1 :][:, None] * a[k]
-        a[n] += -y[k] * a[k]
-    for k in range(n - 1, -1, -1):
-        y[:k] -= factors[:k, k] * y[k]
-    return y
+        factor = 1.0 / a[k, k]
+        a[k], inverse[k] = a[k] * factor, inverse[k] * factor
+        for i in range(n):
+            if i != k:
+                factor = a[i, k]
+                a[i], inverse[i] = a[i] - factor * a[k], inverse[i] - factor * inverse[k]
+    return inverse.astype(F32)
+
+
+def solve(sums, inverse, x, steps: int):
+    """Section 5: float32. sums [n + 1, n], of which row n is the target's; x: coefficients of the row above."""
+    n = len(x)
+    a, d = whole(sums[:n]), np.arange(n)
+    a[d, d] = a[d, d] * F32(1.0 + 1e-4) + F32(4)
+    r = sums[n] - times(a, x)
+    p = times(inverse, r)
+    rz = dot(r, p)
+    for _ in range(steps):
+        q = times(a, p)
+        pq = dot(p, q)
+        if not (rz > 0 and pq > F32(1e-9) * rz):
+            break
+        alpha = rz / pq
+        x, r = x + alpha * p, r - alpha * q
+        z = times(inverse, r)
+        rz, before = dot(r, z), rz
+        p = z + rz / before * p
+    return x
 
 
 class Counters(defaultdict):
@@ -170,7 +207,7 @@ class Plane:
     def __init__(self, h: int, w: int, values=None):
         self.h, self.w, (self.samples, self.errors, self.hits) = h, w, (defaultdict(int) for _ in range(3))
         if values is not None:  # not coded
-            places = ((y, x) for y in range(h + 2) for x in range(-4, w + 4))
+            places = ((y, x) for y in range(h + 2) for x in range(-6, w + 6))
             self.samples.update({(y, x): int(values[min(y, h - 1), clamp(x, 0, w - 1)]) for y, x in places})
 
     def numbers(self):
@@ -182,12 +219,14 @@ class Coder:
 
     def __init__(self, planes: list[Plane], top: int, K: int, level: int, bits: Bits, weights: dict, evidence: dict):
         self.planes, self.top, self.K, self.guessed, self.bits = planes, top, K, level & 4, bits
-        self.block, self.windows, w = BLOCKS[level % 4], WINDOWS[level % 4], planes[0].w
+        self.block, self.steps, w = BLOCKS[level % 4], STEPS[level % 4], planes[0].w
+        self.windows = [(n, F32(decay), F32(fall)) for n, decay, fall in WINDOWS[level % 4]]
         self.E, self.unit, self.before = 8 + len(self.windows), 2.0 ** -max(0, top.bit_length() - 8), len(planes) - 1
         taps = [(" bc".find(t[0]), t.lstrip("bc").split(",")) for t in TAPS[self.before].split()]
         self.taps = [(max(k, 0), int(dy), int(dx)) for k, (dy, dx) in taps]
-        self.above = [np.zeros((ceil(w / self.block), n + 1, n), np.float32) for n, _, _ in self.windows]
-        self.lms, self.recent = np.zeros(24), np.full((3, self.E, w + 10), 4.0)
+        self.above = [np.zeros((ceil(w / self.block), n + 1, n), F32) for n, _, _ in self.windows]
+        self.solutions = [np.zeros((len(a), a.shape[2]), F32) for a in self.above]
+        self.lms, self.recent = np.zeros(24, F32), np.full((3, self.E, w + 10), 4.0)
         means = np.multiply.accumulate([0.1] + [1.2840254166877414] * 63)
         self.calibration = [[[float(m), 0.5] for m in means] for _ in range(self.E)]
         self.M, self.posteriors, self.evidence = self.E + 2, {}, evidence
@@ -199,31 +238,43 @@ class Coder:
         plane, (h, w) = self.planes[0], (self.planes[0].h, self.planes[0].w)
         s, e = plane.samples, plane.errors
         for y in range(h):
-            s.update({(y, -i): s[y - 1, 0] for i in range(1, 5)})
+            s.update({(y, -i): s[y - 1, 0] for i in range(1, 7)})
             self.y, self.right, r = y, [np.zeros_like(a) for a in self.above], self.recent[y % 3]
-            self.left = [np.zeros(a.shape[1:]) for a in self.above]
+            self.left = [np.zeros(a.shape[1:], F32) for a in self.above]
+            if y < 4 or y % 4 == 0:
+                self.inverses = [self.precondition(above) for above in self.above]
             for (_, decay, _), right, above in along(self.windows, self.right, self.above):
                 for j in range(len(above) - 2, -1, -1):
-                    right[j] = decay * (right[j + 1].astype(float) + above[j + 1].astype(float))
+                    right[j] = decay * (right[j + 1] + above[j + 1])
             for x in range(w):
                 if x % self.block == 0:
-                    self.now, self.coefficients = np.zeros((25, 24)), None
+                    self.now, self.coefficients = np.zeros((49, 48), F32), None
                 self.x = x
                 self.sample()
                 if x % self.block == self.block - 1 or x == w - 1:
                     self.end_block(x // self.block)
-            for i in range(4):
+            for i in range(6):
                 s[y, w + i], e[y, w + i], e[y, -1 - i] = s[y, w - 1], e[y, w - 1], e[y, 0]
             r[:, :5], r[:, 5 + w :] = r[:, 5:6], r[:, 4 + w : 5 + w]
-        for y, x in ((y, x) for y in (h, h + 1) for x in range(-4, w + 4)):
+        for y, x in ((y, x) for y in (h, h + 1) for x in range(-6, w + 6)):
             s[y, x], e[y, x] = s[h - 1, x], e[h - 1, x]
         return plane
 
     def end_block(self, j: int) -> None:
         for m, (n, decay, fall) in enumerate(self.windows):
-            now, above = np.vstack([self.now[:n, :n], self.now[24, :n]]), self.above[m][j].astype(float)
+            now, above = np.vstack([self.now[:n, :n], self.now[48, :n]]), self.above[m][j]
             self.left[m] = decay * (self.left[m] + above + now)
             self.above[m][j] = fall * above + now
+
+    def precondition(self, above):
+        """The inverse for all blocks of a window together."""
+        sums = np.zeros(above.shape[1:], F32)
+        for block in above:
+            sums = sums + block
+        mean = np.triu(sums[:-1].astype(float) / len(above))
+        mean, d = np.where(mean == 0, mean.T, mean), np.arange(len(mean))
+        mean[d, d] = mean[d, d] + (1e-3 * mean[d, d] + 4.0)
+        return invert(mean)
 
     def at(self, plane: int, dy: int, dx: int) -> int:
         return self.planes[plane].samples[self.y + dy, self.x + dx]
@@ -256,12 +307,13 @@ class Coder:
         """Sections 4, 6, 7."""
         at, unit, n = self.at, self.unit, len(self.windows)
         bases = [(at(k, *W) + at(k, *N) + at(k, *NW) + at(k, *NE)) * 0.25 for k in range(self.before + 1)]
-        self.base, self.f = bases[0], np.array([(at(k, dy, dx) - bases[k]) * unit for k, dy, dx in self.taps])
+        self.base, self.f = bases[0], np.array([(at(k, dy, dx) - bases[k]) * unit for k, dy, dx in self.taps], F32)
         if self.coefficients is None:
-            sums = along(self.above, self.left, self.right)
             j = self.x // self.block
-            self.coefficients = [solve(a[j].astype(float) + left + r[j].astype(float)) for a, left, r in sums]
-        p = [0.0] + [self.base + dot(y, self.f[: len(y)]) / unit for y in [*self.coefficients, self.lms]]
+            for a, left, r, inverse, x in along(self.above, self.left, self.right, self.inverses, self.solutions):
+                x[j] = solve(a[j] + left + r[j], inverse, x[j], self.steps)
+            self.coefficients = [x[j] for x in self.solutions]
+        p = [0.0] + [self.base + float(dot(y, self.f[: len(y)])) / unit for y in [*self.coefficients, self.lms]]
         w, north, nw, ne, nn, ww = (at(0, *place) for place in NEAR)
         if self.before == 0:
             p += [
@@ -321,11 +373,11 @@ class Coder:
         """Section 8."""
         n, f = len(self.windows), self.f
         m, s = self.cells[0][0] * self.unit, self.cells[1 + n][0] * self.unit
-        move = (1 / 256) * ((value - self.p[1 + n]) * self.unit) / (dot(f, f) + 20.0 * s * s + 1.0)
-        self.lms = self.lms + move * f
+        move = (1 / 256) * ((value - self.p[1 + n]) * self.unit) / (float(dot(f[:24], f[:24])) + 20.0 * s * s + 1.0)
+        self.lms = self.lms + F32(move) * f[:24]
         weight = 1.0 / (0.3 * m * m + 0.5 * m + 0.5)
-        self.now[:24] += (f * weight)[:, None] * f
-        self.now[24] += (value - self.base) * self.unit * weight * f
+        self.now[:48] += (f * F32(weight))[:, None] * f
+        self.now[48] += F32((value - self.base) * self.unit * weight) * f
         for k, cell in enumerate(self.cells):
             here[k] = e = abs(self.p[k] - value)
             cell[0] += (e - cell[0]) * cell[1]
@@ -508,7 +560,7 @@ def decode(file: bytes):
 
 
 def decode_tile(data: bytes, h: int, w: int, C: int, dtype, K: int):
-    K = 0 if data[0] & 8 else K
+    K = 0 if data[0] & (8 | 32) else K
     if data[0] == 16:
         return np.frombuffer(data[1:], dtype).reshape(h, w, C)
     heads, planes, at, out = [], [], 1, np.zeros((h, w, C), np.uint16)
@@ -532,4 +584,7 @@ def decode_tile(data: bytes, h: int, w: int, C: int, dtype, K: int):
             planes.append(Plane(h, w, np.zeros((h, w)) if same is None else planes[same].numbers()))
         out[..., (1, 0, 2, 3)[c] if C > 2 else c] = levels[planes[c].numbers()]
     assert bits.x == 65536 and not bits.words, "the stream does not end as it should"
+    if data[0] & 32:
+        half = 128 if dtype == "u1" else 32768
+        out[..., [0, 2]] = (out[..., [0, 2]].astype(int) + out[..., [1]] - half) % (2 * half)
     return out

@@ -17,16 +17,23 @@ from PIL import Image
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.models import lossless_photo
 from laconic.models.lossless_photo import (
+    DIFFERENCES,
     GUESSED,
     LEVEL_OF_EFFORT,
     LEVELS,
+    MODEL,
     STORED,
     TAPS,
     add_rows,
     add_rows_reference,
+    code_planes,
     decode_tile,
+    differences,
     encode_tile,
+    sum_rows,
+    sum_rows_reference,
     tile_grid,
+    undo_differences,
 )
 from laconic.models.mixing import kernel
 from laconic.models.repeats import repetitive
@@ -182,7 +189,7 @@ def test_guesses_are_for_what_recurs() -> None:
 def test_screens_come_back_and_are_small(channels: int, bits: int) -> None:
     samples = screen(100, 150, channels, (1 << bits) - 1)
     coded = encode_tile(samples, bits, 7, 0)
-    assert coded[0] == GUESSED + LEVEL_OF_EFFORT[6]
+    assert coded[0] == MODEL + GUESSED + LEVEL_OF_EFFORT[6]
     assert np.array_equal(decode_tile(coded, *samples.shape, bits, 0), samples)
     assert len(coded) < 0.75 * len(zlib.compress(samples.astype(f"<u{bits // 8}").tobytes(), 9))
 
@@ -200,7 +207,7 @@ def test_a_screen_is_smaller_than_as_webp_and_in_one_tile_smaller_than_in_two() 
 def test_guesses_are_right_within_the_error(max_error: int) -> None:
     random, samples = np.random.default_rng(0), screen(60, 90)
     rough = (samples + random.integers(-1, 2, samples.shape)).clip(0, 255).astype(np.uint16)
-    assert encode_tile(samples, 8, 7, max_error)[0] >= GUESSED
+    assert encode_tile(samples, 8, 7, max_error)[0] & GUESSED
     assert len(encode_tile(samples, 8, 7, max_error)) <= len(encode_tile(samples, 8, 7, 0))
     for tile in (samples, rough):
         back = returned(tile, 8, 7, max_error)
@@ -221,10 +228,46 @@ def test_damage_is_an_error_or_another_picture(data: st.DataObject) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.binary(max_size=60), st.integers(0, 2), st.integers(0, STORED))
-def test_any_bytes_are_an_error_or_a_picture(rest: bytes, kind: int, level: int) -> None:
+@given(
+    st.binary(max_size=60), st.integers(0, 2), st.sampled_from([STORED, *range(MODEL, 2 * MODEL)]), st.integers(1, 4)
+)
+def test_any_bytes_are_an_error_or_a_picture(rest: bytes, head: int, kind: int, channels: int) -> None:
     with suppress(BadFile):
-        decode_tile(bytes([level, kind]) + rest, 5, 6, 1, 16, 0)
+        assert decode_tile(bytes([kind, head]) + rest, 5, 6, channels, 16, 0).shape == (5, 6, channels)
+
+
+@pytest.mark.parametrize("kind", [2, 15, 17, MODEL + STORED, MODEL + DIFFERENCES + GUESSED, 255])
+def test_tiles_of_unknown_or_earlier_kinds_say_so(kind: int) -> None:
+    good = encode_tile(picture(9, 17), 8, 7, 0)
+    with pytest.raises(BadFile, match=f"kind of tile: found '{kind:02x}'"):
+        decode_tile(bytes([kind]) + good[1:], 9, 17, 3, 8, 0)
+    with pytest.raises(BadFile, match="kind of tile"):  # no differences of fewer than three planes
+        decode_tile(bytes([MODEL + DIFFERENCES]) + encode_tile(picture(9, 17, 2), 8, 1, 0)[1:], 9, 17, 2, 8, 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 16), st.integers(3, 4), st.sampled_from(range(len(LEVELS))), st.integers(0, 1 << 20))
+def test_differences_are_reversible(bits: int, channels: int, level: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    samples = random.integers(0, 1 << bits, (6, 7, channels)).astype(np.uint16)
+    changed = differences(samples, bits)
+    assert int(changed.max()) >> bits == 0 and np.array_equal(changed[..., [1]], samples[..., [1]])
+    assert np.array_equal(undo_differences(changed, bits), samples)
+    coded = code_planes(changed, MODEL + DIFFERENCES + level, 0)
+    assert np.array_equal(decode_tile(coded, 6, 7, channels, bits, 0), samples)
+
+
+def test_slow_efforts_take_differences_where_they_are_smaller() -> None:
+    file = io.BytesIO()
+    Image.fromarray(picture(160, 160).astype(np.uint8)).save(file, "JPEG", quality=75, subsampling=2)
+    former_jpeg = np.asarray(Image.open(file)).astype(np.uint16)
+    coded = encode_tile(former_jpeg, 8, 9, 0)
+    assert coded[0] == MODEL + DIFFERENCES + LEVEL_OF_EFFORT[8] and len(coded) < len(
+        code_planes(former_jpeg, MODEL + LEVEL_OF_EFFORT[8], 0)
+    )
+    assert np.array_equal(decode_tile(coded, 160, 160, 3, 8, 0), former_jpeg)
+    for tile, effort, max_error in ((picture(160, 160), 9, 0), (former_jpeg, 7, 0), (former_jpeg, 9, 1)):
+        assert not encode_tile(tile, 8, effort, max_error)[0] & DIFFERENCES
 
 
 @pytest.mark.parametrize(
@@ -248,15 +291,70 @@ def add(array, at, factors, first, count, source, begin):  # type: ignore[no-unt
     add_rows(array, np.uint64(at), factors, np.uint64(first), np.uint64(count), source, np.uint64(begin))
 
 
+@kernel
+def sum_up(out, begin, factors, count, array, at):  # type: ignore[no-untyped-def]
+    sum_rows(out, np.uint64(begin), factors, np.uint64(count), array, np.uint64(at))
+
+
 @settings(deadline=None)
-@given(st.integers(0, 5), st.integers(0, 3), st.integers(0, 99))
-def test_rows_are_added_as_the_reference_does(count: int, first: int, seed: int) -> None:
+@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 99))
+def test_rows_are_added_and_summed_as_the_references_do(pairs: int, first: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    array, factors, source = random.normal(size=60), random.normal(size=9), random.normal(size=20)
+    array, factors, source = (random.normal(size=n).astype(np.float32) for n in (60, 9, 20))
     kernel_, plain = array.copy(), array.copy()
-    add(kernel_, 3, factors, first, count, source, 5)
-    add_rows_reference(plain, 3, factors, first, count, source, 5)
+    add(kernel_, 3, factors, first, 2 * pairs, source, 5)
+    add_rows_reference(plain, 3, factors, first, 2 * pairs, source, 5)
     assert kernel_.tobytes() == plain.tobytes()  # to the last bit: nothing is contracted or reordered
+    kernel_, plain = source.copy(), source.copy()
+    sum_up(kernel_, 5, factors, 2 * pairs, array, 3)
+    sum_rows_reference(plain, 5, factors, 2 * pairs, array, 3)
+    assert kernel_.tobytes() == plain.tobytes()
+
+
+@kernel
+def one_solution(windows):  # type: ignore[no-untyped-def]
+    lossless_photo.precondition(windows)
+    lossless_photo.fill(windows.left[0], np.float32(0.0))  # as a new row does; each block by itself
+    for j in range(windows.above.shape[1]):
+        lossless_photo.solve(windows, 0, j)
+
+
+def solved(steps: int, features: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Coefficients [blocks, n] after `steps` from 0, for features [blocks, samples, n] and targets [blocks, samples]."""
+    blocks, _, n = features.shape
+    level = lossless_photo.Level(8, steps, ((n, 0.5, 0.8),))
+    windows = lossless_photo.new_windows(level, 8 * blocks)
+    for j in range(blocks):
+        for t in range(n // 8):
+            begin, columns = 4 * t * (t + 1) * 8 + 8 * t, features[j][:, 8 * t : 8 * t + 8]
+            rows = np.vstack([features[j].T[: 8 * t + 8] @ columns, target[j] @ columns])
+            windows.above[0, j, begin : begin + rows.size] = rows.reshape(-1)
+    one_solution(windows)
+    return windows.coefficients[0].copy()
+
+
+@pytest.mark.parametrize("n", [8, 24, 48])
+def test_conjugate_gradients_reach_the_least_squares_solution(n: int) -> None:
+    random = np.random.default_rng(n)
+    mixing = np.eye(n) + 0.3 * random.normal(size=(n, n))  # features that correlate alike in all blocks
+    features = random.normal(size=(5, 200, n)) @ mixing * 8
+    target = features @ random.normal(size=n) + random.normal(size=(5, 200))
+    energies = []
+    for steps in (0, 1, 2, 4, 40):
+        energy = 0.0
+        for f, t, x in zip(features, target, solved(steps, features, target), strict=True):
+            matrix = f.T @ f
+            matrix += np.diag(1e-4 * np.diag(matrix) + lossless_photo.RIDGE)
+            off = x - np.linalg.solve(matrix, f.T @ t)
+            energy += float(off @ matrix @ off)
+        energies.append(energy)
+    assert all(after < 0.2 * before for before, after in pairwise(energies))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e9])
+def test_systems_without_a_solution_leave_numbers(value: float) -> None:
+    same = np.full((3, 40, 16), value)
+    assert np.isfinite(solved(4, same, same[..., 0])).all()
 
 
 @kernel
@@ -310,6 +408,9 @@ def test_taps_are_past_and_fill_the_windows() -> None:
         places = [tap for tap in taps.split() if tap[0] not in "bc"]
         assert all(dy < 0 or dx < 0 for dy, dx in (map(int, tap.split(",")) for tap in places))
         assert all(abs(int(v)) <= lossless_photo.PAD for tap in places for v in tap.split(","))
-        assert len(set(taps.split())) == 24
-    assert all(taps in (8, 16, 24) for level in LEVELS for taps, _, _ in level.windows)
+        assert all(
+            abs(int(tap.lstrip("bc").split(",")[0])) <= 2 for tap in taps.split() if tap[0] in "bc" and "-" not in tap
+        )
+        assert len(set(taps.split())) == len(taps.split()) == 48
+    assert all(taps % 8 == 0 and taps <= 48 for level in LEVELS for taps, _, _ in level.windows)
     assert max(LEVEL_OF_EFFORT) == len(LEVELS) - 1
