@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from laconic.entropy.errors import BadFile, BadInput
 from laconic.models import circuit
 from laconic.models.circuit import Binomial, Categorical, Circuit, Input, Integers, Logistic, Product, Sum, Weights
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu:0"  # what is not "cpu" goes by torch, as a GPU does
 K = 3
 quick = settings(deadline=None, max_examples=25)
 
@@ -162,6 +164,20 @@ def test_threads_learn_the_same() -> None:
     one, two = (circuit.learn(circuit.rat(6, K, seed=2), rows, 3, batch=900, step=0.6, threads=t) for t in (1, 2))
     assert np.array_equal(one.theta, two.theta)
     assert all(np.array_equal(a.pmf(K), b.pmf(K)) for a, b in zip(one.families, two.families, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["tree", "rat"])
+@pytest.mark.parametrize("batch", [None, 100])
+def test_a_device_learns_the_same(kind: str, batch: int | None) -> None:
+    rows = np.random.default_rng(1).integers(-1, K, (400, 6))
+    start = random_circuit(3, 6, kind)
+    here, there = (circuit.learn(start, rows, 4, batch, 0.7, device=device) for device in ("cpu", DEVICE))
+    np.testing.assert_allclose(there.theta, here.theta, rtol=1e-7)
+    for a, b in zip(here.families, there.families, strict=True):
+        np.testing.assert_allclose(b.pmf(K), a.pmf(K), rtol=1e-7)
+    assert not np.array_equal(here.theta, start.theta)
+    np.testing.assert_allclose(here.log_likelihood(rows, DEVICE), here.log_likelihood(rows), rtol=1e-9)
+    np.testing.assert_allclose(here.conditional(rows[:9], 2, DEVICE), here.conditional(rows[:9], 2), rtol=1e-7)
 
 
 def test_mini_batches_learn() -> None:
