@@ -110,6 +110,10 @@ def mixed(h: int) -> int:
     return (h ^ h >> 29) * 0x9E3779B97F4A7C15 % 2**64
 
 
+def normal(sums):
+    return np.where(abs(sums) > F32(1e-20), sums, F32(0))
+
+
 def whole(sums):
     """The matrix from sums [n, n]: of two features in different tiles of 8, the earlier one's row counts."""
     tiles = np.arange(len(sums)) // 8
@@ -141,7 +145,7 @@ def solve(sums, inverse, x, steps: int):
     for _ in range(steps):
         q = times(a, p)
         pq = dot(p, q)
-        if not (rz > 0 and pq > F32(1e-9) * rz):
+        if not (rz > F32(1e-20) and pq > F32(1e-9) * rz):
             break
         alpha = rz / pq
         x, r = x + alpha * p, r - alpha * q
@@ -245,7 +249,7 @@ class Coder:
                 self.inverses = [self.precondition(above) for above in self.above]
             for (_, decay, _), right, above in along(self.windows, self.right, self.above):
                 for j in range(len(above) - 2, -1, -1):
-                    right[j] = decay * (right[j + 1] + above[j + 1])
+                    right[j] = normal(decay * (right[j + 1] + above[j + 1]))
             for x in range(w):
                 if x % self.block == 0:
                     self.now, self.coefficients = np.zeros((49, 48), F32), None
@@ -263,8 +267,8 @@ class Coder:
     def end_block(self, j: int) -> None:
         for m, (n, decay, fall) in enumerate(self.windows):
             now, above = np.vstack([self.now[:n, :n], self.now[48, :n]]), self.above[m][j]
-            self.left[m] = decay * (self.left[m] + above + now)
-            self.above[m][j] = fall * above + now
+            self.left[m] = normal(decay * (self.left[m] + above + now))
+            self.above[m][j] = normal(fall * above + now)
 
     def precondition(self, above):
         """The inverse for all blocks of a window together."""
