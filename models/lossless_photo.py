@@ -178,7 +178,7 @@ def encode_tile(samples: Samples, bits: int, effort: int, max_error: int) -> byt
 
 
 def differences(samples: Samples, bits: int) -> Samples:
-    """R - G + half, G, B - G + half, all modulo 2**bits, half 2**(bits - 1): HP1 of JPEG-LS (ITU-T T.870, annex F)."""
+    """R - G + half, G, B - G + half, all modulo 2**bits, half 2**(bits - 1): Hewlett-Packard's HP1, as in CharLS."""
     out, half = samples.astype(np.int32), 1 << (bits - 1)
     out[..., [0, 2]] += half - out[..., [1]]
     return (out & ((1 << bits) - 1)).astype(np.uint16)
@@ -234,7 +234,13 @@ def decode_tile(data: bytes | memoryview, h: int, w: int, C: int, bits: int, max
         or MODEL <= kind < MODEL + STORED
         or (MODEL <= kind - DIFFERENCES < MODEL + len(LEVELS) and C >= 3)
     )
-    expect(known, BadFile, "kind of tile", raw[:1].hex(), "a known one (earlier ones: by the Laconic that wrote them)")
+    expect(
+        known,
+        BadFile,
+        "kind of tile",
+        raw[:1].hex(),
+        "10, 40 to 4f or 60 to 63 (others below 40: of an earlier version)",
+    )
     ok = 0 < h * w <= TILE and 1 <= C <= 4 and 1 <= bits <= 16 and 0 <= max_error < 1 << 16
     expect(ok, BadFile, "tile shape", (h, w, C, bits, max_error), f"1 to {TILE} samples, 1 to 4 planes, 1 to 16 bits")
     if kind == STORED:
@@ -509,7 +515,9 @@ def run(
 ) -> Any:
     """Code or decode plane c, some rows at a time: an iterator over their tapes."""
     plane, level = new_plane(canvas, c, top, max_error), LEVELS[kind % len(LEVELS)]
-    windows, experts, coding = new_windows(level, canvas.w), new_experts(level, plane), new_coding(weights, coder)
+    steps = level.steps * (4 if kind & GUESSED else 1)  # guesses leave few samples to predict, each far from the last
+    windows = new_windows(level, canvas.w, steps)
+    experts, coding = new_experts(level, plane), new_coding(weights, coder)
     latents = new_latents(canvas, c, plane)
     repeats = new_repeats(kind & GUESSED != 0, canvas.hits.reshape(-1))
     for y in range(0, canvas.h, BAND):
@@ -545,7 +553,7 @@ def new_plane(canvas: Canvas, c: int, top: int, max_error: int) -> Plane:
     )
 
 
-def new_windows(level: Level, width: int) -> Windows:
+def new_windows(level: Level, width: int, steps: int) -> Windows:
     sizes = [taps for taps, _, _ in level.windows]
     n, most, blocks = len(sizes), max(sizes, default=8), -(-width // level.block)
     area = int(place(most >> 3, 0))
@@ -554,7 +562,7 @@ def new_windows(level: Level, width: int) -> Windows:
         np.array(sizes, np.int64),
         np.array([decays for _, *decays in level.windows], np.float32).reshape(n, 2),
         level.block,
-        level.steps,
+        steps,
         np.zeros((n, blocks, area), np.float32),
         np.zeros((n, blocks, area), np.float32),
         np.zeros((n, area), np.float32),

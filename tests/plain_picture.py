@@ -223,7 +223,7 @@ class Coder:
 
     def __init__(self, planes: list[Plane], top: int, K: int, level: int, bits: Bits, weights: dict, evidence: dict):
         self.planes, self.top, self.K, self.guessed, self.bits = planes, top, K, level & 4, bits
-        self.block, self.steps, w = BLOCKS[level % 4], STEPS[level % 4], planes[0].w
+        self.block, self.steps, w = BLOCKS[level % 4], STEPS[level % 4] * (4 if level & 4 else 1), planes[0].w
         self.windows = [(n, F32(decay), F32(fall)) for n, decay, fall in WINDOWS[level % 4]]
         self.E, self.unit, self.before = 8 + len(self.windows), 2.0 ** -max(0, top.bit_length() - 8), len(planes) - 1
         taps = [(" bc".find(t[0]), t.lstrip("bc").split(",")) for t in TAPS[self.before].split()]

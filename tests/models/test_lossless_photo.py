@@ -323,7 +323,7 @@ def solved(steps: int, features: NDArray[np.float64], target: NDArray[np.float64
     """Coefficients [blocks, n] after `steps` from 0, for features [blocks, samples, n] and targets [blocks, samples]."""
     blocks, _, n = features.shape
     level = lossless_photo.Level(8, steps, ((n, 0.5, 0.8),))
-    windows = lossless_photo.new_windows(level, 8 * blocks)
+    windows = lossless_photo.new_windows(level, 8 * blocks, steps)
     for j in range(blocks):
         for t in range(n // 8):
             begin, columns = 4 * t * (t + 1) * 8 + 8 * t, features[j][:, 8 * t : 8 * t + 8]
@@ -367,7 +367,7 @@ def flat_rows(windows, n):  # type: ignore[no-untyped-def]
 
 def test_sums_that_fade_are_never_subnormal() -> None:
     """Below a picture's last detail, for as long as float32 would fade on: 0.8**450 is 1e-44."""
-    windows = lossless_photo.new_windows(LEVELS[1], 400)
+    windows = lossless_photo.new_windows(LEVELS[1], 400, 2)
     sums = (windows.above, windows.left, windows.right)
     windows.above[:] = np.random.default_rng(0).normal(0, 1e6, windows.above.shape)
     for _ in range(45):
