@@ -1102,7 +1102,7 @@ def element(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> An
     return builder.gep(context.make_array(kind)(context, builder, value=array).data, [place])
 
 
-def spread(builder: Any, address: Any) -> Any:
+def repeated(builder: Any, address: Any) -> Any:
     """A float32, eight times."""
     one = builder.insert_element(LINE(ir.Undefined), builder.load(address), ir.IntType(32)(0))
     return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), 8)([0] * 8))
@@ -1120,7 +1120,7 @@ def add_rows(typing, array, at, factors, first, count, source, begin):  # type: 
         row = builder.bitcast(element(context, builder, kinds[5], source, begin), LINE.as_pointer())
         row = builder.load(row, align=4)
         with cgutils.for_range(builder, count) as loop:
-            factor = spread(builder, element(context, builder, kinds[2], factors, builder.add(first, loop.index)))
+            factor = repeated(builder, element(context, builder, kinds[2], factors, builder.add(first, loop.index)))
             where = element(
                 context, builder, kinds[0], to, builder.add(at, builder.mul(loop.index, loop.index.type(8)))
             )
@@ -1147,7 +1147,7 @@ def sum_rows(typing, out, begin, factors, count, array, at):  # type: ignore[no-
                 i = builder.add(builder.mul(loop.index, loop.index.type(2)), loop.index.type(odd))
                 row = element(context, builder, kinds[4], array, builder.add(at, builder.mul(i, i.type(8))))
                 row = builder.load(builder.bitcast(row, LINE.as_pointer()), align=4)
-                term = builder.fmul(spread(builder, element(context, builder, kinds[2], factors, i)), row)
+                term = builder.fmul(repeated(builder, element(context, builder, kinds[2], factors, i)), row)
                 builder.store(builder.fadd(builder.load(sums[odd]), term), sums[odd])
         where = builder.bitcast(element(context, builder, kinds[0], out, begin), LINE.as_pointer())
         builder.store(builder.fadd(builder.load(sums[0]), builder.load(sums[1])), where, align=4)
