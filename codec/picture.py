@@ -155,7 +155,7 @@ def deep_library() -> Any:
     try:
         import imagecodecs
     except ImportError:
-        raise BadInput("16-bit colour: found no imagecodecs, expected it: pip install laconic[deep]") from None
+        raise BadInput("16-bit colour: found no imagecodecs, expected it: pip install laconic-codec[deep]") from None
     return imagecodecs
 
 
