@@ -20,30 +20,39 @@ from laconic.entropy.errors import (
 )
 
 if TYPE_CHECKING:
-    from laconic.archive import Archive
-    from laconic.describe import ArchiveInfo, FileInfo, LosslessInfo, PhotoInfo, SoundInfo
-    from laconic.files import Codec, LaconicWarning, Source, compress_archive, open_archive
+    from laconic.api import Codec, compress, decompress, info, verify
+    from laconic.file_info import FileInfo, PictureInfo
     from laconic.golden import selftest
+    from laconic.media.archive import Archive, ArchiveInfo, compress_archive, open_archive
+    from laconic.media.lossless_picture import LosslessInfo
+    from laconic.media.lossless_sound import SoundInfo
+    from laconic.media.photo import PhotoInfo
+    from laconic.medium import LaconicWarning
     from laconic.registry import ModelInfo, PictureModel, list_models, register
     from laconic.sound import Sound
 else:
     _LAZY = {
-        "Archive": "archive",
-        "ArchiveInfo": "describe",
-        "Codec": "files",
-        "FileInfo": "describe",
-        "LaconicWarning": "files",
-        "LosslessInfo": "describe",
+        "Archive": "media.archive",
+        "ArchiveInfo": "media.archive",
+        "Codec": "api",
+        "FileInfo": "file_info",
+        "LaconicWarning": "medium",
+        "LosslessInfo": "media.lossless_picture",
         "ModelInfo": "registry",
-        "PhotoInfo": "describe",
+        "PhotoInfo": "media.photo",
+        "PictureInfo": "file_info",
         "PictureModel": "registry",
         "Sound": "sound",
-        "SoundInfo": "describe",
-        "compress_archive": "files",
-        "open_archive": "files",
+        "SoundInfo": "media.lossless_sound",
+        "compress": "api",
+        "compress_archive": "media.archive",
+        "decompress": "api",
+        "info": "api",
         "list_models": "registry",
+        "open_archive": "media.archive",
         "register": "registry",
         "selftest": "golden",
+        "verify": "api",
     }
 
     def __getattr__(name: str) -> Any:
@@ -69,6 +78,7 @@ __all__ = [
     "ModelInfo",
     "ModelMissing",
     "PhotoInfo",
+    "PictureInfo",
     "PictureModel",
     "Sound",
     "SoundInfo",
@@ -84,35 +94,3 @@ __all__ = [
     "selftest",
     "verify",
 ]
-
-_OF_CODEC = ("model", "device", "precision", "threads", "max_pixels")
-
-
-def compress(source: Source, **options: Any) -> bytes:
-    """A picture or a sound -> the bytes of a file. Options: those of `Codec` and of `Codec.compress`."""
-    from laconic.files import Codec
-
-    own = {k: options.pop(k) for k in _OF_CODEC if k in options}
-    return Codec(**own).compress(source, **options)
-
-
-def decompress(data: Source, **options: Any) -> Any:
-    """The bytes of a file, its path or a file object -> PIL.Image or Sound. Options: of `Codec` and `Codec.decompress`."""
-    from laconic.files import Codec
-
-    own = {k: options.pop(k) for k in _OF_CODEC if k in options}
-    return Codec(**own).decompress(data, **options)
-
-
-def info(data: Source) -> FileInfo:
-    """What is in a file: medium, size, model, chunks and what else its medium has. Only the header and the chunk table are read."""
-    from laconic.files import info
-
-    return info(data)
-
-
-def verify(data: Source) -> None:
-    """Check every checksum, length and symbol of a file. Raises BadFile, ModelMissing."""
-    from laconic.files import verify
-
-    verify(data)

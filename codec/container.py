@@ -52,7 +52,7 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file is: medium (`files.MEDIA`), model name and first 4 bytes of its digest (both empty without a model),
+    """What a file is: the medium's number (`media.TABLE`), model name and first 4 bytes of its digest (both empty without a model),
     the medium's own fields.
     """
 
@@ -235,8 +235,9 @@ def read_model(data: Data, position: int, code: int) -> tuple[str, int]:
         return "", position
     if code > NAME_BASE:
         raw, position = take(data, position, code - NAME_BASE, "model name")
-        expect(raw.isascii(), BadFile, "model name", raw, "ASCII")
-        return raw.decode("ascii"), position
+        text = raw.decode("ascii", "replace")
+        expect(raw.isascii() and text.isprintable(), BadFile, "model name", raw, "printable ASCII")
+        return text, position
     expect(code in WELL_KNOWN_MODELS, UnsupportedFile, "model number", code, f"one of {sorted(WELL_KNOWN_MODELS)}")
     return WELL_KNOWN_MODELS[code], position
 

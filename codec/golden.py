@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from laconic.api import Codec, compress, decompress, info
+from laconic.entropy.errors import LaconicError
+from laconic.sound import Sound
+
 GOLDEN_EFFORTS = (1, 7)
 MIN_PSNR = 60.0  # dB between the pixels of two machines in float32
 
@@ -31,8 +35,6 @@ def selftest() -> list[Check]:
 
 def check(path: Path) -> Check:
     """Compare one file with what `NAME.json` says, and a photo with `NAME.png`, too."""
-    from laconic.entropy.errors import LaconicError
-
     expected = json.loads(path.with_suffix(".json").read_text())
     data = path.read_bytes()
     try:
@@ -49,25 +51,22 @@ def check(path: Path) -> Check:
 def photo_digests(data: bytes, path: Path) -> tuple[dict[str, str], float]:
     from PIL import Image
 
-    import laconic
-    from laconic.targets import psnr_of
+    from laconic.search import psnr_of
 
     found = bit_digests(data)
-    pixels = laconic.decompress(data, as_array=True)
+    pixels = decompress(data, as_array=True)
+    assert not isinstance(pixels, Sound)
     return found, psnr_of(pixels, np.asarray(Image.open(path.with_suffix(".png"))).reshape(pixels.shape))
 
 
 def exact_digests(data: bytes) -> dict[str, str]:
     """SHA-256 of the samples of a lossless file, and of the files that they make."""
-    import laconic
-
-    found = laconic.info(data)
-    max_error = getattr(found, "max_error", 0)
-    back = laconic.decompress(data, as_array=True)
-    samples = back.samples if isinstance(back, laconic.Sound) else back
+    max_error = getattr(info(data), "max_error", 0)
+    back = decompress(data, as_array=True)
+    samples = back.samples if isinstance(back, Sound) else back
     parts = {"samples": samples.astype(samples.dtype.newbyteorder("<")).tobytes()}
     if not max_error:
-        efforts = [laconic.compress(back, lossless=True, effort=effort) for effort in GOLDEN_EFFORTS]
+        efforts = [compress(back, lossless=True, effort=effort) for effort in GOLDEN_EFFORTS]
         parts["again"] = b"".join(efforts)
     return {name: hashlib.sha256(value).hexdigest() for name, value in parts.items()}
 
@@ -75,8 +74,6 @@ def exact_digests(data: bytes) -> dict[str, str]:
 def bit_digests(data: bytes, device: str = "cpu") -> dict[str, str]:
     """SHA-256 of all that must be equal on every machine: symbols, their table indices, and the symbols coded again."""
     from laconic import entropy
-    from laconic.files import Codec
-
     coded = Codec(device=device).coded(data)
     parts = {
         "symbols": [symbols.astype("<i2").tobytes() for symbols, _ in coded],

@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from laconic.entropy.blocks import read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, expect
+from laconic.payloads import inflate
 
 Array = NDArray[np.uint8]
-MAX_METADATA_BYTES = 1 << 26
 KNOWN_BUT_UNREADABLE = {b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"\x89Lc\r\n": "Laconic"}
 INFO_KEYS = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp"}  # our name: the key in the `info` of a PIL image
 EXIF_PREFIX = b"Exif\0\0"
@@ -35,6 +34,9 @@ ORIENTATION, BITS_PER_SAMPLE, TIFF_XMP = 0x0112, 0x0102, 0x02BC  # tags of EXIF 
 TIFF_LAYOUT = (*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(320, 326), 338, 339)
 LIMIT_LOCK = threading.RLock()
 
+# Suffixes of the files that `save` makes, with the names of their formats, the default first.
+OUTPUTS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".avif": "AVIF", ".bmp": "BMP"}
+OUTPUTS |= {".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM"}
 HOLDS_ALPHA = {"PNG": True, "WEBP": True, "AVIF": True, "TIFF": True, "JPEG": False, "BMP": False, "PPM": False}
 MARKER = 65533  # bytes in a marker of JPEG; XMP and each of at most 255 parts of an ICC profile share it with a prefix
 METADATA_BYTES = {
@@ -501,27 +503,3 @@ def decode_alpha(data: bytes, height: int, width: int) -> Array:
     expect(data[:1] == b"\0", BadFile, "alpha method", data[:1], "0")
     rows = np.frombuffer(inflate(data[1:], height * width, "alpha"), np.uint8).reshape(height, width)
     return np.cumsum(rows, axis=0, dtype=np.uint8)
-
-
-def encode_metadata(value: bytes) -> bytes:
-    """A varint of the length, and the zlib stream. Raises BadInput for more than `decode_metadata` would take."""
-    expect(len(value) <= MAX_METADATA_BYTES, BadInput, "metadata length", len(value), f"at most {MAX_METADATA_BYTES}")
-    return write_varint(len(value)) + zlib.compress(value, 9)
-
-
-def decode_metadata(data: bytes) -> bytes:
-    """The inverse of `encode_metadata`. Raises BadFile."""
-    length, position = read_varint(data, 0, "metadata length", MAX_METADATA_BYTES + 1)
-    return inflate(data[position:], length, "metadata")
-
-
-def inflate(data: bytes, length: int, name: str) -> bytes:
-    """Exactly `length` bytes out of a whole zlib stream. Raises BadFile."""
-    stream = zlib.decompressobj()
-    try:
-        out = stream.decompress(data, length + 1)
-    except zlib.error as error:
-        raise BadFile(f"{name}: found damage ({error}), expected a zlib stream") from None
-    expect(len(out) == length and stream.eof, BadFile, f"{name} length", len(out), f"{length} bytes")
-    expect(not stream.unused_data, BadFile, f"{name} end", f"{len(stream.unused_data)} bytes more", "the end")
-    return out

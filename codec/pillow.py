@@ -6,13 +6,14 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-import laconic
 from laconic import container, picture
-from laconic.describe import LosslessInfo, PhotoInfo
-from laconic.entropy.errors import UnsupportedFile, expect
-from laconic.kinds import METADATA
+from laconic.api import compress, decompress, info
+from laconic.entropy.errors import LaconicError, UnsupportedFile, expect
+from laconic.file_info import FileInfo, PictureInfo
+from laconic.options import TARGETS
+from laconic.payloads import read_metadata
 
-OPTIONS = ("quality", "bpp", "size", "psnr", "lossless", "max_error", "effort", "strip")
+OPTIONS = (*(target.name for target in TARGETS), "effort", "strip", "medium")
 MODES = {(8, 1): "L", (8, 2): "LA", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}  # of bits and channels
 ANY_KIND = range(256)  # of chunk: what this version cannot decode is said when the pixels are asked for
 
@@ -27,17 +28,19 @@ class LaconicImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         self._data = self.fp.read()  # type: ignore[union-attr]
         try:
-            found = laconic.info(self._data)
+            found = info(self._data)
             self._mode, self._size = mode(found), (found.width, found.height)  # type: ignore[attr-defined]
             self.info.update(metadata(self._data))
-        except laconic.LaconicError as error:
+        except LaconicError as error:
             # Not SyntaxError, whose text Pillow drops to try other formats: the magic says that the file is ours.
             raise UnidentifiedImageError(str(error)) from error
         self.tile = []
 
     def load(self) -> Any:
         if self._data is not None:
-            self.im = laconic.decompress(self._data).im
+            found = decompress(self._data)
+            assert isinstance(found, Image.Image)  # `mode` has refused what is no picture
+            self.im = found.im
             self._data = None
             if self._exclusive_fp and self.fp:
                 self.fp.close()
@@ -45,22 +48,20 @@ class LaconicImageFile(ImageFile.ImageFile):
         return super().load()
 
 
-def mode(found: laconic.FileInfo) -> str:
+def mode(found: FileInfo) -> str:
     """Raises UnsupportedFile for what is not a picture that Pillow can hold."""
-    if isinstance(found, PhotoInfo):
-        return ("L" if found.gray else "RGB") + ("A" if any(kind == "alpha" for kind, _ in found.chunks) else "")
-    expect(isinstance(found, LosslessInfo), UnsupportedFile, "medium", found.medium, "a picture")
-    assert isinstance(found, LosslessInfo)
+    expect(isinstance(found, PictureInfo), UnsupportedFile, "medium", found.medium, "a picture")
+    assert isinstance(found, PictureInfo)
     shape = (found.bits, found.channels)
     expect(shape in MODES, UnsupportedFile, "bits and channels", shape, f"one of {list(MODES)}, which Pillow holds")
     return MODES[shape]
 
 
 def metadata(data: bytes) -> dict[str, bytes]:
-    """ICC, EXIF and XMP of a file under the keys of `Image.info`; `load` complains about damaged ones."""
+    """Return what a file holds for the keys of `Image.info`; `load` complains about damaged ones."""
     _, chunks = container.read(data, ANY_KIND, partial=True)
-    found = {METADATA[c.kind]: bytes(c.payload) for c in chunks if c.kind in METADATA and c.payload is not None}
-    return {picture.INFO_KEYS[name]: picture.decode_metadata(value) for name, value in found.items()}
+    found = read_metadata(chunks)
+    return {key: found[name] for name, key in picture.INFO_KEYS.items() if name in found}
 
 
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
@@ -72,7 +73,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
         image.info.update({k: v.tobytes() if isinstance(v, Image.Exif) else v for k, v in own.items()})
     if "xmp" in own:
         image.info.pop("XML:com.adobe.xmp", None)
-    file.write(laconic.compress(image, **options))
+    file.write(compress(image, **options))
 
 
 def accept(prefix: bytes) -> bool:

@@ -41,6 +41,8 @@ STARTS = {
     b"caff": b"",
     b"riff\x2e\x91\xcf\x11": b"",  # W64
 }
+# Suffixes of the files that `write` makes, with the names of their formats, the default first.
+OUTPUTS = {".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64"}
 SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".w64", ".rf64", ".caf"}
 
 

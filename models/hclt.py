@@ -20,6 +20,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -109,6 +110,28 @@ class Hclt:
         parts = (self.intervals(pictures[k : k + PART])[1] for k in range(0, len(pictures), PART))
         return sum(float((WIDE_BITS - np.log2(freqs)).sum()) for freqs in parts)
 
+    @classmethod
+    def load(cls, path: str, config: dict[str, Any] | None = None, device: str = "cpu") -> Hclt:
+        """Return the circuit of a weights file, checked. config, device: unused, since the file says all.
+
+        Raises ValueError, KeyError or SafetensorError for weights that are no circuit.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {field: file.get_tensor(field) for field in FIELDS}
+        height, width = map(int, metadata[SIZE].split())
+        return cls(height, width, **arrays).check()
+
+    def save(self, path: Path) -> dict[str, Any]:
+        """Write the weights file; return what a card says of its architecture."""
+        from safetensors.numpy import save_file
+
+        arrays = {field: getattr(self, field) for field in FIELDS}
+        save_file(arrays, path, {SIZE: f"{self.height} {self.width}"})  # one entry: safetensors keeps no order of several
+        return {"class": "laconic.models.hclt.Hclt", "height": self.height, "width": self.width}
+
     def check(self) -> Hclt:
         """Itself, fit for coding whatever comes. Raises BadInput that names the field."""
         n = self.height * self.width
@@ -181,6 +204,7 @@ class Hclt:
         return self.plan, places, bounds, self.transitions, self.initial, *rest
 
 
+SIZE = "height width"  # in the metadata of weights
 FIELDS = {
     "parent": "int16",
     "states": "uint16",

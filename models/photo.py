@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from laconic.entropy.likelihood import gaussian_bits
@@ -91,6 +92,22 @@ class Photo(nn.Module):
         self.gain_dec = log_gains(c.anchors, c.c8)
         self.scale_offset = nn.Parameter(torch.full((c.anchors, c.latent_channels), 16.0))  # table rows
         self.z_index = nn.Parameter(torch.full((c.anchors, c.hyper_channels), 24.0))  # table rows
+
+    @classmethod
+    def load(cls, path: str, config: dict[str, Any], device: str = "cpu") -> Photo:
+        """Return the network of a weights file, ready to run. config: the fields of PhotoConfig, as the card has them.
+
+        Raises ValueError, TypeError, RuntimeError or SafetensorError for weights that do not fit, or are not exact.
+        """
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        model = cls(PhotoConfig(**fields))
+        weights = load_file(path)
+        if not all(value.is_floating_point() and bool(value.isfinite().all()) for value in weights.values()):
+            raise ValueError("found integers, infinities or NaN, expected finite floats")
+        model.load_state_dict({k: v.float() for k, v in weights.items()})
+        model.prove_exact()
+        model.eval().requires_grad_(False)
+        return model.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def analysis(self, x: Tensor, quality: Tensor) -> Tensor:
         """float [N, 3, H, W] in 0..1, H and W multiples of 16; quality [N] in 0..100 -> y [N, M, H/16, W/16]."""

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from laconic import container, entropy, registry
+from laconic import entropy, registry
 from laconic.entropy import blocks
-from laconic.fields import unpack
-from laconic.files import KINDS, layers_of
-from laconic.photo import PhotoCoder
+from laconic.media.photo import layers_of, opened
+from laconic.media.photo_coder import PhotoCoder
+from laconic.medium import Run
 
 LEVELS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
 PLAIN_DECODER = Path(__file__).with_name("plain_decoder.py")
@@ -104,9 +104,8 @@ def test_a_second_parser_finds_the_same_symbols(name: str) -> None:
     data = Path(str(files("laconic.assets") / "golden" / f"{name}.lac")).read_bytes()
     model = registry.find("photo")
     z, tiles = parse(data, load_file(model.path))
-    header, chunks = container.read(data, KINDS)
-    fields = unpack(header.fields)
-    ours = PhotoCoder(registry.load_photo(model)).parse(layers_of(chunks, fields), fields)
+    file = opened(data, Run())
+    ours = PhotoCoder(registry.load_photo(model)).parse(layers_of(file), file.fields)
     assert np.array_equal(ours.z[0].numpy().astype(int), z)
     assert all(np.array_equal(a, b) for a, b in zip(ours.y.values(), tiles, strict=True))
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import laconic
+from laconic import container
+from laconic.media.lossless_picture import KINDS
 
 PLAIN_PICTURE = Path(__file__).with_name("plain_picture.py")
 plain = SimpleNamespace(**runpy.run_path(str(PLAIN_PICTURE)))
@@ -39,7 +41,7 @@ def scene(kind: str, channels: int, dtype: type) -> np.ndarray:
 
 def level_of(data: bytes) -> int:
     """The first byte of the first tile: tiles are what the file ends in."""
-    return laconic.container.read(data, laconic.files.LOSSLESS_KINDS)[1][0].payload[4]
+    return container.read(data, KINDS)[1][0].payload[4]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -97,9 +97,10 @@ def of_laconic(is_sound: bool, threads: int | None, **options: Any) -> Peer:
 
     def decode(data: bytes) -> np.ndarray:
         back = codec.decompress(data, as_array=True)
-        if not is_sound:
-            return back  # type: ignore[no-any-return]
-        return back.samples.astype(np.int32) - (128 if back.bits == 8 else 0)  # type: ignore[no-any-return]
+        if not isinstance(back, laconic.Sound):
+            return back
+        samples: np.ndarray = back.samples.astype(np.int32) - (128 if back.bits == 8 else 0)
+        return samples
 
     return Peer(lambda item: codec.compress(item.path, strip=True, notes=[], **settings), decode)
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import laconic
-from laconic.files import psnr_of
+from laconic.search import psnr_of
 
 QUALITY = 25
 
@@ -29,6 +29,7 @@ def main() -> None:
     (out / "sample.lac").write_bytes(data)
     middle = time.perf_counter()
     decoded = codec.decompress(out / "sample.lac")
+    assert isinstance(decoded, Image.Image)
     end = time.perf_counter()
     decoded.save(out / "sample.png")
     jpeg_bytes, jpeg = jpeg_at(photo, len(data))

@@ -24,7 +24,8 @@ def main() -> None:
         data = laconic.compress(pixels, quality=quality)
         (folder / f"{name}.lac").write_bytes(data)
         (folder / f"{name}.json").write_text(json.dumps(bit_digests(data)) + "\n")
-        Image.fromarray(laconic.decompress(data, as_array=True)).save(folder / f"{name}.png")
+        with (folder / f"{name}.png").open("wb") as file:
+            laconic.Codec().decompress_to(file, data)
     for name, (source, options) in exact_cases(photo).items():
         data = laconic.compress(source, **options)
         (folder / f"{name}.lac").write_bytes(data)

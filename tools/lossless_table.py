@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic import archive, registry
-from laconic.archive import Circuit
+from laconic import registry
 from laconic.entropy.errors import BadInput, LaconicError, expect
+from laconic.media import archive
+from laconic.medium import Run
+from laconic.registry import ModelInfo
 
 FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 OPENERS: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".xz": lzma.open}
@@ -74,12 +76,13 @@ def measure(dataset: str, args: argparse.Namespace) -> Row:
     folder = args.data / dataset
     test = read_idx(find_file(folder, "test"))[: args.limit]
     circuit, float_bpd = circuit_for(dataset, folder, test, args)
+    model = registry.load_circuit(circuit)
 
     def encode(pictures: NDArray[np.uint8]) -> bytes:
         return archive.encode(pictures, None, circuit, args.threads, device=args.device)
 
     def decode(data: bytes) -> NDArray[np.uint8]:
-        return archive.open_archive(data, lambda name, digest: circuit.model, args.device).all(args.threads)
+        return archive.parsed(data, Run(args.device), model).all(args.threads)
 
     decode(encode(test[:1]))  # kernels are compiled before the clock starts
     begun = time.perf_counter()
@@ -92,7 +95,7 @@ def measure(dataset: str, args: argparse.Namespace) -> Row:
         dataset=dataset,
         model=circuit.name,
         float_bpd=float_bpd,
-        integer_bpd=circuit.model.codelength(test) / test.size,
+        integer_bpd=model.codelength(test) / test.size,
         coded_bpd=8 * len(data) / test.size,
         n_bytes=len(data),
         encode_s=encoded - begun,
@@ -102,13 +105,13 @@ def measure(dataset: str, args: argparse.Namespace) -> Row:
 
 def circuit_for(
     dataset: str, folder: Path, test: NDArray[np.uint8], args: argparse.Namespace
-) -> tuple[Circuit, float | None]:
+) -> tuple[ModelInfo, float | None]:
     """The circuit of the model folder, or a new one; bits a test pixel of its float model, where known for these pictures."""
     name = f"{dataset}-hclt{args.states}" + (f"-c{args.contexts}" if args.contexts > 1 else "")
     path = args.output / f"{name}.safetensors"
     card = registry.read_card(path.with_suffix(".json")) if path.exists() else None
     if card is not None:
-        circuit = Circuit(name, registry.sha256(path), archive.load(path))
+        circuit = registry.model_at(path)
         measured = card.get("measured", {})
         return circuit, measured.get("float_bpd") if measured.get("n_pictures") == len(test) else None
     return train(name, read_idx(find_file(folder, "train"))[: args.train_limit], test, args)
@@ -116,7 +119,7 @@ def circuit_for(
 
 def train(
     name: str, pictures: NDArray[np.uint8], test: NDArray[np.uint8], args: argparse.Namespace
-) -> tuple[Circuit, float]:
+) -> tuple[ModelInfo, float]:
     """Learn a circuit and put it into the model folder."""
     import torch
 
@@ -135,7 +138,7 @@ def train(
         "seconds": round(time.monotonic() - begun),
         "measured": {"float_bpd": round(float_bpd, 5), "n_pictures": len(test)},
     }
-    return archive.save(learner.export(), args.output, name, card), float_bpd
+    return registry.save(learner.export(), args.output, name, card), float_bpd
 
 
 def find_file(folder: Path, part: str) -> Path:

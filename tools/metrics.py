@@ -57,7 +57,7 @@ class Kind:
 
 
 def psnr() -> Metric:
-    from laconic.targets import psnr_of
+    from laconic.search import psnr_of
 
     return lambda a, b: min(psnr_of(a.data, b.data), INFINITE_DB)
 

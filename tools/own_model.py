@@ -55,6 +55,8 @@ if __name__ == "__main__":
     photo = picture.read(sys.argv[1]).pixels
     laconic.register(TinyAutoencoder(photo.repeat(3 // photo.shape[2], 2)))
     data = laconic.compress(photo, model=TinyAutoencoder.name)
-    error = laconic.decompress(data, as_array=True).astype(float) - photo
+    back = laconic.decompress(data, as_array=True)
+    assert not isinstance(back, laconic.Sound)
+    error = back.astype(float) - photo
     bpp = 8 * len(data) / (photo.shape[0] * photo.shape[1])
     print(f"{len(data)} bytes, {bpp:.3f} bpp, {10 * np.log10(255**2 / np.mean(error**2)):.2f} dB")

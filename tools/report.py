@@ -146,7 +146,7 @@ def at_level(coder: Coder, original: Item, level: float, known: list[tuple[float
     off = abs(len(data) / n_bytes - 1) > FAR_OFF
     found: dict[str, Any] = {"codec": coder.name, "level": level, "bytes": len(data), "off": off}
     if original.medium == "picture":
-        from laconic.targets import psnr_of
+        from laconic.search import psnr_of
 
         found["psnr"] = round(psnr_of(original.data, decoded.data), 2)
     return {**found, **display(decoded, data, coder.suffix)}

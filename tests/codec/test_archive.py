@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import laconic
-from laconic import archive, container, registry
-from laconic.archive import Circuit, Fields
+from laconic import container, registry
 from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile
-from laconic.kinds import ARCHIVE, BLOCK, MEMBERS, TILE
+from laconic.media import archive
+from laconic.media.archive import ARCHIVE, BLOCK, MEMBERS, Fields
+from laconic.medium import Run
 from laconic.models.hclt import Hclt
 from laconic.models.hclt_learn import LearnConfig, Learner
+from laconic.registry import ModelInfo
 
 HEIGHT, WIDTH = 4, 3
 
@@ -51,8 +53,8 @@ def learnt(seed: int) -> Hclt:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two circuits of one size."""
     folder = tmp_path_factory.mktemp("models")
-    archive.save(learnt(1), folder, "small-a", {"data": "made up"})
-    archive.save(learnt(2), folder, "small-b")
+    registry.save(learnt(1), folder, "small-a", {"data": "made up"})
+    registry.save(learnt(2), folder, "small-b")
     return folder
 
 
@@ -63,9 +65,9 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def circuit(folder: Path) -> Circuit:
+def circuit(folder: Path) -> ModelInfo:
     path = folder / "small-a.safetensors"
-    return Circuit("small-a", registry.sha256(path), archive.load(path))
+    return registry.model_at(path)
 
 
 many = settings(deadline=None, max_examples=25)
@@ -74,11 +76,11 @@ kinds = st.sampled_from(["smooth", "noise", "constant"])
 
 @many
 @given(st.integers(0, 20), kinds, st.integers(0, 1 << 20), st.integers(1, 9), st.booleans())
-def test_all_comes_back(circuit: Circuit, n: int, kind: str, seed: int, per_block: int, named: bool) -> None:
+def test_all_comes_back(circuit: ModelInfo, n: int, kind: str, seed: int, per_block: int, named: bool) -> None:
     stack, names = pictures(n, seed, kind), [f"{i}.png" for i in range(n)] if named else None
     data = archive.encode(stack, names, circuit, 1, per_block)
     assert data == archive.encode(stack, names, circuit, 2, per_block)
-    opened = archive.open_archive(data, lambda name, digest: circuit.model)
+    opened = archive.parsed(data, Run(), registry.load_circuit(circuit))
     assert len(opened) == n and opened.names == names
     assert np.array_equal(opened.all(1), stack) and np.array_equal(opened.all(2), stack)
     for i in range(n):
@@ -87,8 +89,8 @@ def test_all_comes_back(circuit: Circuit, n: int, kind: str, seed: int, per_bloc
             assert np.array_equal(opened.member(f"{i}.png"), stack[i])
 
 
-def test_a_member_needs_its_block_alone(circuit: Circuit) -> None:
-    opened = archive.open_archive(archive.encode(pictures(30, 1), None, circuit, 1, 10), lambda *_: circuit.model)
+def test_a_member_needs_its_block_alone(circuit: ModelInfo) -> None:
+    opened = archive.parsed(archive.encode(pictures(30, 1), None, circuit, 1, 10), Run(), registry.load_circuit(circuit))
     opened.blocks[0] = opened.blocks[2] = b""
     assert np.array_equal(opened.member(15), pictures(30, 1)[15])
     for i in (9, 20):
@@ -96,7 +98,7 @@ def test_a_member_needs_its_block_alone(circuit: Circuit) -> None:
             opened.member(i)
 
 
-def test_damage_elsewhere_does_not_matter(circuit: Circuit, installed: Path) -> None:
+def test_damage_elsewhere_does_not_matter(circuit: ModelInfo, installed: Path) -> None:
     names = [f"{i}" for i in range(30)]
     raw = bytearray(archive.encode(pictures(30, 1), names, circuit, 1, 10))
     _, table = container.read_table(bytes(raw))
@@ -155,18 +157,18 @@ def test_threads_that_are_none(installed: Path, threads: Any) -> None:
             wrong()
 
 
-def test_members_that_are_not_there(circuit: Circuit) -> None:
-    named = archive.open_archive(archive.encode(pictures(2, 1), ["a", "b"], circuit), lambda *_: circuit.model)
+def test_members_that_are_not_there(circuit: ModelInfo) -> None:
+    named = archive.parsed(archive.encode(pictures(2, 1), ["a", "b"], circuit), Run(), registry.load_circuit(circuit))
     for which in (2, -1, "c", None, 1.5):
         with pytest.raises(BadInput, match="member"):
             named.member(which)  # type: ignore[arg-type]
-    nameless = archive.open_archive(archive.encode(pictures(2, 1), None, circuit), lambda *_: circuit.model)
+    nameless = archive.parsed(archive.encode(pictures(2, 1), None, circuit), Run(), registry.load_circuit(circuit))
     with pytest.raises(BadInput, match="member"):
         nameless.member("a")
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", ""], ["a", "b\0"], ["a", "b" * 1025]])
-def test_names_that_cannot_be_kept(circuit: Circuit, names: list[str]) -> None:
+def test_names_that_cannot_be_kept(circuit: ModelInfo, names: list[str]) -> None:
     with pytest.raises(BadInput, match="name"):
         archive.encode(pictures(2, 1), names, circuit)
 
@@ -191,25 +193,25 @@ def unfit(name: str) -> bool:
 @pytest.mark.parametrize(
     "name", ["/", "/a", "a/", "a//b", "..", "a/../b", "./a", "a\n", "\x1b[2J", "\x7f", "\x9b", "\ud800", 3, None]
 )
-def test_names_that_are_no_paths_in_a_folder(circuit: Circuit, name: Any) -> None:
+def test_names_that_are_no_paths_in_a_folder(circuit: ModelInfo, name: Any) -> None:
     with pytest.raises(BadInput, match="name: found .*, expected"):
         archive.encode(pictures(2, 1), ["a", name], circuit)
     if isinstance(name, str):
         text = f"a\0{name}\0".encode("utf-8", "surrogatepass")
         raw = rebuilt(archive.encode(pictures(2, 1), ["a", "b"], circuit), change={0: zlib.compress(text)})
         with pytest.raises(BadFile, match="names?: found .*, expected"):
-            archive.open_archive(raw, lambda *_: circuit.model)
+            archive.parsed(raw, Run(), registry.load_circuit(circuit))
 
 
 @pytest.mark.parametrize("stack", [np.zeros((1, 3, 4), np.uint8), np.zeros((1, 4, 3), int), np.zeros((4, 3), np.uint8)])
-def test_other_pictures_are_refused(circuit: Circuit, stack: np.ndarray) -> None:
+def test_other_pictures_are_refused(circuit: ModelInfo, stack: np.ndarray) -> None:
     with pytest.raises(BadInput, match="pictures"):
         archive.encode(stack, None, circuit)
 
 
 @many
 @given(st.data())
-def test_damage_is_an_error(circuit: Circuit, data: st.DataObject) -> None:
+def test_damage_is_an_error(circuit: ModelInfo, data: st.DataObject) -> None:
     raw = archive.encode(pictures(20, 3), [str(i) for i in range(20)], circuit, 1, 8)
     place = data.draw(st.integers(0, len(raw) - 1))
     cut = data.draw(st.booleans())
@@ -217,17 +219,17 @@ def test_damage_is_an_error(circuit: Circuit, data: st.DataObject) -> None:
         raw[:place] if cut else raw[:place] + bytes([raw[place] ^ data.draw(st.integers(1, 255))]) + raw[place + 1 :]
     )
     with pytest.raises(LaconicError, match="found .*, expected"):
-        archive.open_archive(broken, lambda *_: circuit.model).all(1)
+        archive.parsed(broken, Run(), registry.load_circuit(circuit)).all(1)
 
 
-def test_an_unknown_device_is_refused(circuit: Circuit) -> None:
+def test_an_unknown_device_is_refused(circuit: ModelInfo) -> None:
     with pytest.raises(BadInput, match="device: found 'tpu', expected cpu or cuda"):
         archive.encode(pictures(2, 1), None, circuit, device="tpu")
     with pytest.raises(BadInput, match="device: found 'tpu', expected cpu or cuda"):
-        archive.open_archive(archive.encode(pictures(2, 1), None, circuit), lambda *_: circuit.model, "tpu")
+        archive.parsed(archive.encode(pictures(2, 1), None, circuit), Run("tpu"), registry.load_circuit(circuit))
 
 
-def test_a_gpu_needs_triton(circuit: Circuit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_needs_triton(circuit: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "laconic.models.hclt_cuda", None)
     monkeypatch.delattr("laconic.models.hclt_cuda", raising=False)
     with pytest.raises(BadInput, match="device: found no Triton .*, expected it, or device cpu"):
@@ -245,13 +247,13 @@ def rebuilt(data: bytes, change_fields: Fields | None = None, change: dict[int, 
 
 @many
 @given(st.integers(0, 200), st.integers(0, 7))
-def test_samples_have_a_checksum_of_their_own(circuit: Circuit, place: int, bit: int) -> None:
+def test_samples_have_a_checksum_of_their_own(circuit: ModelInfo, place: int, bit: int) -> None:
     """A file whose chunks are sound but whose samples decode to others."""
     raw = archive.encode(pictures(8, 4), None, circuit)
     payload = bytearray(bytes(container.read(raw, {BLOCK})[1][0].payload or b""))
     payload[place % len(payload)] ^= 1 << bit
     with pytest.raises(BadFile):
-        archive.open_archive(rebuilt(raw, change={0: bytes(payload)}), lambda *_: circuit.model).all(1)
+        archive.parsed(rebuilt(raw, change={0: bytes(payload)}), Run(), registry.load_circuit(circuit)).all(1)
 
 
 @pytest.mark.parametrize(
@@ -265,47 +267,47 @@ def test_samples_have_a_checksum_of_their_own(circuit: Circuit, place: int, bit:
         Fields(7, 4, 3),
     ],
 )
-def test_fields_that_do_not_fit(circuit: Circuit, fields: Fields) -> None:
+def test_fields_that_do_not_fit(circuit: ModelInfo, fields: Fields) -> None:
     raw = rebuilt(archive.encode(pictures(8, 4), None, circuit), fields)
     with pytest.raises(BadFile):
-        archive.open_archive(raw, lambda *_: circuit.model).all(1)
+        archive.parsed(raw, Run(), registry.load_circuit(circuit)).all(1)
 
 
 @pytest.mark.parametrize("text", [b"a\0", b"a\0b\0c\0", b"a\0b", b"a\0a\0", b"\0\0", b"\xff\0b\0", b"a\0" * 5000])
-def test_lists_of_names_that_do_not_fit(circuit: Circuit, text: bytes) -> None:
+def test_lists_of_names_that_do_not_fit(circuit: ModelInfo, text: bytes) -> None:
     raw = archive.encode(pictures(2, 4), ["a", "b"], circuit)
     for payload in (zlib.compress(text), zlib.compress(text)[:-1], zlib.compress(text) + b"\0", text):
         with pytest.raises(BadFile, match="names"):
-            archive.open_archive(rebuilt(raw, change={0: payload}), lambda *_: circuit.model)
+            archive.parsed(rebuilt(raw, change={0: payload}), Run(), registry.load_circuit(circuit))
 
 
 def test_another_medium_is_refused() -> None:
     with pytest.raises(UnsupportedFile, match="medium"):
         archive.open_archive(container.write(Header(1, "m", b"1234", b""), []))
-    with pytest.raises(UnsupportedFile, match="medium: found 'lossless picture', expected archive"):
-        archive.open_archive(container.write(Header(2, "", b"", b""), [Chunk(TILE, b"")]))
+    with pytest.raises(UnsupportedFile, match="medium number: found 2, expected 4"):
+        archive.open_archive(container.write(Header(2, "", b"", b""), [Chunk(7, b"")]))
 
 
 def test_models_are_found_by_name_size_and_digest(installed: Path) -> None:
-    assert archive.find("small-b", HEIGHT, WIDTH).name == "small-b"
-    assert archive.find(None, HEIGHT, WIDTH).name == "small-a"
-    raw = archive.encode(pictures(3, 1), None, archive.find("small-b", HEIGHT, WIDTH))
+    assert archive.candidates("small-b", HEIGHT, WIDTH)[0].name == "small-b"
+    assert archive.candidates(None, HEIGHT, WIDTH)[0].name == "small-a"
+    raw = archive.encode(pictures(3, 1), None, archive.candidates("small-b", HEIGHT, WIDTH)[0])
     assert np.array_equal(archive.open_archive(raw).all(), pictures(3, 1))
     card = json.loads((installed / "small-a.json").read_text())
     assert card["digest"] == registry.sha256(installed / "small-a.safetensors") and card["data"] == "made up"
     with pytest.raises(ModelMissing, match="lossless_table"):
-        archive.find(None, WIDTH, HEIGHT)
+        archive.candidates(None, WIDTH, HEIGHT)
     with pytest.raises(ModelMissing, match="small-c"):
-        archive.find("small-c", HEIGHT, WIDTH)
+        archive.candidates("small-c", HEIGHT, WIDTH)
     with pytest.raises(ModelMissing, match="digest"):
-        archive.find_by_digest("small-a", b"1234")
+        registry.find("small-a", b"1234")
 
 
 def test_of_several_circuits_the_best_is_chosen(installed: Path) -> None:
     """small-a and small-b know pictures of the same kind, a third one knows dark ones."""
     dark = pictures(200, 9) // 8
     learner = Learner(dark, LearnConfig(states=8, contexts=1, epochs=2, full_epochs=1))
-    archive.save(learner.export(), installed, "small-dark")
+    registry.save(learner.export(), installed, "small-dark")
     try:
         assert archive.choose(None, dark).name == "small-dark"
         assert archive.choose(None, pictures(50, 5)).name in ("small-a", "small-b")
@@ -315,26 +317,26 @@ def test_of_several_circuits_the_best_is_chosen(installed: Path) -> None:
             (installed / f"small-dark{suffix}").unlink()
 
 
-def test_weights_that_are_not_a_circuit(tmp_path: Path, circuit: Circuit) -> None:
-    path = tmp_path / "bad.safetensors"
-    for content in (b"", b"{}", b"\x08" + bytes(7) + b"{}      "):
-        path.write_bytes(content)
-        with pytest.raises(ModelMissing, match="do not load"):
-            archive.load(path)
-    archive.save(replace(circuit.model, initial=np.zeros_like(circuit.model.initial)), tmp_path, "bad")
+def test_weights_that_are_not_a_circuit(tmp_path: Path, circuit: ModelInfo) -> None:
+    model = registry.load_circuit(circuit)
+    broken = registry.save(replace(model, initial=np.zeros_like(model.initial)), tmp_path, "bad")
     with pytest.raises(ModelMissing, match="initial"):
-        archive.load(path)
+        registry.load_circuit(broken)
+    for content in (b"", b"{}", b"\x08" + bytes(7) + b"{}      "):
+        Path(broken.path).write_bytes(content)
+        with pytest.raises(ModelMissing, match="do not load"):
+            registry.load_circuit(registry.model_at(Path(broken.path)))
     with pytest.raises(BadInput, match="model name"):
-        archive.save(circuit.model, tmp_path, "../x")
+        registry.save(model, tmp_path, "../x")
 
 
-def test_saving_gives_the_same_integers(tmp_path: Path, circuit: Circuit) -> None:
-    saved = archive.save(circuit.model, tmp_path, "again")
+def test_saving_gives_the_same_integers(tmp_path: Path, circuit: ModelInfo) -> None:
+    saved = registry.save(registry.load_circuit(circuit), tmp_path, "again")
     assert saved.digest == circuit.digest
-    assert archive.load(tmp_path / "again.safetensors").encode(pictures(5, 5)) == circuit.model.encode(pictures(5, 5))
+    assert registry.load_circuit(saved).encode(pictures(5, 5)) == registry.load_circuit(circuit).encode(pictures(5, 5))
 
 
-def test_the_medium_is_the_archives(circuit: Circuit) -> None:
+def test_the_medium_is_the_archives(circuit: ModelInfo) -> None:
     header, table = container.read_table(archive.encode(pictures(3, 1), ["x", "y", "z"], circuit))
     assert (header.medium, header.model) == (ARCHIVE, "small-a") and header.digest.hex() == circuit.digest[:8]
     assert archive.unpack(header.fields) == Fields(3, HEIGHT, WIDTH)

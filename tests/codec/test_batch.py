@@ -12,13 +12,14 @@ import pytest
 
 import laconic
 from laconic import entropy
+from laconic.media import photo
 
 ON_GPU = """
 import numpy as np, torch
 from laconic.entropy import BadFile
-from laconic.fields import Fields
+from laconic.media.photo_fields import Fields
 from laconic.models.photo import Photo, PhotoConfig
-from laconic.photo import PhotoCoder
+from laconic.media.photo_coder import PhotoCoder
 
 torch.set_num_threads(1)
 torch.manual_seed(1)
@@ -63,7 +64,7 @@ def test_a_batch_is_its_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = [codec.compress(photo, quality=30) for photo in photos()]
     decoded = [codec.decompress(data, as_array=True) for data in alone]
     for most in (0, 64 * 64 + 30 * 70, 1 << 30):
-        monkeypatch.setattr(laconic.Codec, "_batch_pixels", most)
+        monkeypatch.setattr(photo, "batch_pixels", lambda run, most=most: most)
         assert codec.compress_batch(photos(), quality=30) == alone
         found = codec.decompress_batch(alone, as_array=True)
         assert all(np.array_equal(a, b) for a, b in zip(found, decoded, strict=True))

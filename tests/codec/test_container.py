@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import laconic
-from laconic import container, picture
+from laconic import container, payloads, picture
 from laconic.container import Chunk, Header
 
 GOLDEN = "894c630d0a0102216162616263640301020302010367ba8eeb85024a4b803b9f2134de78797a6d6e"
@@ -15,7 +15,7 @@ GOLDEN = "894c630d0a0102216162616263640301020302010367ba8eeb85024a4b803b9f2134de
 headers = st.builds(
     Header,
     st.integers(0, 255),
-    st.text(st.characters(max_codepoint=127), min_size=1, max_size=200).filter(lambda name: name != "photo-3"),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=200).filter(lambda name: name != "photo-3"),
     st.binary(min_size=4, max_size=4),
     st.binary(max_size=40),
 )
@@ -57,4 +57,4 @@ def test_golden_bytes() -> None:
 def test_alpha_and_metadata_decode_for_ever() -> None:
     rows = bytes.fromhex("0078da636064646260000000150005")
     assert picture.decode_alpha(rows, 2, 3).tolist() == [[0, 1, 1], [2, 1, 1]]
-    assert picture.decode_metadata(bytes.fromhex("0578dacb48cdc9c90700062c0215")) == b"hello"
+    assert payloads.decode_metadata(bytes.fromhex("0578dacb48cdc9c90700062c0215")) == b"hello"

@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 import laconic
-from laconic import container
+from laconic import container, registry
 from laconic.container import Chunk, Header
-from laconic.files import EXIF, KINDS
 from laconic.golden import bit_digests
-from laconic.targets import psnr_of
+from laconic.media import photo as photos
+from laconic.media.photo import KINDS
+from laconic.search import psnr_of
 from laconic.tools.own_model import TinyAutoencoder
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
@@ -69,12 +70,10 @@ def test_targets_are_kept(photo: np.ndarray) -> None:
 
 
 def test_tiles_have_no_seam_and_regions_equal_the_whole(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    import laconic.fields
-
     whole = laconic.decompress(laconic.compress(photo, quality=50), as_array=True)
     codec = laconic.Codec()
-    encode = laconic.files.Fields
-    monkeypatch.setattr(laconic.files, "Fields", lambda *a, **k: encode(*a, **k, tile=192))
+    encode = photos.Fields
+    monkeypatch.setattr(photos, "Fields", lambda *a, **k: encode(*a, **k, tile=192))
     data = codec.compress(photo, quality=50)
     tiled = codec.decompress(data, as_array=True)
     assert laconic.info(data).tile == 192
@@ -156,7 +155,7 @@ def test_digests_see_a_change(file: bytes, photo: np.ndarray) -> None:
 
 
 def test_a_model_of_ones_own(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(laconic.registry, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", {})
     pixels = photo[:70, :93]
     model = TinyAutoencoder(pixels)
     laconic.register(model)
@@ -231,7 +230,7 @@ def test_a_picture_is_not_written_as_a_sound() -> None:
 
 def test_bad_metadata_is_found_by_verify(file: bytes) -> None:
     header, chunks = container.read(file, KINDS)
-    bad = container.write(header, [*chunks, Chunk(EXIF, b"\x05no zlib", optional=True)])
+    bad = container.write(header, [*chunks, Chunk(5, b"\x05no zlib", optional=True)])
     for read in (laconic.verify, laconic.decompress):
         with pytest.raises(laconic.BadFile, match="metadata: found damage"):
             read(bad)

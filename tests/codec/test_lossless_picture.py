@@ -14,9 +14,7 @@ from PIL import Image
 import laconic
 from laconic import container, picture
 from laconic.container import Chunk, Header
-from laconic.files import LOSSLESS_KINDS
-from laconic.kinds import EXIF, LOSSLESS_PICTURE, TILE
-from laconic.lossless_picture import Fields, unpack
+from laconic.media.lossless_picture import KINDS, LOSSLESS_PICTURE, TILE, Fields, unpack
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
 REFUSED = {"cmyk.jpg", "bad_crc.png", "corrupt.jpg", "empty.png", "huge_header.png", "still.jxl"}
@@ -115,7 +113,7 @@ def test_damage_is_an_error_and_the_rest_is_given(file: bytes, large: np.ndarray
 @pytest.mark.parametrize("at", [0, 2, 4, 5, 11, -1])
 def test_wrong_samples_are_an_error_even_with_a_right_chunk(file: bytes, at: int) -> None:
     """The samples have a checksum of their own: a chunk that was written anew does not pass."""
-    header, chunks = container.read(file, LOSSLESS_KINDS)
+    header, chunks = container.read(file, KINDS)
     payload = bytearray(chunks[0].payload or b"")
     payload[at] ^= 0x15
     with pytest.raises(laconic.BadFile):
@@ -123,7 +121,7 @@ def test_wrong_samples_are_an_error_even_with_a_right_chunk(file: bytes, at: int
 
 
 def test_tiles_that_are_too_few_or_short(file: bytes) -> None:
-    header, chunks = container.read(file, LOSSLESS_KINDS)
+    header, chunks = container.read(file, KINDS)
     for wrong in (
         chunks[1:],
         [*chunks, chunks[0]],
@@ -160,9 +158,9 @@ def test_metadata_is_kept_or_stripped() -> None:
     assert image.info["exif"] == Image.open(path).info["exif"]
     data = laconic.compress(path, lossless=True, strip=True, notes=[])
     assert [kind for kind, _ in laconic.info(data).chunks] == ["tile"]
-    header, chunks = container.read(data, LOSSLESS_KINDS)
+    header, chunks = container.read(data, KINDS)
     with pytest.raises(laconic.BadFile):
-        laconic.decompress(container.write(header, [*chunks, Chunk(EXIF, b"\x05no zlib", optional=True)]))
+        laconic.decompress(container.write(header, [*chunks, Chunk(5, b"\x05no zlib", optional=True)]))
 
 
 def test_16_bit_gray_is_an_image_and_colour_an_array() -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from laconic import entropy, photo, registry
-from laconic.fields import Fields
-from laconic.photo import PhotoCoder, Window
+from laconic import entropy, registry
+from laconic.media import photo_coder
+from laconic.media.photo_coder import PhotoCoder
+from laconic.media.photo_fields import Fields
+from laconic.media.tiles import Window
 
 
 def coder() -> PhotoCoder:
@@ -31,10 +33,10 @@ def test_parsing_finds_the_symbols_that_were_coded(pixels: np.ndarray, monkeypat
     parsed = coder().parse(list(payloads), fields)
     assert np.array_equal(parsed.z.numpy().ravel(), coded[0]) and len(payloads) == 5 and len(coded) == 1 + 4 * 4
     for i, symbols in enumerate(parsed.y.values()):
-        for n, where in enumerate(photo.pass_places(*symbols.shape, "cpu")):
+        for n, where in enumerate(photo_coder.pass_places(*symbols.shape, "cpu")):
             assert np.array_equal(symbols.ravel()[where.numpy()], coded[1 + 4 * i + n])
     n_bits = 8 * sum(map(len, payloads))
-    ideal = photo.codelength(coder().coded(parsed, fields))
+    ideal = photo_coder.codelength(coder().coded(parsed, fields))
     assert ideal < n_bits < 1.006 * ideal + 8 * 6 * len(coded)  # a head, a state and rounding for each stream
 
 

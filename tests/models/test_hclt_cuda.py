@@ -23,9 +23,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic import archive
-from laconic.archive import Circuit
+from laconic import registry
 from laconic.entropy.errors import BadFile, BadInput
+from laconic.media import archive
+from laconic.medium import Run
 from laconic.models import hclt
 from laconic.models.hclt import Hclt
 
@@ -169,12 +170,13 @@ def test_damage_is_an_error_or_what_the_cpu_decodes(data: st.DataObject) -> None
     assert isinstance(found[0], str) and ": found " in found[0]
 
 
-def test_archives_are_the_same_from_each_device() -> None:
-    circuit = Circuit("made-up", "0" * 64, model_of(2, 2, 7))
+def test_archives_are_the_same_from_each_device(tmp_path: Path) -> None:
+    model = model_of(2, 2, 7)
+    circuit = registry.save(model, tmp_path, "made-up")
     stack = pictures_for(circuit.model, 8, 0)
     data = archive.encode(stack, None, circuit, per_block=3, device="cuda")
     assert data == archive.encode(stack, None, circuit, per_block=3)
-    opened = archive.open_archive(data, lambda *_: circuit.model, "cuda")
+    opened = archive.parsed(data, Run("cuda"), model)
     assert np.array_equal(opened.all(), stack) and np.array_equal(opened.member(7), stack[7])
     opened.blocks[1] = bytes(4) + opened.blocks[1][4:]
     with pytest.raises(BadFile, match="chunk 1 checksum"):

@@ -26,7 +26,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from laconic import archive
+from laconic import registry
 from laconic.models.hclt_learn import LearnConfig, Learner
 from laconic.tools import cli
 from laconic.tools.cli import main
@@ -555,7 +555,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pictures = (rng.integers(0, 200, (70, 1, 1)) + rng.integers(0, 30, (70, 4, 3))).astype(np.uint8)
     learner = Learner(pictures, LearnConfig(states=8, contexts=1, epochs=1, full_epochs=1))
     learner.run()
-    archive.save(learner.export(), tmp_path / "models", "tiny-circuit")
+    registry.save(learner.export(), tmp_path / "models", "tiny-circuit")
     monkeypatch.setenv("LACONIC_MODELS", str(tmp_path / "models"))
     (tmp_path / "digits" / "deep").mkdir(parents=True)
     for i, samples in enumerate(pictures):

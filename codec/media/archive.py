@@ -6,49 +6,57 @@ disk as others (`registry.py`), found by their size; `python -m laconic.tools.lo
 
 from __future__ import annotations
 
-import json
+import io
 import re
+import unicodedata
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from numbers import Integral
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic import container, registry
-from laconic.container import Chunk, Entry, Header, read_varint, write_varint
+from laconic import container, picture, registry
+from laconic.container import Chunk, Data, Entry, Header
+from laconic.entropy.blocks import n_threads
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile, expect
 from laconic.entropy.threads import mapped
-from laconic.kinds import ARCHIVE, BLOCK, MEDIA, MEMBERS
+from laconic.file_info import FileInfo
+from laconic.media.lossless_picture import ExactResult
+from laconic.medium import Common, Medium, Run, Selection, warn
+from laconic.options import Lossless, Options
+from laconic.payloads import CRC_BYTES, crc, read_fields, write_fields
+from laconic.picture import Exact
+from laconic.registry import CIRCUIT, ModelInfo
+from laconic.sources import Coded, Source, opened
 
 if TYPE_CHECKING:
     from laconic.models.hclt import Hclt
 
+ARCHIVE = 4
+BLOCK, MEMBERS = 11, 12
+KINDS = {BLOCK: "block", MEMBERS: "names"}
 PER_BLOCK = 128
 MAX_PER_BLOCK = 1024
 MAX_PICTURES = 1 << 30
 MAX_SIDE = 1 << 14
 MAX_NAME_BYTES = 1024
-UNFIT = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, halves of surrogate pairs
-CRC_BYTES = 4
-SIZE = "height width"  # in the metadata of weights
-CLASS = "laconic.models.hclt.Hclt"
+UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, marks that turn a terminal's line around, halves of surrogate pairs
 DEVICES = ("cpu", "cuda")
 SAMPLED = 64  # pictures that a circuit is chosen by
 
 
 @dataclass(frozen=True)
-class Circuit:
-    """A model with its name and its digest, SHA-256 of its weights in hexadecimal."""
+class ArchiveInfo(FileInfo):
+    """Describes an archive of n_pictures of one size. bpd: bits per sample of the file."""
 
-    name: str
-    digest: str
-    model: Hclt
+    n_pictures: int
+    width: int
+    height: int
+    bpd: float
 
 
 @dataclass(frozen=True)
@@ -61,35 +69,146 @@ class Fields:
     per_block: int = PER_BLOCK
 
     def pack(self) -> bytes:
-        return b"".join(write_varint(value) for value in (self.n_pictures, self.height, self.width, self.per_block))
+        return write_fields(self.n_pictures, self.height, self.width, self.per_block)
 
     @property
     def n_blocks(self) -> int:
         return -(-self.n_pictures // self.per_block)
 
 
+LIMITS = {
+    "number of pictures": (0, MAX_PICTURES),
+    "height": (1, MAX_SIDE),
+    "width": (1, MAX_SIDE),
+    "pictures a block": (1, MAX_PER_BLOCK),
+}
+
+
 def unpack(data: bytes) -> Fields:
     """Read and bound every field. Raises BadFile."""
-    position, values = 0, []
-    limits = {"number of pictures": (0, MAX_PICTURES), "height": (1, MAX_SIDE), "width": (1, MAX_SIDE)}
-    for name, (low, high) in {**limits, "pictures a block": (1, MAX_PER_BLOCK)}.items():
-        value, position = read_varint(data, position, name)
-        expect(low <= value <= high, BadFile, name, value, f"{low} to {high}")
-        values.append(value)
-    expect(position == len(data), BadFile, "archive header length", len(data), f"{position} bytes")
-    return Fields(*values)
+    return Fields(*read_fields(data, LIMITS, "archive")[0])
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A set to be coded: uint8 [N, H, W], and a name for each, or None."""
+
+    stack: NDArray[np.uint8]
+    names: list[str] | None
+
+
+class ArchiveMedium:
+    """The medium of sets of small pictures."""
+
+    number, name = ARCHIVE, "archive"
+    kinds = KINDS
+    accepts = frozenset({("set", "lossless")})
+    selects = frozenset({"member"})
+    outputs = picture.OUTPUTS
+
+    def info(self, header: Header, common: Common) -> FileInfo:
+        """Describe an archive by its fields. Raises BadFile."""
+        held = unpack(header.fields)
+        n_samples = held.n_pictures * held.height * held.width
+        return ArchiveInfo(*common, held.n_pictures, held.width, held.height, 8 * common[3] / max(1, n_samples))
+
+    def encode(self, source: Pictures, options: Options, run: Run, file: BinaryIO) -> None:
+        """Write the file of a set. Raises BadInput, ModelMissing."""
+        circuit = choose(options.model, source.stack)
+        file.write(encode(source.stack, source.names, circuit, run.threads, device=run.device))
+
+    def decode(self, data: Data, selection: Selection, run: Run) -> ExactResult:
+        """Decode one picture. Raises BadInput where none is named, BadFile, ModelMissing."""
+        if selection.member is None:
+            raise BadInput("member: found none, expected a name or number; laconic.open_archive gives them all")
+        archive = parsed(bytes(data[0 : len(data)]), run)
+        return ExactResult(Exact(archive.member(selection.member)[:, :, None]))
+
+    def verify(self, data: Data, run: Run) -> None:
+        """Decode all pictures. Raises BadFile, ModelMissing."""
+        whole = bytes(data[0 : len(data)])
+        container.read(whole, KINDS)
+        parsed(whole, run).all(run.threads)
+
+
+def compress_archive(
+    pictures: NDArray[np.uint8] | Iterable[Source],
+    *,
+    names: list[str] | None = None,
+    model: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    notes: list[str] | None = None,
+) -> bytes:
+    """Compress small gray pictures of one size to one file, lossless, with access to each.
+
+    pictures: uint8 [N, H, W], or sources as `Codec.compress` takes them. names: one for each, for `open_archive`. model: a
+    circuit of their size; None is the one installed that codes them best. device: "cpu" or "cuda", for the same bytes.
+    notes: a list that is told what is left out, metadata among it; None warns (LaconicWarning).
+    Raises BadInput; ModelMissing says how to train one.
+    """
+    n_threads(threads)
+    run = Run(device, threads=threads, note=warn if notes is None else notes.append)
+    left: list[str] = []
+    if isinstance(pictures, np.ndarray):
+        ok = pictures.ndim == 3 and pictures.dtype == np.uint8
+        expect(ok, BadInput, "pictures", f"{pictures.dtype} {pictures.shape}", "uint8 [N, H, W]")
+        stack = pictures
+    else:
+        read = [picture.read_exact(source) for source in pictures]
+        stack = stacked([exact.samples for exact in read])
+        left = left_out(read)
+    out = io.BytesIO()
+    MEDIUM.encode(Pictures(stack, names), Options(Lossless(1), model), run, out)
+    for note in left:
+        run.note(note)
+    return out.getvalue()
+
+
+def open_archive(data: Coded, device: str = "cpu") -> Archive:
+    """Open an archive of `compress_archive`: len, names, member(name or number), all(). Raises BadFile, ModelMissing.
+
+    The checksums of a block are tested when a picture of it is asked for. device: "cpu" or "cuda", of all().
+    """
+    with opened(data) as file:
+        return parsed(bytes(file[0 : len(file)]), Run(device))
+
+
+def left_out(read: list[Exact]) -> list[str]:
+    """Return what an archive does not keep of its pictures: a note of each kind, with the first of them and how many."""
+    places: dict[str, tuple[str, list[int]]] = {}
+    for i, exact in enumerate(read):
+        for note in (*(f"{name.upper()} is not kept" for name in exact.metadata), *exact.notes):
+            kind = re.sub(r"[\d.]+", "", note)  # of so many frames, of this gamma
+            places.setdefault(kind, (note, []))[1].append(i)
+    return [
+        f"picture {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
+        for note, found in places.values()
+    ]
+
+
+def stacked(pictures: list[NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return pictures [H, W, 1] of one size as one array [N, H, W]. Raises BadInput."""
+    expect(len(pictures) > 0, BadInput, "pictures", 0, "one or more")
+    first = pictures[0].shape
+    for i, samples in enumerate(pictures):
+        ok = samples.shape == first and samples.shape[2] == 1 and samples.dtype == np.uint8
+        expected = f"8-bit gray of {first[1]} x {first[0]} pixels, as the first"
+        expect(ok, BadInput, f"picture {i}", f"{samples.dtype} {samples.shape}", expected)
+    return np.stack(pictures)[:, :, :, 0]
 
 
 def encode(
     pictures: NDArray[np.uint8],
     names: list[str] | None,
-    circuit: Circuit,
+    circuit: ModelInfo,
     threads: int | None = None,
     per_block: int = PER_BLOCK,
     device: str = "cpu",
 ) -> bytes:
-    """uint8 [N, H, W] -> the bytes of a file, the same from each device. names: one each, none twice. Raises BadInput."""
-    height, width = circuit.model.height, circuit.model.width
+    """Return the file of uint8 [N, H, W], the same from each device. names: one each, none twice. Raises BadInput."""
+    model = registry.load_circuit(circuit)
+    height, width = model.height, model.width
     ok = pictures.dtype == np.uint8 and pictures.ndim == 3 and pictures.shape[1:] == (height, width)
     found = f"{pictures.dtype} {list(pictures.shape)}"
     expect(ok, BadInput, "pictures", found, f"uint8 [N, {height}, {width}], as model {circuit.name} codes")
@@ -99,9 +218,9 @@ def encode(
     chunks = [] if names is None else [Chunk(MEMBERS, pack_names(names, len(pictures)), optional=True)]
     parts = [np.ascontiguousarray(pictures[k : k + per_block]) for k in range(0, len(pictures), per_block)]
     if device == "cuda":
-        streams: Iterable[bytes] = gpu().encode(circuit.model, parts)
+        streams: Iterable[bytes] = gpu().encode(model, parts)
     else:
-        streams = mapped(circuit.model.encode, parts, threads)
+        streams = mapped(model.encode, parts, threads)
     chunks += [Chunk(BLOCK, checksum(part) + stream) for part, stream in zip(parts, streams, strict=True)]
     header = Header(ARCHIVE, circuit.name, bytes.fromhex(circuit.digest)[: registry.DIGEST_BYTES], fields.pack())
     return container.write(header, chunks)
@@ -173,46 +292,38 @@ class Archive:
         return pictures
 
 
-def open_archive(
-    data: bytes,
-    find_model: Callable[[str, bytes], Hclt] | None = None,
-    device: str = "cpu",
-    partial: bool = False,
-    notes: list[str] | None = None,
-) -> Archive:
-    """An archive, no picture decoded yet; the checksum of a block is tested when a picture of it is asked for.
+def parsed(data: bytes, run: Run, circuit: Hclt | None = None) -> Archive:
+    """Return an archive, no picture decoded yet; the checksum of a block is tested when a picture of it is asked for.
 
-    find_model: the circuit of a name and the first bytes of its digest; by default an installed one. device: of `all`.
-    partial: a file that is cut off, or whose names are damaged, opens too, the latter with a note and without names.
-    Raises BadFile, ModelMissing.
+    circuit: the one that the file names, where it is not installed.
+    With `run.partial` a file that is cut off, or whose names are damaged, opens too, the latter without names and with a
+    note. Raises BadFile, ModelMissing.
     """
-    expect(device in DEVICES, BadInput, "device", device, "cpu or cuda")
+    expect(run.device in DEVICES, BadInput, "device", run.device, "cpu or cuda")
     medium = container.read_table(data, partial=True)[0].medium
-    expect(medium == ARCHIVE, UnsupportedFile, "medium", MEDIA.get(medium, medium), MEDIA[ARCHIVE])
-    header, table = container.read_table(data, {BLOCK, MEMBERS}, partial)
+    expect(medium == ARCHIVE, UnsupportedFile, "medium number", medium, f"{ARCHIVE}, an archive")
+    header, table = container.read_table(data, KINDS, run.partial)
     fields = unpack(header.fields)
     entries = [entry for entry in table if entry.kind == BLOCK]
     expect(len(entries) == fields.n_blocks, BadFile, "blocks", len(entries), f"{fields.n_blocks}, as the pictures need")
     view = memoryview(data)
     blocks: list[bytes | memoryview] = [view[entry.start : entry.start + entry.length] for entry in entries]
-    names = read_names(data, [entry for entry in table if entry.kind == MEMBERS], fields, partial, notes)
-    model = (find_model or find_by_digest)(header.model, header.digest)
+    names = read_names(data, [entry for entry in table if entry.kind == MEMBERS], fields, run)
+    model = circuit or registry.load_circuit(registry.find(header.model, header.digest))
     size, expected = (fields.height, fields.width), (model.height, model.width)
     expect(size == expected, BadFile, "height and width", size, f"{expected}, as the model codes")
-    return Archive(fields, names, blocks, entries, model, device)
+    return Archive(fields, names, blocks, entries, model, run.device)
 
 
-def read_names(
-    data: bytes, entries: list[Entry], fields: Fields, partial: bool, notes: list[str] | None
-) -> list[str] | None:
-    """The names, if the file has any. Raises BadFile."""
+def read_names(data: bytes, entries: list[Entry], fields: Fields, run: Run) -> list[str] | None:
+    """Return the names, if the file has any. Raises BadFile."""
     expect(len(entries) <= 1, BadFile, "lists of names", len(entries), "one at most")
     try:
         return unpack_names(container.payload(data, entries[0]), fields.n_pictures) if entries else None
     except BadFile as error:
-        if not partial:
+        if not run.partial:
             raise
-        (notes if notes is not None else []).append(f"damaged, left out: the names ({error})")
+        run.note(f"damaged, left out: the names ({error})")
         return None
 
 
@@ -225,20 +336,17 @@ def gpu() -> ModuleType:
     return hclt_cuda
 
 
-def find(name: str | None, height: int, width: int) -> Circuit:
-    """The installed circuit of a name, or the first one, for pictures of this size. Raises ModelMissing."""
-    return candidates(name, height, width)[0]
-
-
-def choose(name: str | None, pictures: NDArray[np.uint8]) -> Circuit:
-    """As `find`, but of several circuits the one that codes some of these pictures best."""
+def choose(name: str | None, pictures: NDArray[np.uint8]) -> ModelInfo:
+    """Return the installed circuit of a name, or the one that codes some of these pictures best. Raises ModelMissing."""
     circuits = candidates(name, *pictures.shape[1:])
     sample = np.ascontiguousarray(pictures[:: max(1, len(pictures) // SAMPLED)][:SAMPLED])
-    return min(circuits, key=lambda circuit: circuit.model.codelength(sample)) if len(circuits) > 1 else circuits[0]
+    if len(circuits) == 1:
+        return circuits[0]
+    return min(circuits, key=lambda circuit: registry.load_circuit(circuit).codelength(sample))
 
 
-def candidates(name: str | None, height: int, width: int) -> list[Circuit]:
-    """Installed circuits for pictures of this size, first found first. Raises ModelMissing."""
+def candidates(name: str | None, height: int, width: int) -> list[ModelInfo]:
+    """Return the installed circuits for pictures of this size, first found first. Raises ModelMissing."""
     of_name = [info for info in installed() if name is None or info.name == name]
     fit = [info for info in of_name if shape_of(info) == (height, width)]
     if not fit:
@@ -248,71 +356,17 @@ def candidates(name: str | None, height: int, width: int) -> list[Circuit]:
             "expected one that `python -m laconic.tools.lossless_table DATA` trains from pictures like these, in "
             f"{' or '.join(str(folder) for folder in registry.folders()[:2])}"
         )
-    return [Circuit(info.name, info.digest, load(info.path)) for info in fit]
+    return fit
 
 
-def find_by_digest(name: str, digest: bytes) -> Hclt:
-    """The installed circuit that a file names. Raises ModelMissing."""
-    info = registry.find(name, digest)
-    expect(info in installed(), ModelMissing, f"model {name}", info.card.get("medium"), "a circuit for archives")
-    return load(info.path)
+def installed() -> list[ModelInfo]:
+    """Return the circuits among the installed models."""
+    return [info for info in registry.list_models() if info.architecture.get("class") == CIRCUIT]
 
 
-def installed() -> list[registry.ModelInfo]:
-    """The circuits among the installed models."""
-    return [info for info in registry.list_models() if architecture(info).get("class") == CLASS]
-
-
-def shape_of(info: registry.ModelInfo) -> tuple[int, int]:
-    """height, width of the pictures that a circuit is for."""
-    return architecture(info).get("height", 0), architecture(info).get("width", 0)
-
-
-def architecture(info: registry.ModelInfo) -> dict[str, Any]:
-    found = info.card.get("architecture")
-    return found if isinstance(found, dict) else {}
-
-
-def save(model: Hclt, folder: Path, name: str, card: dict[str, Any] | None = None) -> Circuit:
-    """Write NAME.safetensors and NAME.json into a folder. card: what is to be said of it besides name, size and digest."""
-    from safetensors.numpy import save_file
-
-    from laconic.models.hclt import FIELDS
-
-    expect(
-        name.isascii() and 0 < len(name) <= 200 and name == Path(name).name, BadInput, "model name", name, "1-200 ASCII"
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.safetensors"
-    arrays = {field: getattr(model, field) for field in FIELDS}
-    save_file(arrays, path, {SIZE: f"{model.height} {model.width}"})  # one entry: safetensors keeps no order of several
-    digest = registry.sha256(path)
-    size = {"class": CLASS, "height": model.height, "width": model.width}
-    about = {"name": name, "medium": "archive", "digest": digest, "architecture": size, **(card or {})}
-    path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
-    return Circuit(name, digest, model)
-
-
-def load(path: str | Path) -> Hclt:
-    """The circuit of a weights file, checked. Raises ModelMissing."""
-    stat = Path(path).stat()
-    return _load(str(path), stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=2)
-def _load(path: str, mtime_ns: int) -> Hclt:
-    from safetensors import SafetensorError, safe_open
-
-    from laconic.models.hclt import FIELDS, Hclt
-
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {field: file.get_tensor(field) for field in FIELDS}
-        height, width = map(int, metadata[SIZE].split())
-        return Hclt(height, width, **arrays).check()
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelMissing(f"model {path}: found weights that do not load ({error}), expected a circuit") from error
+def shape_of(info: ModelInfo) -> tuple[int, int]:
+    """Return height and width of the pictures that a circuit is for."""
+    return info.architecture.get("height", 0), info.architecture.get("width", 0)
 
 
 def pack_names(names: list[str], n: int) -> bytes:
@@ -326,17 +380,18 @@ def pack_names(names: list[str], n: int) -> bytes:
 
 
 def unpack_names(data: bytes, n: int) -> list[str]:
-    """Raises BadFile."""
+    """Return the names of n pictures. Raises BadFile."""
     inflate, limit = zlib.decompressobj(), n * (MAX_NAME_BYTES + 1)
     try:
         text = inflate.decompress(data, limit + 1)
         ok = inflate.eof and not inflate.unused_data and len(text) <= limit
         expect(ok, BadFile, "names", f"{len(text)} bytes and more", f"at most {limit}, deflated, and the end")
+        expect(text.count(0) == n, BadFile, "names", text.count(0), f"{n}, one for each picture")  # before they take memory
         names = text.decode().split("\0")
     except (zlib.error, UnicodeDecodeError) as error:
         raise BadFile(f"names: found damage ({error}), expected deflated UTF-8") from error
-    ok = len(names) == n + 1 and names[-1] == "" and len(set(names)) == n + 1
-    expect(ok, BadFile, "names", len(names) - 1, f"{n}, one a picture, none empty or twice")
+    ok = names[-1] == "" and len(set(names)) == n + 1
+    expect(ok, BadFile, "names", len(set(names)) - 1, f"{n}, one for each picture, none empty or twice")
     for name in names[:-1]:
         check_name(name, BadFile)
     return names[:-1]
@@ -346,11 +401,15 @@ def check_name(name: object, error: type[LaconicError]) -> None:
     """A name is a path inside a folder, of parts between slashes, that a terminal shows as it is."""
     ok = isinstance(name, str) and 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
     expect(ok, error, "name", name, f"a text of 1 to {MAX_NAME_BYTES} bytes of UTF-8")
-    fit = not UNFIT.search(str(name))
-    expect(fit, error, "name", name, "no control characters and no halves of surrogate pairs")
+    fit = not UNFIT & {unicodedata.category(letter) for letter in str(name)}
+    expect(fit, error, "name", name, "no control characters, no marks of direction and no halves of surrogate pairs")
     parts = str(name).split("/")
     expect(not {"", ".", ".."} & set(parts), error, "name", name, "parts between slashes, none of them empty, . or ..")
 
 
 def checksum(pictures: NDArray[np.uint8]) -> bytes:
-    return zlib.crc32(pictures.tobytes()).to_bytes(CRC_BYTES, "little")
+    """Return the CRC-32 of the samples."""
+    return crc(pictures.tobytes())
+
+
+MEDIUM: Medium = ArchiveMedium()

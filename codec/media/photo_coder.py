@@ -23,8 +23,9 @@ from torch import Tensor
 from laconic import entropy
 from laconic.entropy.blocks import each, end_of
 from laconic.entropy.errors import BadFile, expect
-from laconic.fields import Fields
-from laconic.models.photo import N_PASSES, STRIDE, Photo, bin_bits, pass_masks, scale_of
+from laconic.media.photo_fields import Fields
+from laconic.media.tiles import LATENT, PER_Z, Grid, Window, z_window
+from laconic.models.photo import N_PASSES, Photo, bin_bits, pass_masks, scale_of
 
 Pixels = NDArray[np.uint8]
 Symbols = NDArray[np.int16]
@@ -32,54 +33,8 @@ Payloads = list[memoryview | bytes | None]
 T = TypeVar("T")
 R = TypeVar("R")
 
-LATENT = 16  # pixels a sample of y
-PER_Z = STRIDE // LATENT  # samples of y per sample of z
 HYPER_HALO = 4  # samples of y that z looks at beyond its own
-Z_HALO = 1  # samples of z that the mean and the scale look at beyond their own
 SYMBOL_MAX = 32_000
-
-
-@dataclass(frozen=True)
-class Window:
-    """A part of a grid: rows top..bottom, columns left..right."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def grown(self, halo: int, height: int, width: int) -> Window:
-        """With a halo, cut at the grid's border."""
-        return Window(
-            max(0, self.top - halo),
-            min(height, self.bottom + halo),
-            max(0, self.left - halo),
-            min(width, self.right + halo),
-        )
-
-    def common(self, other: Window) -> Window:
-        """The part that both cover; empty where they do not meet."""
-        return Window(
-            max(self.top, other.top),
-            min(self.bottom, other.bottom),
-            max(self.left, other.left),
-            min(self.right, other.right),
-        )
-
-    @property
-    def empty(self) -> bool:
-        return self.top >= self.bottom or self.left >= self.right
-
-    def scaled(self, times: int) -> Window:
-        return Window(self.top * times, self.bottom * times, self.left * times, self.right * times)
-
-    def within(self, outer: Window) -> Window:
-        """The same place, counted from the corner of `outer`."""
-        return Window(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclass(frozen=True)
@@ -359,52 +314,6 @@ class Parsed:
 
     z: Tensor  # float, integers, [1, Z, h, w]
     y: dict[Window, Tensor]  # by tile: int16 [M, h, w]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The latent grid of a picture and its tiles, in samples of y."""
-
-    fields: Fields
-
-    @property
-    def height(self) -> int:
-        return -(-self.fields.height // STRIDE) * PER_Z
-
-    @property
-    def width(self) -> int:
-        return -(-self.fields.width // STRIDE) * PER_Z
-
-    def tiles(self, window: Window | None = None) -> list[Window]:
-        """All tiles in rows from the top left, or those that meet a window."""
-        side, window = self.fields.tile // LATENT, window or Window(0, self.height, 0, self.width)
-        return [
-            Window(top, min(top + side, self.height), left, min(left + side, self.width))
-            for top in range(window.top // side * side, window.bottom, side)
-            for left in range(window.left // side * side, window.right, side)
-        ]
-
-    def z_strips(self) -> list[Window]:
-        """Full-width strips of z, in samples of z."""
-        side, height, width = self.fields.tile // STRIDE, self.height // PER_Z, self.width // PER_Z
-        return [Window(top, min(top + side, height), 0, width) for top in range(0, height, side)]
-
-    def latents(self, pixels: Window) -> Window:
-        """The samples of y that a window of pixels touches."""
-        return Window(
-            pixels.top // LATENT, -(-pixels.bottom // LATENT), pixels.left // LATENT, -(-pixels.right // LATENT)
-        )
-
-    def whole(self) -> Window:
-        """The picture in pixels."""
-        return Window(0, self.fields.height, 0, self.fields.width)
-
-
-def z_window(tile: Window, grid: Grid) -> tuple[Window, Window]:
-    """The samples of z that a tile's prior looks at, and the tile within what they give."""
-    own = Window(tile.top // PER_Z, -(-tile.bottom // PER_Z), tile.left // PER_Z, -(-tile.right // PER_Z))
-    outer = own.grown(Z_HALO, grid.height // PER_Z, grid.width // PER_Z)
-    return outer, tile.within(outer.scaled(PER_Z))
 
 
 @lru_cache(maxsize=8)

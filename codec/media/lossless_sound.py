@@ -8,22 +8,34 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 
-from laconic import container, picture
+from laconic import container, sound
 from laconic.container import Chunk, Data, Entry, Header, read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, UnsupportedFile, expect
 from laconic.entropy.threads import mapped
-from laconic.kinds import SEGMENT, SOUND, TAGS, WRAPPING
-from laconic.lossless_picture import CRC_BYTES, checked_effort
-from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Source, are_tags
+from laconic.file_info import FileInfo
+from laconic.medium import Common, Medium, Note, Progress, Run, Selection
+from laconic.options import Options
+from laconic.payloads import (
+    CRC_BYTES,
+    MAX_METADATA_BYTES,
+    crc,
+    decode_metadata,
+    encode_metadata,
+    inflate,
+    read_fields,
+    write_fields,
+)
+from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Sound, Source, are_tags
 
-Progress = Callable[[int, int], None]  # (samples done, all samples)
-KINDS = frozenset({SEGMENT, WRAPPING, TAGS})
+SOUND = 3
+SEGMENT, WRAPPING, TAGS = 8, 9, 10
+KINDS = {SEGMENT: "segment", WRAPPING: "wrapping", TAGS: "tags"}
 MAX_SEGMENT = 1 << 22  # samples
 MAX_SAMPLES = 1 << 34
 FLOATING = 64  # added to the bits of float samples
@@ -42,52 +54,91 @@ class Fields:
 
     def pack(self) -> bytes:
         bits = self.bits + FLOATING * self.floating
-        values = (self.sample_rate, self.channels, bits, self.n_samples, self.segment)
-        return b"".join(write_varint(value) for value in values)
+        return write_fields(self.sample_rate, self.channels, bits, self.n_samples, self.segment)
 
     @property
     def n_segments(self) -> int:
         return -(-self.n_samples // self.segment)
 
 
+LIMITS = {
+    "sample rate": (1, MAX_RATE - 1),
+    "channels": (1, MAX_CHANNELS),
+    "bits": (8, FLOATING + 64),
+    "samples": (0, MAX_SAMPLES),
+    "segment": (1, MAX_SEGMENT),
+}
+
+
 def unpack(data: bytes) -> Fields:
     """Read and bound every field. Raises BadFile."""
-    position, values = 0, []
-    limits = (
-        ("sample rate", 1, MAX_RATE - 1),
-        ("channels", 1, MAX_CHANNELS),
-        ("bits", 8, FLOATING + 64),
-        ("samples", 0, MAX_SAMPLES),
-        ("segment", 1, MAX_SEGMENT),
-    )
-    for name, low, high in limits:
-        value, position = read_varint(data, position, name)
-        expect(low <= value <= high, BadFile, name, value, f"{low} to {high}")
-        values.append(value)
-    expect(position == len(data), BadFile, "sound header length", len(data), f"{position} bytes")
-    rate, channels, bits, n_samples, segment = values
+    (rate, channels, bits, n_samples, segment), _ = read_fields(data, LIMITS, "sound")
     floating = bits > FLOATING
     known = FLOAT_SUBTYPES if floating else SUBTYPES
     expect(bits - FLOATING * floating in known, BadFile, "bits", bits, f"one of {sorted(known)} (float: + {FLOATING})")
     return Fields(rate, channels, bits - FLOATING * floating, n_samples, segment, floating)
 
 
+@dataclass(frozen=True)
+class SoundInfo(FileInfo):
+    """Describes a sound; seconds long, kbit_per_s (1000 bits per second). floating: whether its samples are floats."""
+
+    sample_rate: int
+    channels: int
+    bits: int
+    floating: bool
+    n_samples: int
+    seconds: float
+    kbit_per_s: float
+
+
+class LosslessSoundMedium:
+    """The medium of sounds that come back exactly, in segments that are coded apart."""
+
+    number, name = SOUND, "sound"
+    kinds = KINDS
+    accepts = frozenset({("sound", "lossless")})
+    selects = frozenset({"seek", "duration"})
+    outputs = sound.OUTPUTS
+
+    def info(self, header: Header, common: Common) -> FileInfo:
+        """Describe a sound by its fields. Raises BadFile."""
+        fields = unpack(header.fields)
+        seconds = fields.n_samples / fields.sample_rate
+        shape = (fields.sample_rate, fields.channels, fields.bits, fields.floating, fields.n_samples)
+        return SoundInfo(*common, *shape, seconds, 8 * common[3] / seconds / 1000 if seconds else 0.0)
+
+    def encode(self, source: Source, options: Options, run: Run, file: BinaryIO) -> None:
+        """Write a sound's file, segment by segment. Raises BadInput."""
+        encode_to(file, source, options.level(), options.strip, run.threads, run.progress)
+        for note in source.notes:
+            run.note(note)
+
+    def decode(self, data: Data, selection: Selection, run: Run) -> Decoded:
+        """Open the part of a sound that is asked for; its samples are decoded as they are taken. Raises BadFile, BadInput."""
+        return decode(data, selection.seek or 0.0, selection.duration, run)
+
+    def verify(self, data: Data, run: Run) -> None:
+        """Decode all samples. Raises BadFile."""
+        for _ in decode(data, 0.0, None, run).blocks:
+            pass
+
+
 def encode_to(
-    file: BinaryIO, source: Source, effort: int | None, strip: bool, threads: int | None, progress: Progress | None
+    file: BinaryIO, source: Source, effort: int, strip: bool, threads: int | None, progress: Progress | None
 ) -> None:
     """Write a sound's file. strip: without tags and without what stood around the samples."""
     from laconic.models import float_sound, lossless_sound
 
-    level = checked_effort(effort)
     length = min(lossless_sound.segment_length(source.sample_rate), MAX_SEGMENT)
     done = 0
 
     def code(samples: Samples) -> tuple[Chunk, int]:
         if source.floating:
-            coded = float_sound.encode_segment(samples, level)
+            coded = float_sound.encode_segment(samples, effort)
         else:
-            coded = lossless_sound.encode_segment(samples, source.bits, level)
-        return Chunk(SEGMENT, crc(samples) + coded), len(samples)
+            coded = lossless_sound.encode_segment(samples, source.bits, effort)
+        return Chunk(SEGMENT, checksum(samples) + coded), len(samples)
 
     def chunks() -> Iterator[Chunk]:
         nonlocal done
@@ -101,7 +152,7 @@ def encode_to(
             content = write_varint(len(around[0])) + zlib.compress(b"".join(around), 9)
             yield Chunk(WRAPPING, write_varint(sum(map(len, around))) + content, optional=True)
         if source.tags and not strip:
-            yield Chunk(TAGS, picture.encode_metadata(json.dumps(source.tags).encode()), optional=True)
+            yield Chunk(TAGS, encode_metadata(json.dumps(source.tags).encode()), optional=True)
 
     def header() -> Header:
         fields = Fields(source.sample_rate, source.channels, source.bits, done, length, source.floating)
@@ -112,33 +163,35 @@ def encode_to(
 
 @dataclass(frozen=True)
 class Decoded:
-    """A part of a sound: what it is, its samples block by block, what stood around them if all are asked for.
-
-    notes: a list that fills while the blocks are taken, with what partial reading leaves out.
-    """
+    """A part of a sound: what it is, its samples block by block, what stood around them if all are asked for."""
 
     source: Source
     blocks: Iterator[Samples]
     wrapping: tuple[bytes, bytes] | None
-    notes: list[str]
+
+    def value(self, as_array: bool) -> Sound:
+        """Return the sound with all samples that were asked for."""
+        samples = sound.to_array(joined(self.blocks), self.source.bits)
+        return Sound(samples, self.source.sample_rate, self.source.bits, self.source.tags)
+
+    def write(self, file: BinaryIO, format: str, note: Note) -> None:
+        """Write it as a sound file, block by block. Raises BadInput where the format cannot hold it."""
+        sound.write(file, self.blocks, self.source, format, self.wrapping)
 
 
-def decode(
-    data: Data, seek: float, duration: float | None, partial: bool, threads: int | None, progress: Progress | None
-) -> Decoded:
-    """Samples from `seek` seconds on, for `duration` or to the end; only the segments that hold them are read.
+def decode(data: Data, seek: float, duration: float | None, run: Run) -> Decoded:
+    """Return the samples from `seek` seconds on, for `duration` or to the end; only the segments that hold them are read.
 
-    partial: a damaged segment comes as silence. Raises BadFile, BadInput.
+    With `run.partial` a damaged segment comes as silence, with a note. Raises BadFile, BadInput.
     """
-    header, table = container.read_table(data, KINDS, partial)
+    header, table = container.read_table(data, KINDS, run.partial)
     fields = fields_of(header)
     segments = [entry for entry in table if entry.kind == SEGMENT]
     expect(
         len(segments) == fields.n_segments, BadFile, "segments", len(segments), f"{fields.n_segments}, by the header"
     )
     start, end = span(fields, seek, duration)
-    notes: list[str] = []
-    around, tags = extras(data, table, partial, notes)
+    around, tags = extras(data, table, run)
     whole = (start, end) == (0, fields.n_samples)
     shape = (fields.sample_rate, fields.channels, fields.bits, end - start)
     source = Source(*shape, lambda n: iter(()), tags=tags, floating=fields.floating)
@@ -149,7 +202,7 @@ def decode(
         try:
             return read_segment(container.payload(data, segments[i]), n, fields)[cut], ""
         except BadFile as error:
-            if not partial:
+            if not run.partial:
                 raise
             note = f"damaged, silent: {first / fields.sample_rate:.2f} to {(first + n) / fields.sample_rate:.2f} s ({error})"
             return silence(n, fields)[cut], note
@@ -160,14 +213,15 @@ def decode(
             yield silence(0, fields)
             return
         wanted = range(start // fields.segment, -(-end // fields.segment))
-        for samples, note in mapped(read, wanted, threads):
-            notes.extend([note] if note else [])
+        for samples, note in mapped(read, wanted, run.threads):
+            if note:
+                run.note(note)
             done += len(samples)
             yield samples
-            if progress:
-                progress(done, end - start)
+            if run.progress:
+                run.progress(done, end - start)
 
-    return Decoded(source, blocks(), around if whole else None, notes)
+    return Decoded(source, blocks(), around if whole else None)
 
 
 def fields_of(header: Header) -> Fields:
@@ -178,12 +232,14 @@ def fields_of(header: Header) -> Fields:
 def span(fields: Fields, seek: float, duration: float | None) -> tuple[int, int]:
     """First sample and the one after the last. Raises BadInput outside the sound, and for less than a sample."""
     whole, rate = fields.n_samples / fields.sample_rate, fields.sample_rate
-    ok = is_number(seek) and 0 <= seek and (round(seek * rate) < fields.n_samples or seek == 0)
+    ok = is_number(seek) and 0 <= seek <= whole and (round(seek * rate) < fields.n_samples or seek == 0)
     expect(ok, BadInput, "seek", seek, f"0 up to {whole:.3f} seconds, the length")
-    ok = duration is None or (is_number(duration) and duration > 0 and round(duration * rate) > 0)
+    ok = duration is None or (is_number(duration) and duration > 0 and round(min(duration, 1) * rate) > 0)
     expect(ok, BadInput, "duration", duration, f"a sample or more, {1 / rate:.2g} seconds")
     start = round(seek * rate)
-    return start, fields.n_samples if duration is None else min(fields.n_samples, start + round(duration * rate))
+    if duration is None or duration >= whole:
+        return start, fields.n_samples
+    return start, min(fields.n_samples, start + round(duration * rate))
 
 
 def is_number(value: object) -> bool:
@@ -196,14 +252,12 @@ def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
 
     coder = float_sound if fields.floating else lossless_sound
     samples: Samples = coder.decode_segment(payload[CRC_BYTES:], n, fields.channels, fields.bits)
-    found, expected = crc(samples).hex(), payload[:CRC_BYTES].hex()
+    found, expected = checksum(samples).hex(), payload[:CRC_BYTES].hex()
     expect(found == expected, BadFile, "checksum of the samples", found, expected)
     return samples
 
 
-def extras(
-    data: Data, table: list[Entry], partial: bool, notes: list[str]
-) -> tuple[tuple[bytes, bytes] | None, dict[str, str]]:
+def extras(data: Data, table: list[Entry], run: Run) -> tuple[tuple[bytes, bytes] | None, dict[str, str]]:
     """What stood around the samples, and tags."""
     around, tags = None, dict[str, str]()
     for entry in table:
@@ -216,25 +270,23 @@ def extras(
             else:
                 tags = read_tags(payload)
         except LaconicError as error:
-            if not partial:
+            if not run.partial:
                 raise
-            notes.append(
-                f"damaged, left out: {'tags' if entry.kind == TAGS else 'what stood around the samples'} ({error})"
-            )
+            run.note(f"damaged, left out: {'tags' if entry.kind == TAGS else 'what stood around the samples'} ({error})")
     return around, tags
 
 
 def read_wrapping(payload: bytes) -> tuple[bytes, bytes]:
-    total, position = read_varint(payload, 0, "wrapping length", picture.MAX_METADATA_BYTES)
+    total, position = read_varint(payload, 0, "wrapping length", MAX_METADATA_BYTES)
     first, position = read_varint(payload, position, "bytes before the samples")
-    both = picture.inflate(payload[position:], total, "wrapping")
+    both = inflate(payload[position:], total, "wrapping")
     expect(first <= total, BadFile, "bytes before the samples", first, f"at most {total}")
     return both[:first], both[first:]
 
 
 def read_tags(payload: bytes) -> dict[str, str]:
     try:
-        tags = json.loads(picture.decode_metadata(payload))
+        tags = json.loads(decode_metadata(payload))
     except ValueError as error:
         raise BadFile(f"tags: found damage ({error}), expected JSON") from None
     expect(are_tags(tags), BadFile, "tags", tags, "names with texts")
@@ -249,6 +301,9 @@ def joined(blocks: Iterable[Samples]) -> Samples:
     return np.concatenate(list(blocks))
 
 
-def crc(samples: Samples) -> bytes:
+def checksum(samples: Samples) -> bytes:
     """CRC-32 of the samples, [sample, channel], as 32-bit integers or as floats."""
-    return zlib.crc32(samples.astype(samples.dtype.newbyteorder("<")).tobytes()).to_bytes(CRC_BYTES, "little")
+    return crc(samples.astype(samples.dtype.newbyteorder("<")).tobytes())
+
+
+MEDIUM: Medium = LosslessSoundMedium()

@@ -1,0 +1,179 @@
+"""What `compress` is asked for: one target, and the options beside it. A new target is a class here, and nothing elsewhere.
+
+    Quality  Bpp  Size  Psnr     searched or set: lossy coding
+    Lossless  MaxError           exact, or no sample off by more
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+from typing import ClassVar, TypedDict
+
+import numpy as np
+
+from laconic.entropy.errors import BadInput, expect
+
+DEFAULT_QUALITY = 60.0
+DEFAULT_EFFORT = 7
+MAX_ERROR = 255
+
+
+class CompressOptions(TypedDict, total=False):
+    """The keywords of `laconic.compress`, for functions that hand them on."""
+
+    quality: float | None
+    bpp: float | None
+    size: int | None
+    psnr: float | None
+    lossless: bool
+    max_error: int | None
+    effort: int | None
+    sample_rate: int | None
+    strip: bool
+    medium: str | None
+    notes: list[str] | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Base of the targets: what a file is to keep. Raises BadInput for a value that no file could have."""
+
+    value: float
+    name: ClassVar[str]
+    expected: ClassVar[str] = "a positive number"
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.value, (int, float, np.integer, np.floating)) and math.isfinite(self.value)
+        expect(number and self.fits(), BadInput, self.name, self.value, self.expected)
+
+    def fits(self) -> bool:
+        """Whether a finite value makes sense."""
+        return self.value > 0
+
+
+@dataclass(frozen=True)
+class Searched(Target):
+    """A target that is kept by searching the quality. The slack says how near to it a reached value is."""
+
+    unit: ClassVar[str]
+    tolerance: ClassVar[float]  # the slack at which the search ends early
+
+    def window(self) -> tuple[float, float]:
+        """Return the lowest and the highest value that keep the target."""
+        raise NotImplementedError
+
+    def slack(self, reached: float) -> float:
+        """Return how far a value in the window lies from what was asked: 0 is best."""
+        raise NotImplementedError
+
+
+class Rate(Searched):
+    """A target that is measured on the bytes of the file alone."""
+
+    def rate(self, n_bytes: int, n_units: int) -> float:
+        """Return what a file of so many bytes reaches. n_units: pixels of a picture."""
+        raise NotImplementedError
+
+
+class Quality(Target):
+    """0 to 100, higher is better; fractions allowed."""
+
+    name = "quality"
+    expected = "0 to 100"
+
+    def fits(self) -> bool:
+        return 0 <= self.value <= 100
+
+
+class Bpp(Rate):
+    """Bits per pixel of the whole file, kept within 2 %."""
+
+    name, unit, tolerance = "bpp", "bpp", 0.005
+
+    def rate(self, n_bytes: int, n_units: int) -> float:
+        return 8 * n_bytes / n_units
+
+    def window(self) -> tuple[float, float]:
+        return 0.98 * self.value, 1.02 * self.value
+
+    def slack(self, reached: float) -> float:
+        return abs(reached / self.value - 1)
+
+
+class Size(Rate):
+    """Bytes of the whole file, never more, and 97 % of them where the range of qualities allows."""
+
+    name, unit, tolerance = "size", "bytes", 0.01
+
+    def rate(self, n_bytes: int, n_units: int) -> float:
+        return float(n_bytes)
+
+    def window(self) -> tuple[float, float]:
+        return 0.0, self.value
+
+    def slack(self, reached: float) -> float:
+        return 1 - reached / self.value
+
+
+class Psnr(Searched):
+    """Decibels over all samples, reached and exceeded by at most 0.1."""
+
+    name, unit, tolerance = "psnr", "dB", 0.05
+    margin = 0.1
+
+    def window(self) -> tuple[float, float]:
+        return self.value, self.value + self.margin
+
+    def slack(self, reached: float) -> float:
+        return reached - self.value
+
+
+class Lossless(Target):
+    """Every sample comes back as it was."""
+
+    name = "lossless"
+
+
+class MaxError(Target):
+    """No sample of a picture comes back further away than this."""
+
+    name, expected = "max_error", "an integer, 0 or more"
+
+    def fits(self) -> bool:
+        return self.value == int(self.value) and self.value >= 0
+
+
+TARGETS: tuple[type[Target], ...] = (Quality, Bpp, Size, Psnr, Lossless, MaxError)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a medium needs to know in order to encode, besides the source.
+
+    model: the name of a model; medium: the name of a medium; None leaves the choice to Laconic. effort: 1 to 9, slower and
+    smaller; None is the medium's default. strip: leave out metadata.
+    """
+
+    target: Target
+    model: str | None = None
+    medium: str | None = None
+    effort: int | None = None
+    strip: bool = False
+
+    def level(self) -> int:
+        """Return the effort, or the default one. Raises BadInput."""
+        level = DEFAULT_EFFORT if self.effort is None else self.effort
+        expect(isinstance(level, Integral) and 1 <= level <= 9, BadInput, "effort", level, "1 to 9")
+        return int(level)
+
+
+def one_target(lossless: bool, **values: float | None) -> Target:
+    """Return the target that was given, or the default quality. Raises BadInput for several, or a senseless value."""
+    by_name: dict[str, Callable[[float], Target]] = {kind.name: kind for kind in TARGETS}
+    given = {name: value for name, value in (values | {"lossless": 1.0 if lossless else None}).items() if value is not None}
+    expect(len(given) <= 1, BadInput, "targets", sorted(given), f"at most one of {', '.join(by_name)}")
+    ((name, value),) = given.items() or [("quality", DEFAULT_QUALITY)]
+    return by_name[name](value)

@@ -1,0 +1,66 @@
+"""The search for a target: the quality whose file keeps a size, a rate or a PSNR, by real bytes and real samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.entropy.errors import TargetOutOfReach
+from laconic.options import Searched
+
+HUNDREDTHS = 10_000  # the highest quality, in the units of the search
+
+
+def search(target: Searched, encode: Callable[[int], bytes], measure: Callable[[bytes], float], what: str) -> bytes:
+    """Return the file that keeps a target best, by bisection over the quality.
+
+    encode: quality x 100 -> a file. measure: a file -> what the target speaks of, in its unit; rises with the quality.
+    what: the word for the source in errors. Raises TargetOutOfReach, which names the range that can be reached.
+    """
+    files: dict[int, tuple[float, bytes]] = {}
+
+    def reached(units: int) -> float:
+        if units not in files:
+            data = encode(units)
+            files[units] = measure(data), data
+        return files[units][0]
+
+    lowest, highest = target.window()
+    low, high = 0, HUNDREDTHS
+    if reached(low) > highest or reached(high) < lowest:
+        raise TargetOutOfReach(
+            f"{target.name}: found {target.value:g} {target.unit}, "
+            f"expected {reached(low):.4g} to {reached(high):.4g} {target.unit} for this {what}"
+        )
+    while high - low > 1:  # invariant: reached(low) <= target, or low is 0; likewise high
+        middle = (low + high) // 2
+        low, high = (middle, high) if reached(middle) <= target.value else (low, middle)
+        if any(target.slack(value) <= target.tolerance for value, _ in inside(target, files)):
+            break
+    return best(target, files)
+
+
+def inside(target: Searched, files: dict[int, tuple[float, bytes]]) -> list[tuple[float, bytes]]:
+    """Return the files that keep the target."""
+    lowest, highest = target.window()
+    return [(value, data) for value, data in files.values() if lowest <= value <= highest]
+
+
+def best(target: Searched, files: dict[int, tuple[float, bytes]]) -> bytes:
+    """Return the file with the least slack. Raises TargetOutOfReach where none keeps the target."""
+    kept = inside(target, files)
+    if kept:
+        return min(kept, key=lambda file: target.slack(file[0]))[1]
+    values = [value for value, _ in files.values()]
+    raise TargetOutOfReach(
+        f"{target.name}: found {target.value:g}, expected one of the values reached, {min(values):.4g} to {max(values):.4g}"
+    )
+
+
+def psnr_of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Return the PSNR in dB over all samples of two arrays of 8 bits; 100 where they are equal."""
+    mse = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return 10 * math.log10(255**2 / mse) if mse else 100.0
