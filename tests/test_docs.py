@@ -1,4 +1,4 @@
-"""What docs/entropy.md says is run: its code in order, the CompressAI example where that is installed, its command."""
+"""What the documents say is run and looked up: their code in order, their links, the sections that the code cites."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +17,58 @@ import pytest
 from laconic import entropy
 from laconic.tools import bench
 
-PAGE = Path(__file__).parent.parent / "docs" / "entropy.md"
-CODE = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-COMMANDS = re.findall(r"^    python -m laconic\.tools\.bench (.*)", PAGE.read_text(), re.MULTILINE)
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "FORMAT.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-PLAIN = [code for code in CODE if "compressai" not in code]
-(EXAMPLE,) = [code for code in CODE if "compressai" in code]
+def code_of(page: Path) -> list[str]:
+    """Return the Python of a page, block by block."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+CODE = {page.name: [code for code in code_of(page) if "compressai" not in code] for page in PAGES}
+ENTROPY = ROOT / "docs" / "entropy.md"
+(EXAMPLE,) = [code for code in code_of(ENTROPY) if "compressai" in code]
+COMMANDS = re.findall(r"^    python -m laconic\.tools\.bench (.*)", ENTROPY.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [name for name, code in CODE.items() if code])
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    """Run all blocks as one program, in a process of its own: what it registers must not reach other tests."""
+    script = tmp_path / "page.py"
+    script.write_text("".join(CODE[page]))
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_pages_that_promise_code_have_some() -> None:
+    assert {"entropy.md", "new-model.md"} <= {name for name, code in CODE.items() if code}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name}: no {target}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 110
+
+
+def test_sections_that_the_code_cites_exist() -> None:
+    titles = set(re.findall(r"^#+ (.*)", (ROOT / "FORMAT.md").read_text(), re.MULTILINE))
+    folders = [ROOT / name for name in ("codec", "entropy", "models", "tools", "tests")]
+    sources = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
+    places = re.findall(r'FORMAT\.md,? sections? ("[^"\n]+"(?:(?:, | and |, and )"[^"\n]+")*)', sources)
+    cited = {title for place in places for title in re.findall(r'"([^"]+)"', place)}
+    assert cited and cited <= titles, cited - titles
 
 
 def run(code: str, folder: Path) -> dict[str, Any]:
-    """The names that code leaves."""
+    """Return the names that code leaves."""
     path = folder / "page.py"
     path.write_text(code)
     return runpy.run_path(str(path))
-
-
-def test_the_code_runs(tmp_path: Path) -> None:
-    assert PLAIN
-    run("".join(PLAIN), tmp_path)
 
 
 def test_the_compressai_example_is_short() -> None:
