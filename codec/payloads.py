@@ -61,9 +61,10 @@ def encode_metadata(value: bytes) -> bytes:
     return write_varint(len(value)) + zlib.compress(value, 9)
 
 
-def decode_metadata(data: bytes, limit: int = MAX_METADATA_BYTES) -> bytes:
-    """Return what `encode_metadata` was given, of at most `limit` bytes. Raises BadFile."""
-    length, position = read_varint(data, 0, "metadata length", limit + 1)
+def decode_metadata(data: bytes, limit: int | None = None) -> bytes:
+    """Return what `encode_metadata` was given, of at most `limit` bytes (MAX_METADATA_BYTES). Raises BadFile."""
+    most = MAX_METADATA_BYTES if limit is None else limit
+    length, position = read_varint(data, 0, "metadata length", most + 1)
     return inflate(data[position:], length, "metadata")
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import laconic
-from laconic import payloads, picture
+from laconic import container, payloads, picture
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
 UPRIGHT = (128, 80)  # of the orient_ files, with a red box at the top left
@@ -458,9 +458,9 @@ def test_a_resolution_that_is_not_kept_is_a_note(options: dict[str, Any]) -> Non
 
 
 def test_the_most_metadata_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture, "MAX_METADATA_BYTES", 100)
+    monkeypatch.setattr(payloads, "MAX_METADATA_BYTES", 100)
     assert payloads.decode_metadata(payloads.encode_metadata(bytes(100))) == bytes(100)
-    longer = picture.write_varint(101) + zlib.compress(bytes(101))
+    longer = container.write_varint(101) + zlib.compress(bytes(101))
     with pytest.raises(laconic.BadFile, match="metadata length"):
         payloads.decode_metadata(longer)
 
