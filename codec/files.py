@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from laconic import container, lossless_picture, lossless_sound, picture, registry, sound
 from laconic.container import Chunk, Data, Header
 from laconic.describe import FileInfo, describe
-from laconic.entropy.blocks import n_threads
 from laconic.entropy.errors import BadFile, BadInput, ModelMissing, UnsupportedFile, expect
+from laconic.entropy.threads import n_threads
 from laconic.fields import DEFAULT_MAX_PIXELS, Fields, unpack
 from laconic.kinds import (
     ALPHA,

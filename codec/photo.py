@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic import entropy
-from laconic.entropy.blocks import each, end_of
+from laconic.entropy.blocks import end_of
 from laconic.entropy.errors import BadFile, expect
+from laconic.entropy.threads import each
 from laconic.fields import Fields
 from laconic.models.photo import N_PASSES, STRIDE, Photo, bin_bits, pass_masks, scale_of
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from laconic.entropy.blocks import read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, expect
+from laconic.entropy.varint import read_varint, write_varint
 
 Array = NDArray[np.uint8]
 MAX_METADATA_BYTES = 1 << 26

@@ -1,11 +1,11 @@
-"""rANS on a GPU, in Triton: the bytes of `blocks.encode`, from tensors to tensors of one device.
+"""rANS on a GPU, in Triton: the bytes of `coder.encode`, from tensors to tensors of one device.
 
 A program of one warp codes a block, a thread to a lane; in blocks of 1, 4 and 8 lanes the other threads idle. Each step
 is one launch for all blocks of all streams, however many they are. What bounds the speed is the chain from a state to the
 next in a row of symbols: two loads to decode (of the table, then the word) and none to encode; all else is loaded rows
 ahead. Tables stay in global memory, where L1 keeps what is in use: the 256 kB of a decoder are too many for the registers
 or the shared memory of a warp. Every access is bounded, whatever the data; what exactly is wrong with damaged data is for
-`blocks.decode` to say.
+`coder.decode` to say.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.entropy import blocks, rans
+from laconic.entropy import blocks, rans, rans_numba
 from laconic.entropy.device_tables import DeviceTables, on_device
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.pmf import PRECISION, TOTAL
@@ -53,7 +53,7 @@ def decode(data: Tensor, indices: Tensor, tables: Tables) -> Tensor:
 
 
 def encode_batch(symbols: Tensor, indices: Tensor, lengths: Sequence[int], tables: Tables) -> tuple[Tensor, Tensor]:
-    """Code streams, each to the bytes of `blocks.encode`.
+    """Code streams, each to the bytes of `coder.encode`.
 
     symbols: int16 [N], the streams back to back. indices: rows of the tables [N], see INDEX_DTYPES.
     lengths: the symbols of each stream. Raises BadInput.
@@ -97,7 +97,7 @@ def decode_batch(
 
 
 def encode_array(symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables) -> bytes:
-    """`blocks.encode` on the GPU, of arrays on the host. Raises BadInput where there is no GPU."""
+    """`coder.encode` on the GPU, of arrays on the host. Raises BadInput where there is no GPU."""
     return encode(on_gpu(symbols), on_gpu(indices), tables).cpu().numpy().tobytes()
 
 
@@ -168,7 +168,7 @@ def lane_codes(symbols: Tensor, indices: Tensor, cut: Cut, tables: DeviceTables)
 
 
 def varints(values: Tensor) -> tuple[Tensor, Tensor]:
-    """As `blocks.write_varint`: int64 [N] -> uint8 [N, 5], of which the first n int64 [N] count."""
+    """As `varint.write_varint`: int64 [N] -> uint8 [N, 5], of which the first n int64 [N] count."""
     groups = values[:, None] >> 7 * torch.arange(5, device=values.device)
     more = groups >= 128
     return (groups & 127 | more << 7).to(torch.uint8), 1 + more.sum(1)
@@ -199,9 +199,11 @@ def decode_blocks(
 
 
 def complaint(data: Tensor, indices: Tensor, tables: Tables) -> str:
-    """What `blocks.decode` finds wrong with a stream. Only such a stream goes to the host."""
+    """What `coder.decode` finds wrong with a stream. Only such a stream goes to the host."""
     try:
-        blocks.decode(data.cpu().numpy().tobytes(), indices.cpu().numpy(), tables, backend="numba")
+        raw = memoryview(data.cpu().numpy().tobytes())
+        _, rest = blocks.decode_with(rans_numba, raw, indices.cpu().numpy(), tables, threads=None)
+        blocks.expect_nothing_left(rest)
     except BadFile as error:
         return str(error)
     return "coded symbols: found damage that a CPU does not find, expected none"
@@ -397,7 +399,7 @@ def parse_streams(data, ends, streams, bounds, lanes_of, layout, sound):  # type
 
 @triton.jit
 def read_varint(byte, i, first):  # type: ignore[no-untyped-def]
-    """Of bytes numbered i, from `first` on: the value, how many bytes, whether it is as `blocks.read_varint` wants it."""
+    """Of bytes numbered i, from `first` on: the value, how many bytes, whether it is as `varint.read_varint` wants it."""
     last = tl.min(tl.where((i >= first) & (byte < 128), i, 16), axis=0)
     group = tl.minimum(tl.maximum(i - first, 0), 4)
     value = tl.sum(tl.where((i >= first) & (i <= last), (byte & 127).to(tl.int64) << 7 * group, 0), axis=0)

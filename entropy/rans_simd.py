@@ -26,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.entropy import blocks, rans
-from laconic.entropy.blocks import RUN, RUNS, scratch
+from laconic.entropy.blocks import RUN, RUNS
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.rans import START
 from laconic.entropy.tables import BIN_BITS, GROUP, EncodeLut, Tables
+from laconic.entropy.threads import scratch
 
 LANES, HALF = GROUP, 16
 STEP = 8  # rows of 32 symbols between the steps of the encoder: a power of two

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laconic import entropy
-from laconic.entropy import blocks, rans, rans_numba, rans_simd
-from laconic.entropy.blocks import LANES, block_bytes, load
+from laconic.entropy import blocks, rans, rans_numba, rans_simd, threads
+from laconic.entropy.blocks import LANES, block_bytes
+from laconic.entropy.coder import load
 from laconic.entropy.pmf import TOTAL, quantise
 from laconic.entropy.tables import build_gaussian, digest, gaussian_tables
 
@@ -144,7 +145,7 @@ def test_many_blocks_in_one_call(seed: int, n_blocks: int, more: int, threads: i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK", 96)
         patch.setattr(blocks, "LANE_BYTES", (0, 0, 0))
-        patch.setattr(blocks, "MOST", 4)
+        patch.setattr(blocks, "BLOCKS_PER_CALL", 4)
         data = entropy.encode(symbols, rows, gaussian_tables(), threads=threads)
         assert data == entropy.encode(symbols, rows, gaussian_tables(), "reference")
         for after in (b"", b"x" * 200):  # the words of the last blocks need not have memory after them
@@ -175,8 +176,8 @@ def test_work_goes_on_after_an_error_in_a_thread(error: type[BaseException]) -> 
 
     for _ in range(3):
         with pytest.raises(error):
-            blocks.in_parts(work, list(range(6)), 3)
-        assert blocks.in_parts(list, list(range(6)), 3) == list(range(6))
+            threads.in_parts(work, list(range(6)), 3)
+        assert threads.in_parts(list, list(range(6)), 3) == list(range(6))
 
 
 @pytest.mark.parametrize("cpu", CPUS)
@@ -449,5 +450,5 @@ def test_threads_after_a_fork_and_within_threads() -> None:
     if child == 0:
         os._exit(0 if entropy.encode(symbols, rows, gaussian_tables(), threads=2) == data else 1)
     assert os.waitpid(child, 0)[1] == 0
-    coded = blocks.each(lambda _: entropy.encode(symbols, rows, gaussian_tables(), threads=2), [0] * 9, 3)
+    coded = threads.each(lambda _: entropy.encode(symbols, rows, gaussian_tables(), threads=2), [0] * 9, 3)
     assert coded == [data] * 9

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laconic import entropy
-from laconic.entropy import blocks, device_tables
+from laconic.entropy import blocks, device_tables, varint
 from laconic.entropy.pmf import TOTAL
 from laconic.entropy.tables import gaussian_tables
 
@@ -292,10 +292,10 @@ def test_words_that_run_out_are_not_read(monkeypatch: pytest.MonkeyPatch, n_lane
     monkeypatch.setattr(blocks, "LANE_BYTES", LANE_BYTES[n_lanes])
     tables, indices = entropy.Tables.from_masses([[1, TOTAL - 1]], [0]), np.zeros(70, np.uint8)
     good = expected(np.zeros(70, np.int16), indices, [70], tables)[0]
-    head, position = blocks.read_varint(good, 0, "head")
+    head, position = varint.read_varint(good, 0, "head")
     assert head >> 3 > 9
     for missing in (1, 9):
-        cut = blocks.write_varint(head - 8 * missing) + good[position : len(good) - 2 * missing]
+        cut = varint.write_varint(head - 8 * missing) + good[position : len(good) - 2 * missing]
         assert "more: the stream ends early" in expect_same_outcome(cut, indices, tables)
 
 
