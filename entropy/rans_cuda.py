@@ -22,7 +22,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.entropy import blocks, rans, rans_numba
+from laconic.entropy import blocks, rans
 from laconic.entropy.device_tables import DeviceTables, on_device
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.pmf import PRECISION, TOTAL
@@ -200,6 +200,8 @@ def decode_blocks(
 
 def complaint(data: Tensor, indices: Tensor, tables: Tables) -> str:
     """What `coder.decode` finds wrong with a stream. Only such a stream goes to the host."""
+    from laconic.entropy import rans_numba
+
     try:
         raw = memoryview(data.cpu().numpy().tobytes())
         _, rest = blocks.decode_with(rans_numba, raw, indices.cpu().numpy(), tables, threads=None)

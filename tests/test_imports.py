@@ -48,8 +48,10 @@ def running(node: ast.AST) -> Iterator[ast.AST]:
     while left:
         node = left.pop()
         yield node
-        typing = isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING"
-        left += node.orelse if typing else ast.iter_child_nodes(node)
+        if isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
+            left += node.orelse
+        else:
+            left += ast.iter_child_nodes(node)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -83,7 +85,7 @@ def completed(tree: ast.AST, texts: list[str]) -> Iterator[str]:
     for argument in arguments(tree, "import_module", "__import__"):
         made = argument.values if isinstance(argument, ast.JoinedStr) else [getattr(argument, "left", argument)]
         if isinstance(made[0], ast.Constant):
-            yield from (f"{made[0].value}{text}" for text in ("", *texts))
+            yield from (f"{made[0].value!s}{text}" for text in ("", *texts))
 
 
 def graph(sources: dict[str, str]) -> dict[str, set[str]]:
