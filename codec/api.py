@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from laconic import container, media
 from laconic.container import Data
-from laconic.entropy.blocks import n_threads
 from laconic.entropy.errors import BadInput, expect
+from laconic.entropy.threads import n_threads
 from laconic.file_info import FileInfo
 from laconic.medium import Batched, Medium, Note, Progress, Region, Result, Run, Selection, Symbolic, Symbols, warn
 from laconic.options import TARGETS, CompressOptions, Lossless, Options, Quality, one_target

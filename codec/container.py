@@ -13,8 +13,8 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from laconic.entropy.blocks import read_varint, write_varint
 from laconic.entropy.errors import BadFile, UnsupportedFile, expect
+from laconic.entropy.varint import read_varint, write_varint
 
 __all__ = [
     "MAGIC",

@@ -7,7 +7,7 @@
 Importing it loads neither numba nor torch.
 """
 
-from laconic.entropy.blocks import BACKENDS, decode, decode_next, encode
+from laconic.entropy.coder import BACKENDS, decode, decode_next, encode
 from laconic.entropy.errors import BadFile, BadInput, LaconicError
 from laconic.entropy.tables import Tables, gaussian_tables
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from laconic.entropy.blocks import LANES, flat, read_varint, write_varint
+from laconic.entropy.blocks import LANES, flat
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.pmf import PRECISION
 from laconic.entropy.rans import START, START_WIDE, expect_end
 from laconic.entropy.tables import checked
+from laconic.entropy.varint import read_varint, write_varint
 
 WIDE_BITS = 31
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.entropy import rans
-from laconic.entropy.blocks import scratch
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START, START_WIDE
 from laconic.entropy.tables import BIN_BITS, GROUP, Tables
+from laconic.entropy.threads import scratch
 
 U16, U32, U64, I64, F32 = numba.uint16, numba.uint32, numba.uint64, numba.int64, numba.float32
 BIN_SHIFT = PRECISION - BIN_BITS

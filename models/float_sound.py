@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.entropy.blocks import read_varint, write_varint
 from laconic.entropy.errors import BadFile, expect
+from laconic.entropy.varint import read_varint, write_varint
 from laconic.models import lossless_sound
 
 Floats = NDArray[Any]  # float32 or float64

@@ -36,10 +36,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from laconic.entropy.blocks import read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import open_stream
 from laconic.entropy.rans_numba import I64, U64
+from laconic.entropy.varint import read_varint, write_varint
 from laconic.models.mixing import (
     COUNTER_START,
     MASS_BITS,

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from laconic import container, picture, registry
 from laconic.container import Chunk, Data, Entry, Header
-from laconic.entropy.blocks import n_threads
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, UnsupportedFile, expect
-from laconic.entropy.threads import mapped
+from laconic.entropy.threads import mapped, n_threads
 from laconic.file_info import FileInfo
 from laconic.media.lossless_picture import ExactResult
 from laconic.medium import Common, Medium, Run, Selection, warn

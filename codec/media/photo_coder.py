@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic import entropy
-from laconic.entropy.blocks import each, end_of
+from laconic.entropy.blocks import end_of
 from laconic.entropy.errors import BadFile, expect
+from laconic.entropy.threads import each
 from laconic.media.photo_fields import Fields
 from laconic.media.tiles import LATENT, PER_Z, Grid, Window, z_window
 from laconic.models.photo import N_PASSES, Photo, bin_bits, pass_masks, scale_of

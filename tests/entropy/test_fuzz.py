@@ -18,7 +18,7 @@ import pytest
 
 import laconic
 from laconic import entropy
-from laconic.entropy import blocks
+from laconic.entropy import blocks, coder, varint
 from laconic.entropy.pmf import TOTAL
 
 STREAMS, DAMAGES = 32, 12  # damaged versions of each stream
@@ -85,10 +85,10 @@ def source(rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray, entropy.
 def stream(symbols: np.ndarray, rows: np.ndarray, tables: entropy.Tables, lane_code: int) -> bytes:
     """A block in a number of lanes that `encode` would choose for longer or shorter ones only."""
     n_lanes = blocks.LANES[lane_code]
-    states, words, escapes = blocks.load("reference").encode_block(symbols, rows, tables, n_lanes)
+    states, words, escapes = coder.load("reference").encode_block(symbols, rows, tables, n_lanes)
     side = blocks.write_escapes(symbols[escapes], rows[escapes], tables)
-    head = blocks.write_varint(len(words) << 3 | (4 if side else 0) | lane_code)
-    head += blocks.write_varint(len(side)) if side else b""
+    head = varint.write_varint(len(words) << 3 | (4 if side else 0) | lane_code)
+    head += varint.write_varint(len(side)) if side else b""
     return head + np.array(states, "<u4").tobytes() + words.astype("<u2").tobytes() + side
 
 

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laconic import entropy
-from laconic.entropy import blocks, rans, rans_numba, rans_simd
-from laconic.entropy.blocks import LANES, block_bytes, load
+from laconic.entropy import blocks, rans, rans_numba, rans_simd, simd_engine, threads
+from laconic.entropy.blocks import LANES, block_bytes
+from laconic.entropy.coder import load
 from laconic.entropy.pmf import TOTAL, quantise
 from laconic.entropy.tables import build_gaussian, digest, gaussian_tables
 
@@ -27,7 +28,7 @@ GOLDEN_SHA256 = {
     80_000: "12a88700d2498438b0e5a5414fbb327dcccd8a0f51d27a90db6d9631fd3c0eac",
     300_000: "f7521b4490c322b25cb1dd04d6f261c6aa64f3cbeec9780c4e2584b07a26fa8b",
 }
-CPUS = (rans_simd.NATIVE, "x86-64-v3", "x86-64-v2", "x86-64")  # others: without AVX-512, without AVX2, without shuffles
+CPUS = (simd_engine.NATIVE, "x86-64-v3", "x86-64-v2", "x86-64")  # others: without AVX-512, without AVX2, without shuffles
 GAUSSIAN_SHA256 = "9aaee43164b435f0991eb74ff5435c2a7e5c57bc86798ad50ca2105b9cd0aa7f"
 
 
@@ -118,10 +119,10 @@ def test_kernels_are_the_reference_in_any_number_of_lanes(
 @pytest.mark.parametrize("cpu", CPUS)
 def test_vector_kernels_are_there_and_give_the_bytes_of_numba(monkeypatch: pytest.MonkeyPatch, cpu: str) -> None:
     """On long streams: whole rows, tails of every length, several blocks, escapes at both ends, 8 and 16-bit rows."""
-    if cpu != rans_simd.NATIVE and platform.machine() not in ("x86_64", "AMD64"):
+    if cpu != simd_engine.NATIVE and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("of another kind of machine")
     monkeypatch.setattr(rans_simd, "CPU", cpu)
-    assert rans_simd.kernels(cpu) is not None
+    assert simd_engine.kernels(cpu) is not None
     symbols, indices = gauss(300_000)
     symbols[5::999], symbols[7::1234] = 32_767, -32_768
     for rows, tables in ((indices, gaussian_tables()), (indices.astype(np.int32) + 256, many_rows())):
@@ -144,7 +145,7 @@ def test_many_blocks_in_one_call(seed: int, n_blocks: int, more: int, threads: i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK", 96)
         patch.setattr(blocks, "LANE_BYTES", (0, 0, 0))
-        patch.setattr(blocks, "MOST", 4)
+        patch.setattr(blocks, "BLOCKS_PER_CALL", 4)
         data = entropy.encode(symbols, rows, gaussian_tables(), threads=threads)
         assert data == entropy.encode(symbols, rows, gaussian_tables(), "reference")
         for after in (b"", b"x" * 200):  # the words of the last blocks need not have memory after them
@@ -175,16 +176,16 @@ def test_work_goes_on_after_an_error_in_a_thread(error: type[BaseException]) -> 
 
     for _ in range(3):
         with pytest.raises(error):
-            blocks.in_parts(work, list(range(6)), 3)
-        assert blocks.in_parts(list, list(range(6)), 3) == list(range(6))
+            threads.in_parts(work, list(range(6)), 3)
+        assert threads.in_parts(list, list(range(6)), 3) == list(range(6))
 
 
 @pytest.mark.parametrize("cpu", CPUS)
 def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
     """States just below and at multiples of the frequency, at both ends of the quotient, in one step of a row."""
-    if cpu != rans_simd.NATIVE and platform.machine() not in ("x86_64", "AMD64"):
+    if cpu != simd_engine.NATIVE and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("of another kind of machine")
-    code = rans_simd.kernels(cpu)
+    code = simd_engine.kernels(cpu)
     assert code is not None
     low, over = np.empty(32, np.uint16), np.empty(32, np.uint8)
     rng = np.random.RandomState(11)
@@ -202,7 +203,7 @@ def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
             symbols, rows, flags = np.zeros(32, np.int16), np.arange(32, dtype=np.uint8), np.zeros(2, np.uint8)
             cursors, stride = np.zeros(1, np.int64), lut.pairs.shape[1]
             arrays = (symbols, rows, lut.pairs, words, found, flags, cursors)
-            code.encode[1](*map(rans_simd.at, arrays), 1, 1, len(words), 150, stride, lut.low, lut.high)
+            code.encode[1](*map(rans_simd.address, arrays), 1, 1, len(words), 150, stride, lut.low, lut.high)
             (cursor,) = cursors.tolist()
             out: list[int] = []
             expected = [rans.push(int(x[i]), 0, int(some[i]), out) for i in reversed(range(32))][::-1]
@@ -214,13 +215,13 @@ def test_the_vector_quotient_is_exact_where_it_is_closest(cpu: str) -> None:
 
 def test_damaged_code_in_the_cache_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "rans.o"
-    assert rans_simd.kept(path) is None
-    rans_simd.keep(b"code" * 100, path)
-    assert rans_simd.kept(path) == b"code" * 100
+    assert simd_engine.kept(path) is None
+    simd_engine.keep(b"code" * 100, path)
+    assert simd_engine.kept(path) == b"code" * 100
     whole = path.read_bytes()
     for bad in (b"", whole[:-1], whole[:200], bytes(40) + whole[40:]):
         path.write_bytes(bad)
-        assert rans_simd.kept(path) is None
+        assert simd_engine.kept(path) is None
 
 
 @pytest.mark.parametrize("offsets", [[-32768, 0], [-20_000, 20_000], [32_000, 40_000]])
@@ -243,13 +244,13 @@ def many_rows() -> entropy.Tables:
 
 def test_without_vector_kernels_numba_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rans_simd, "CPU", "no such cpu")
-    monkeypatch.setattr(rans_simd, "load", lambda cpu: 1 / 0)
-    rans_simd.kernels.cache_clear()
+    monkeypatch.setattr(simd_engine, "load", lambda cpu: 1 / 0)
+    simd_engine.kernels.cache_clear()
     symbols, indices = gauss(100_000)
     with pytest.warns(UserWarning, match="found no vector kernels"):
         data = entropy.encode(symbols, indices, gaussian_tables(), backend="simd")
     assert data == entropy.encode(symbols, indices, gaussian_tables(), backend="numba")
-    rans_simd.kernels.cache_clear()
+    simd_engine.kernels.cache_clear()
 
 
 @pytest.mark.parametrize("n, sha256", sorted(GOLDEN_SHA256.items()))
@@ -449,5 +450,5 @@ def test_threads_after_a_fork_and_within_threads() -> None:
     if child == 0:
         os._exit(0 if entropy.encode(symbols, rows, gaussian_tables(), threads=2) == data else 1)
     assert os.waitpid(child, 0)[1] == 0
-    coded = blocks.each(lambda _: entropy.encode(symbols, rows, gaussian_tables(), threads=2), [0] * 9, 3)
+    coded = threads.each(lambda _: entropy.encode(symbols, rows, gaussian_tables(), threads=2), [0] * 9, 3)
     assert coded == [data] * 9

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laconic import entropy
-from laconic.entropy import blocks, device_tables
+from laconic.entropy import blocks, device_tables, varint
 from laconic.entropy.pmf import TOTAL
 from laconic.entropy.tables import gaussian_tables
 
@@ -35,10 +35,10 @@ COMPILE = """
 import json, sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from laconic.entropy import rans_cuda
+from laconic.entropy import cuda_kernels
 
 for name, types, options in json.load(sys.stdin):
-    kernel = getattr(rans_cuda, name)
+    kernel = getattr(cuda_kernels, name)
     source = ASTSource(kernel, dict(zip(kernel.arg_names, types, strict=True)))
     for capability in (80, 90):
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
@@ -47,16 +47,16 @@ for name, types, options in json.load(sys.stdin):
 Case = tuple[np.ndarray, np.ndarray, list[int], entropy.Tables]
 
 
-def load() -> tuple[Any, ModuleType]:
+def load() -> tuple[Any, ModuleType, ModuleType]:
     """Triton chooses between a GPU and its interpreter when it reads a kernel, its own ones too."""
     with pytest.MonkeyPatch.context() as patch:
         if DEVICE == "cpu":
             patch.setenv("TRITON_INTERPRET", "1")
         triton = pytest.importorskip("triton", reason="no Triton here: its wheels are for Linux")
-        return triton, importlib.import_module("laconic.entropy.rans_cuda")
+        return triton, *(importlib.import_module(f"laconic.entropy.{name}") for name in ("rans_cuda", "cuda_kernels"))
 
 
-triton, rans_cuda = load()
+triton, rans_cuda, cuda_kernels = load()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,7 +89,7 @@ def bounded_interpreter() -> Iterator[None]:
 
     one = interpreter.interpreter_builder
     run, masked_load, masked_store = executor.__call__, builder.create_masked_load, builder.create_masked_store
-    scopes = [interpreter._patch_lang(kernel.fn) for kernel in (rans_cuda.push_blocks, triton.language.sum)]
+    scopes = [interpreter._patch_lang(kernel.fn) for kernel in (cuda_kernels.push_blocks, triton.language.sum)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         patch.setattr(executor, "__call__", launch)
@@ -292,10 +292,10 @@ def test_words_that_run_out_are_not_read(monkeypatch: pytest.MonkeyPatch, n_lane
     monkeypatch.setattr(blocks, "LANE_BYTES", LANE_BYTES[n_lanes])
     tables, indices = entropy.Tables.from_masses([[1, TOTAL - 1]], [0]), np.zeros(70, np.uint8)
     good = expected(np.zeros(70, np.int16), indices, [70], tables)[0]
-    head, position = blocks.read_varint(good, 0, "head")
+    head, position = varint.read_varint(good, 0, "head")
     assert head >> 3 > 9
     for missing in (1, 9):
-        cut = blocks.write_varint(head - 8 * missing) + good[position : len(good) - 2 * missing]
+        cut = varint.write_varint(head - 8 * missing) + good[position : len(good) - 2 * missing]
         assert "more: the stream ends early" in expect_same_outcome(cut, indices, tables)
 
 
@@ -342,7 +342,7 @@ def test_bad_sizes_are_named(sizes: list[int]) -> None:
 def test_kernels_compile_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the types that they are launched with here, in a process where Triton compiles; no GPU is needed."""
     launches: set[str] = set()
-    kernel_type = type(rans_cuda.push_blocks)
+    kernel_type = type(cuda_kernels.push_blocks)
     run = kernel_type.run
 
     def noted(self: Any, *args: Any, grid: Any, warmup: bool, **options: int) -> Any:
