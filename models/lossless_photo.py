@@ -31,15 +31,13 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from laconic.entropy.blocks import read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import open_stream
 from laconic.entropy.rans_numba import I64, U64
+from laconic.entropy.vectors import add_rows, sum_rows
 from laconic.models.mixing import (
     COUNTER_START,
     MASS_BITS,
@@ -948,7 +946,7 @@ def gather_products(windows, features, scaled, target, weight):  # type: ignore[
     windows.target[0] = F32(target * weight)
     for t in range(U64(windows.coefficients.shape[2] >> 3)):
         rows, column = U64(8) * (t + U64(1)), U64(8) * t
-        add_rows(windows.now, place(t, 0), scaled, U64(0), rows, features, column)  # type: ignore[call-arg]
+        add_rows(windows.now, place(t, 0), scaled, U64(0), rows, features, column)
         add_rows(windows.now, place(t, rows), windows.target, U64(0), U64(1), features, column)
 
 
@@ -1091,100 +1089,7 @@ def cell(tile, row, n):  # type: ignore[no-untyped-def]
 def multiply(matrix, vector, n, out):  # type: ignore[no-untyped-def]
     """out = matrix @ vector, the matrix symmetric: each element its even terms, its odd terms, then both."""
     for t in range(n >> U64(3)):
-        sum_rows(out, U64(8) * t, vector, n, matrix, cell(t, U64(0), n))  # type: ignore[call-arg]
-
-
-LINE = ir.VectorType(ir.FloatType(), 8)
-
-
-def element(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    """The address of an array's element."""
-    return builder.gep(context.make_array(kind)(context, builder, value=array).data, [place])
-
-
-def repeated(builder: Any, address: Any) -> Any:
-    """A float32, eight times."""
-    one = builder.insert_element(LINE(ir.Undefined), builder.load(address), ir.IntType(32)(0))
-    return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), 8)([0] * 8))
-
-
-@intrinsic
-def add_rows(typing, array, at, factors, first, count, source, begin):  # type: ignore[no-untyped-def]
-    """array[at + 8 i + c] += factors[first + i] * source[begin + c], i below count, c below 8: a product, then a sum.
-
-    float32 arrays, the rest uint64; `add_rows_reference` in plain words. The source must not be among the rows.
-    """
-
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kinds, (to, at, factors, first, count, source, begin) = signature.args, arguments
-        row = builder.bitcast(element(context, builder, kinds[5], source, begin), LINE.as_pointer())
-        row = builder.load(row, align=4)
-        with cgutils.for_range(builder, count) as loop:
-            factor = repeated(builder, element(context, builder, kinds[2], factors, builder.add(first, loop.index)))
-            where = element(
-                context, builder, kinds[0], to, builder.add(at, builder.mul(loop.index, loop.index.type(8)))
-            )
-            where = builder.bitcast(where, LINE.as_pointer())
-            builder.store(builder.fadd(builder.load(where, align=4), builder.fmul(factor, row)), where, align=4)
-        return context.get_dummy_value()
-
-    return numba.void(array, U64, factors, U64, U64, source, U64), build
-
-
-@intrinsic
-def sum_rows(typing, out, begin, factors, count, array, at):  # type: ignore[no-untyped-def]
-    """out[begin + c] = sum over i below count of factors[i] * array[at + 8 i + c], c below 8: of even i, of odd i, then both.
-
-    float32 arrays, the rest uint64, count even; `sum_rows_reference` in plain words.
-    """
-
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kinds, (out, begin, factors, count, array, at) = signature.args, arguments
-        zero = ir.Constant(LINE, [0.0] * 8)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]  # type: ignore[no-untyped-call]
-        with cgutils.for_range(builder, builder.lshr(count, count.type(1))) as loop:
-            for odd in range(2):
-                i = builder.add(builder.mul(loop.index, loop.index.type(2)), loop.index.type(odd))
-                row = element(context, builder, kinds[4], array, builder.add(at, builder.mul(i, i.type(8))))
-                row = builder.load(builder.bitcast(row, LINE.as_pointer()), align=4)
-                term = builder.fmul(repeated(builder, element(context, builder, kinds[2], factors, i)), row)
-                builder.store(builder.fadd(builder.load(sums[odd]), term), sums[odd])
-        where = builder.bitcast(element(context, builder, kinds[0], out, begin), LINE.as_pointer())
-        builder.store(builder.fadd(builder.load(sums[0]), builder.load(sums[1])), where, align=4)
-        return context.get_dummy_value()
-
-    return numba.void(out, U64, factors, U64, array, U64), build
-
-
-def add_rows_reference(
-    array: NDArray[np.float32],
-    at: int,
-    factors: NDArray[np.float32],
-    first: int,
-    count: int,
-    source: NDArray[np.float32],
-    begin: int,
-) -> None:
-    """The plain form of `add_rows`."""
-    for i in range(count):
-        for c in range(8):
-            array[at + 8 * i + c] += factors[first + i] * source[begin + c]
-
-
-def sum_rows_reference(
-    out: NDArray[np.float32],
-    begin: int,
-    factors: NDArray[np.float32],
-    count: int,
-    array: NDArray[np.float32],
-    at: int,
-) -> None:
-    """The plain form of `sum_rows`."""
-    for c in range(8):
-        sums = [np.float32(0), np.float32(0)]
-        for i in range(count):
-            sums[i % 2] += factors[i] * array[at + 8 * i + c]
-        out[begin + c] = sums[0] + sums[1]
+        sum_rows(out, U64(8) * t, vector, n, matrix, cell(t, U64(0), n))
 
 
 @kernel

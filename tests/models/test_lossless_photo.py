@@ -24,14 +24,10 @@ from laconic.models.lossless_photo import (
     MODEL,
     STORED,
     TAPS,
-    add_rows,
-    add_rows_reference,
     code_planes,
     decode_tile,
     differences,
     encode_tile,
-    sum_rows,
-    sum_rows_reference,
     tile_grid,
     undo_differences,
 )
@@ -284,31 +280,6 @@ def test_slow_efforts_take_differences_where_they_are_smaller() -> None:
 def test_bad_calls(samples: Samples, bits: int, effort: int, error: int) -> None:
     with pytest.raises(BadInput):
         encode_tile(samples, bits, effort, error)
-
-
-@kernel
-def add(array, at, factors, first, count, source, begin):  # type: ignore[no-untyped-def]
-    add_rows(array, np.uint64(at), factors, np.uint64(first), np.uint64(count), source, np.uint64(begin))
-
-
-@kernel
-def sum_up(out, begin, factors, count, array, at):  # type: ignore[no-untyped-def]
-    sum_rows(out, np.uint64(begin), factors, np.uint64(count), array, np.uint64(at))
-
-
-@settings(deadline=None)
-@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 99))
-def test_rows_are_added_and_summed_as_the_references_do(pairs: int, first: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    array, factors, source = (random.normal(size=n).astype(np.float32) for n in (60, 9, 20))
-    kernel_, plain = array.copy(), array.copy()
-    add(kernel_, 3, factors, first, 2 * pairs, source, 5)
-    add_rows_reference(plain, 3, factors, first, 2 * pairs, source, 5)
-    assert kernel_.tobytes() == plain.tobytes()  # to the last bit: nothing is contracted or reordered
-    kernel_, plain = source.copy(), source.copy()
-    sum_up(kernel_, 5, factors, 2 * pairs, array, 3)
-    sum_rows_reference(plain, 5, factors, 2 * pairs, array, 3)
-    assert kernel_.tobytes() == plain.tobytes()
 
 
 @kernel
