@@ -11,12 +11,9 @@ update three instructions. Larger alphabets are trees of rows, a digit of the sy
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
 from laconic.entropy.blocks import LANES, flat
@@ -26,9 +23,10 @@ from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START
 from laconic.entropy.rans_numba import I64, INVERSES, U16, U32, U64, pop, push_packed
 from laconic.entropy.tables import checked
+from laconic.entropy.vectors import SIXTEEN, means_at_most, step_towards
 
 FAST, SLOW = 5, 7  # a CDF moves by 2**-rate of the way
-ARY = 16
+ARY = SIXTEEN
 ROW16 = 2 * ARY  # uint16 a row: the fast CDF's lower bounds, then the slow one's
 ROW2 = 2  # of 2 symbols only the bound in between, fast and slow
 LAST = TOTAL - 1
@@ -169,7 +167,7 @@ def code16(rows, at, targets, symbol):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def read16(rows, at, targets, slot):  # type: ignore[no-untyped-def]
     """The symbol whose interval holds a slot of 2**15, with the interval: (symbol, start, freq). The row learns it."""
-    symbol = find(rows, at, U16(slot)) - U64(1)  # type: ignore[call-arg]
+    symbol = means_at_most(rows, at, U16(slot)) - U64(1)
     start, freq = interval(rows, at, symbol)
     learn(rows, at, targets, symbol)
     return symbol, start, freq
@@ -187,7 +185,7 @@ def interval(rows, at, symbol):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def learn(rows, at, targets, symbol):  # type: ignore[no-untyped-def]
     for n, rate in ((0, FAST), (1, SLOW)):
-        move(rows, at + U64(ARY * n), targets, symbol * U64(ARY), rate)  # type: ignore[call-arg]
+        step_towards(rows, at + U64(ARY * n), targets, symbol * U64(ARY), U16(rate))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -207,48 +205,3 @@ def read2(rows, at, slot):  # type: ignore[no-untyped-def]
     symbol = U64(slot >= (U32(rows[at]) + U32(rows[at + U64(1)])) >> U32(1))
     start, freq = code2(rows, at, symbol)
     return symbol, start, freq
-
-
-@intrinsic
-def find(typing, rows, at, slot):  # type: ignore[no-untyped-def]
-    """How many lower bounds of a row, the mean of its two CDFs, are at most the slot: uint64, 1 to 16."""
-
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        array, at, slot = arguments
-        fast, slow = (vector(context, builder, signature, array, at, ARY * n) for n in range(2))
-        mean = builder.lshr(builder.add(builder.load(fast, align=2), builder.load(slow, align=2)), VECTOR([1] * ARY))
-        below = builder.bitcast(builder.icmp_unsigned("<=", mean, spread(builder, slot)), ir.IntType(16))
-        return builder.zext(builder.ctpop(below), ir.IntType(64))
-
-    return U64(rows, U64, U16), build
-
-
-@intrinsic
-def move(typing, rows, at, targets, first, rate):  # type: ignore[no-untyped-def]
-    """16 bounds from `at` on, a step of 2**-rate towards the targets from `first` on."""
-
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        place = vector(context, builder, signature, arguments[0], arguments[1], 0)
-        target = builder.load(vector(context, builder, signature, arguments[2], arguments[3], 0), align=2)
-        now = builder.load(place, align=2)
-        step = builder.ashr(builder.sub(target, now), spread(builder, arguments[4]))
-        builder.store(builder.add(now, step), place, align=2)
-        return context.get_dummy_value()
-
-    return numba.void(rows, U64, targets, U64, U16), build
-
-
-VECTOR = ir.VectorType(ir.IntType(16), ARY)
-
-
-def vector(context: Any, builder: Any, signature: Any, array: Any, at: Any, beyond: int) -> Any:
-    """A pointer to 16 values of an array."""
-    data = context.make_array(signature.args[0])(context, builder, value=array).data
-    place = builder.gep(data, [builder.add(at, at.type(beyond))])
-    return builder.bitcast(place, VECTOR.as_pointer())
-
-
-def spread(builder: Any, value: Any) -> Any:
-    """A uint16 in all 16 places."""
-    one = builder.insert_element(VECTOR(ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), ARY)([0] * ARY))

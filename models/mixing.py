@@ -36,10 +36,17 @@ from numpy.typing import NDArray
 from laconic.entropy.intervals import Stream, write_stream
 from laconic.entropy.pmf import PRECISION, TOTAL
 from laconic.entropy.rans import START
-from laconic.entropy.rans_numba import I64, INVERSES, U32, U64, pop, push_packed
+from laconic.entropy.rans_numba import INVERSES, pop, push_packed
 
-I32 = numba.int32
-# Tuples of arrays are dear to pass and to count: inlined, and not counted, for nothing is allocated (a third of the time).
+# Conversions, for kernels. Any: numba's annotations do not know all that they convert.
+I32: Any = numba.int32
+I64: Any = numba.int64
+U32: Any = numba.uint32
+U64: Any = numba.uint64
+F32: Any = numba.float32
+F64: Any = numba.float64
+# For kernels that take tuples of arrays. Reference-counting these costs a third of the time: hence inlined, and compiled
+# without NRT, numba's runtime for memory. Kernels must not allocate.
 kernel = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True, _nrt=False)  # type: ignore[call-overload]
 UNIT = 256  # of a stretch: one nat
 LIMIT = 12 * UNIT - 1
@@ -132,7 +139,8 @@ def log_ratio(a, b):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
 def logarithm(m):  # type: ignore[no-untyped-def]
-    """ln(m / 1024) of uint64 m >= 1, in 1/4096 nat: int64."""
+    """Return ln(m / 1024) of a uint64, in 1/4096 nat: int64. 0 is taken for 1, so that all integers have a logarithm."""
+    m = max(m, U64(1))
     zeros = leading_zeros(m)  # type: ignore[call-arg, var-annotated]
     mantissa = (m << zeros) >> U64(53)  # 11 bits, the first of them set
     return I64(LOG[mantissa - U64(MANTISSA)]) + (I64(53) - I64(zeros)) * I64(LN2)

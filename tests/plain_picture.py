@@ -55,6 +55,7 @@ def stretch(p: int) -> int:
 
 @cache
 def ln4096(m: int) -> int:
+    m = max(m, 1)
     shift = m.bit_length() - 11
     mantissa = m >> shift if shift >= 0 else m << -shift
     return nearest(4096 * (Decimal(mantissa) / 1024).ln()) + 2839 * shift

@@ -15,28 +15,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from laconic.entropy.errors import BadFile, BadInput
-from laconic.models import lossless_photo
+from laconic.models import experts as experts_
+from laconic.models import windows as windows_
 from laconic.models.lossless_photo import (
-    DIFFERENCES,
-    GUESSED,
-    LEVEL_OF_EFFORT,
-    LEVELS,
-    MODEL,
-    STORED,
-    TAPS,
-    add_rows,
-    add_rows_reference,
+    TileKind,
     code_planes,
     decode_tile,
     differences,
     encode_tile,
-    sum_rows,
-    sum_rows_reference,
     tile_grid,
     undo_differences,
 )
 from laconic.models.mixing import kernel
+from laconic.models.planes import LANES, PAD, TAPS, Canvas, new_plane
 from laconic.models.repeats import repetitive
+from laconic.models.windows import LEVEL_OF_EFFORT, LEVELS, Level, Window
 
 Samples = NDArray[np.uint16]
 
@@ -127,7 +120,7 @@ def test_noise_is_stored(bits: int) -> None:
 @pytest.mark.parametrize("rest", [b"", bytes(23), bytes(25), b"\xff" * 24])
 def test_stored_samples_of_wrong_size_or_range_are_errors(rest: bytes) -> None:
     with pytest.raises(BadFile, match="samples?: found"):
-        decode_tile(bytes([STORED]) + rest, 3, 4, 1, 15, 0)
+        decode_tile(bytes([TileKind.STORED]) + rest, 3, 4, 1, 15, 0)
 
 
 @pytest.mark.parametrize("effort", range(1, 10))
@@ -189,7 +182,7 @@ def test_guesses_are_for_what_recurs() -> None:
 def test_screens_come_back_and_are_small(channels: int, bits: int) -> None:
     samples = screen(100, 150, channels, (1 << bits) - 1)
     coded = encode_tile(samples, bits, 7, 0)
-    assert coded[0] == MODEL + GUESSED + LEVEL_OF_EFFORT[6]
+    assert coded[0] == TileKind.MODEL | TileKind.GUESSED | LEVEL_OF_EFFORT[6]
     assert np.array_equal(decode_tile(coded, *samples.shape, bits, 0), samples)
     assert len(coded) < 0.75 * len(zlib.compress(samples.astype(f"<u{bits // 8}").tobytes(), 9))
 
@@ -207,7 +200,7 @@ def test_a_screen_is_smaller_than_as_webp_and_in_one_tile_smaller_than_in_two() 
 def test_guesses_are_right_within_the_error(max_error: int) -> None:
     random, samples = np.random.default_rng(0), screen(60, 90)
     rough = (samples + random.integers(-1, 2, samples.shape)).clip(0, 255).astype(np.uint16)
-    assert encode_tile(samples, 8, 7, max_error)[0] & GUESSED
+    assert encode_tile(samples, 8, 7, max_error)[0] & TileKind.GUESSED
     assert len(encode_tile(samples, 8, 7, max_error)) <= len(encode_tile(samples, 8, 7, 0))
     for tile in (samples, rough):
         back = returned(tile, 8, 7, max_error)
@@ -229,20 +222,20 @@ def test_damage_is_an_error_or_another_picture(data: st.DataObject) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(
-    st.binary(max_size=60), st.integers(0, 2), st.sampled_from([STORED, *range(MODEL, 2 * MODEL)]), st.integers(1, 4)
+    st.binary(max_size=60), st.integers(0, 2), st.sampled_from([TileKind.STORED, *range(64, 128)]), st.integers(1, 4)
 )
 def test_any_bytes_are_an_error_or_a_picture(rest: bytes, head: int, kind: int, channels: int) -> None:
     with suppress(BadFile):
         assert decode_tile(bytes([kind, head]) + rest, 5, 6, channels, 16, 0).shape == (5, 6, channels)
 
 
-@pytest.mark.parametrize("kind", [2, 15, 17, MODEL + STORED, MODEL + DIFFERENCES + GUESSED, 255])
+@pytest.mark.parametrize("kind", [2, 15, 17, 64 + 16, 64 + 32 + 4, 255])
 def test_tiles_of_unknown_or_earlier_kinds_say_so(kind: int) -> None:
     good = encode_tile(picture(9, 17), 8, 7, 0)
     with pytest.raises(BadFile, match=f"kind of tile: found '{kind:02x}'"):
         decode_tile(bytes([kind]) + good[1:], 9, 17, 3, 8, 0)
     with pytest.raises(BadFile, match="kind of tile"):  # no differences of fewer than three planes
-        decode_tile(bytes([MODEL + DIFFERENCES]) + encode_tile(picture(9, 17, 2), 8, 1, 0)[1:], 9, 17, 2, 8, 0)
+        decode_tile(bytes([64 + 32]) + encode_tile(picture(9, 17, 2), 8, 1, 0)[1:], 9, 17, 2, 8, 0)
 
 
 @settings(deadline=None, max_examples=40)
@@ -253,7 +246,7 @@ def test_differences_are_reversible(bits: int, channels: int, level: int, seed: 
     changed = differences(samples, bits)
     assert int(changed.max()) >> bits == 0 and np.array_equal(changed[..., [1]], samples[..., [1]])
     assert np.array_equal(undo_differences(changed, bits), samples)
-    coded = code_planes(changed, MODEL + DIFFERENCES + level, 0)
+    coded = code_planes(changed, TileKind.MODEL | TileKind.DIFFERENCES | level, 0)
     assert np.array_equal(decode_tile(coded, 6, 7, channels, bits, 0), samples)
 
 
@@ -263,11 +256,11 @@ def test_slow_efforts_take_differences_where_they_are_smaller() -> None:
     ]
     tinted = np.repeat(picture(160, 160, 1) // 2, 3, 2) + tints  # gray, in one of three tints pixel by pixel
     coded = encode_tile(tinted, 8, 9, 0)
-    assert coded[0] == MODEL + DIFFERENCES + LEVEL_OF_EFFORT[8]
-    assert len(coded) < 0.97 * len(code_planes(tinted, MODEL + LEVEL_OF_EFFORT[8], 0))
+    assert coded[0] == TileKind.MODEL | TileKind.DIFFERENCES | LEVEL_OF_EFFORT[8]
+    assert len(coded) < 0.97 * len(code_planes(tinted, TileKind.MODEL | LEVEL_OF_EFFORT[8], 0))
     assert np.array_equal(decode_tile(coded, 160, 160, 3, 8, 0), tinted)
     for tile, effort, max_error in ((picture(160, 160), 9, 0), (tinted, 7, 0), (tinted, 9, 1)):
-        assert not encode_tile(tile, 8, effort, max_error)[0] & DIFFERENCES
+        assert not encode_tile(tile, 8, effort, max_error)[0] & TileKind.DIFFERENCES
 
 
 @pytest.mark.parametrize(
@@ -287,43 +280,18 @@ def test_bad_calls(samples: Samples, bits: int, effort: int, error: int) -> None
 
 
 @kernel
-def add(array, at, factors, first, count, source, begin):  # type: ignore[no-untyped-def]
-    add_rows(array, np.uint64(at), factors, np.uint64(first), np.uint64(count), source, np.uint64(begin))
-
-
-@kernel
-def sum_up(out, begin, factors, count, array, at):  # type: ignore[no-untyped-def]
-    sum_rows(out, np.uint64(begin), factors, np.uint64(count), array, np.uint64(at))
-
-
-@settings(deadline=None)
-@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 99))
-def test_rows_are_added_and_summed_as_the_references_do(pairs: int, first: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    array, factors, source = (random.normal(size=n).astype(np.float32) for n in (60, 9, 20))
-    kernel_, plain = array.copy(), array.copy()
-    add(kernel_, 3, factors, first, 2 * pairs, source, 5)
-    add_rows_reference(plain, 3, factors, first, 2 * pairs, source, 5)
-    assert kernel_.tobytes() == plain.tobytes()  # to the last bit: nothing is contracted or reordered
-    kernel_, plain = source.copy(), source.copy()
-    sum_up(kernel_, 5, factors, 2 * pairs, array, 3)
-    sum_rows_reference(plain, 5, factors, 2 * pairs, array, 3)
-    assert kernel_.tobytes() == plain.tobytes()
-
-
-@kernel
 def one_solution(windows):  # type: ignore[no-untyped-def]
-    lossless_photo.precondition(windows)
-    lossless_photo.fill(windows.left[0], np.float32(0.0))  # as a new row does; each block by itself
+    windows_.precondition(windows)
+    windows_.fill(windows.left[0], np.float32(0.0))  # as a new row does; each block by itself
     for j in range(windows.above.shape[1]):
-        lossless_photo.solve(windows, 0, j)
+        windows_.solve(windows, 0, j)
 
 
 def solved(steps: int, features: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float32]:
     """Coefficients [blocks, n] after `steps` from 0, for features [blocks, samples, n] and targets [blocks, samples]."""
     blocks, _, n = features.shape
-    level = lossless_photo.Level(8, steps, ((n, 0.5, 0.8),))
-    windows = lossless_photo.new_windows(level, 8 * blocks, steps)
+    level = Level(8, steps, (Window(n, 0.5, 0.8),))
+    windows = windows_.new_windows(level, 8 * blocks, steps)
     for j in range(blocks):
         for t in range(n // 8):
             begin, columns = 4 * t * (t + 1) * 8 + 8 * t, features[j][:, 8 * t : 8 * t + 8]
@@ -344,7 +312,7 @@ def test_conjugate_gradients_reach_the_least_squares_solution(n: int) -> None:
         energy = 0.0
         for f, t, x in zip(features, target, solved(steps, features, target), strict=True):
             matrix = f.T @ f
-            matrix += np.diag(1e-4 * np.diag(matrix) + lossless_photo.RIDGE)
+            matrix += np.diag(1e-4 * np.diag(matrix) + windows_.RIDGE)
             off = x - np.linalg.solve(matrix, f.T @ t)
             energy += float(off @ matrix @ off)
         energies.append(energy)
@@ -360,14 +328,14 @@ def test_systems_without_a_solution_leave_numbers(value: float) -> None:
 @kernel
 def flat_rows(windows, n):  # type: ignore[no-untyped-def]
     for _ in range(n):
-        lossless_photo.begin_row(windows)
+        windows_.begin_row(windows)
         for j in range(windows.above.shape[1]):
-            lossless_photo.end_block(windows, 0, j)
+            windows_.end_block(windows, 0, j)
 
 
 def test_sums_that_fade_are_never_subnormal() -> None:
     """Below a picture's last detail, for as long as float32 would fade on: 0.8**450 is 1e-44."""
-    windows = lossless_photo.new_windows(LEVELS[1], 400, 2)
+    windows = windows_.new_windows(LEVELS[1], 400, 2)
     sums = (windows.above, windows.left, windows.right)
     windows.above[:] = np.random.default_rng(0).normal(0, 1e6, windows.above.shape)
     for _ in range(45):
@@ -378,8 +346,8 @@ def test_sums_that_fade_are_never_subnormal() -> None:
 
 @kernel
 def one_sample(at, value, place, plane, experts, latents):  # type: ignore[no-untyped-def]
-    lossless_photo.weigh(at, 1, 2, plane, experts, latents)
-    lossless_photo.infer(at, value, place, plane, experts, latents)
+    experts_.weigh(at, 1, 2, plane, experts, latents)
+    experts_.infer(at, value, place, plane, experts, latents)
 
 
 @settings(deadline=None, max_examples=50)
@@ -387,21 +355,21 @@ def one_sample(at, value, place, plane, experts, latents):  # type: ignore[no-un
 def test_the_circuit_follows_bayes(seed: int, bits: int, c: int) -> None:
     """Gate, posterior and evidence against the same in floats: neighbours, times planes before, times likelihoods."""
     random, (h, w) = np.random.default_rng(seed), (3, 5)
-    canvas = lossless_photo.Canvas.of(h, w, 3)
-    plane = lossless_photo.new_plane(canvas, c, (1 << bits) - 1, 0)
-    experts, latents = lossless_photo.new_experts(LEVELS[1], plane), lossless_photo.new_latents(canvas, c, plane)
+    canvas = Canvas.of(h, w, 3)
+    plane = new_plane(canvas, c, (1 << bits) - 1, 0)
+    experts, latents = experts_.new_experts(LEVELS[1], plane), experts_.new_latents(canvas, c, plane)
     m, at = experts.m, plane.origin + plane.stride + 2
     value = int(random.integers(0, 1 << bits))
     experts.mean[:m] = (value + random.normal(0, 4, m) * 2 ** (bits - 8)) * 256
     experts.inverse[:m] = 2.0**20 / (random.uniform(0.3, 9, m) * 2 ** (bits - 8))
     posterior = random.dirichlet(np.full(m, 0.5), 3 * plane.stride) * 65536
-    latents.posterior.reshape(-1, lossless_photo.LANES)[:, :m] = posterior
+    latents.posterior.reshape(-1, LANES)[:, :m] = posterior
     evidence = np.maximum(random.dirichlet(np.full(m, 0.5)) * 65535, 1).astype(np.uint16)
-    pixel = (at - plane.start) * lossless_photo.LANES
+    pixel = (at - plane.start) * LANES
     latents.evidence[pixel : pixel + m] = evidence
 
-    ring = posterior.reshape(3, plane.stride, m)[:, lossless_photo.PAD :].astype(np.uint32).astype(float)
-    prior = 2 * (ring[1, 1] + ring[0, 2]) + ring[0, 1] + ring[0, 3] + ring[1, 0] + ring[2, 2] + lossless_photo.LEAST
+    ring = posterior.reshape(3, plane.stride, m)[:, PAD :].astype(np.uint32).astype(float)
+    prior = 2 * (ring[1, 1] + ring[0, 2]) + ring[0, 1] + ring[0, 3] + ring[1, 0] + ring[2, 2] + experts_.LEAST_PRIOR
     prior = prior * evidence if c else prior
     z = (256 * value - experts.mean[:m]) * experts.inverse[:m] / 2**28
     wide = 2.0**bits * experts.inverse[:m] / 2**28  # of the sample's interval, in nats
@@ -426,10 +394,10 @@ def test_taps_are_past_and_fill_the_windows() -> None:
     for taps in TAPS:
         places = [tap for tap in taps.split() if tap[0] not in "bc"]
         assert all(dy < 0 or dx < 0 for dy, dx in (map(int, tap.split(",")) for tap in places))
-        assert all(abs(int(v)) <= lossless_photo.PAD for tap in places for v in tap.split(","))
+        assert all(abs(int(v)) <= PAD for tap in places for v in tap.split(","))
         assert all(
             abs(int(tap.lstrip("bc").split(",")[0])) <= 2 for tap in taps.split() if tap[0] in "bc" and "-" not in tap
         )
         assert len(set(taps.split())) == len(taps.split()) == 48
-    assert all(taps % 8 == 0 and taps <= 48 for level in LEVELS for taps, _, _ in level.windows)
+    assert all(window.taps % 8 == 0 and window.taps <= 48 for level in LEVELS for window in level.windows)
     assert max(LEVEL_OF_EFFORT) == len(LEVELS) - 1
