@@ -14,21 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from laconic.entropy.errors import BadFile, BadInput
-from laconic.models.lossless_sound import (
-    LANES,
-    PRESETS,
-    U64,
-    add_scaled,
-    clamp,
-    decode_segment,
-    dot,
-    eliminate,
-    encode_segment,
-    fade,
-    gather,
-    segment_length,
-    solve,
-)
+from laconic.models import lossless_sound
+from laconic.models.lossless_sound import CHUNK, decode_segment, encode_segment, segment_length
+from laconic.models.sound_arithmetic import LANES, U64, add_scaled, dot, eliminate, fade, solve, to_grid
+from laconic.models.sound_presets import PRESETS
+from laconic.models.sound_windows import gather
 
 Samples = NDArray[np.int32]
 
@@ -163,6 +153,23 @@ def test_a_cut_or_longer_segment_is_an_error(data: st.DataObject) -> None:
         decode_segment(coded + b"\0", 300, 2, 16)
 
 
+def test_decoding_stops_once_the_words_have_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the header says that a segment is: 2**22 samples out of some hundred bytes would take minutes."""
+    coded, begun, run = encode_segment(tones(200, 2, 16), 16, 1), list[int](), lossless_sound.run
+
+    def counting(samples: Samples, begin: int, *rest: object) -> None:
+        begun.append(begin)
+        run(samples, begin, *rest)
+
+    monkeypatch.setattr(lossless_sound, "run", counting)
+    with pytest.raises(BadFile, match="words of a segment: found .*, expected more"):
+        decode_segment(coded, 1 << 22, 2, 16)
+    assert begun == [0]
+    silence = np.zeros((3 * CHUNK, 1), np.int32)
+    assert np.array_equal(decode_segment(encode_segment(silence, 16, 1), len(silence), 1, 16), silence)
+    assert begun[1:] == 2 * [0, CHUNK, 2 * CHUNK]
+
+
 @pytest.mark.parametrize("place, value", [(0, 10), (1, 2), (1, 1), (2, 2), (3, 16)])
 def test_impossible_layouts_are_refused(place: int, value: int) -> None:
     coded = bytearray(encode_segment(tones(300, 2, 16), 16, 4))
@@ -205,13 +212,13 @@ def compiled_steps(out, old, rows, g, x):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def compiled_clamp(p, limit):  # type: ignore[no-untyped-def]
-    return clamp(p, limit)
+def compiled_grid(p, limit):  # type: ignore[no-untyped-def]
+    return to_grid(p, limit)
 
 
 def test_predictions_are_kept_in_range_whatever_they_are() -> None:
     for p, expected in ((np.nan, -100.0), (np.inf, 99.0), (-np.inf, -100.0), (1e30, 99.0), (2 + 1 / 300, 2 + 1 / 256)):
-        assert compiled_clamp(p, 100.0) == expected
+        assert compiled_grid(p, 100.0) == expected
 
 
 def plain_dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> np.floating:
@@ -274,7 +281,7 @@ def test_gathered_rows_are_the_covariances() -> None:
 
 def test_presets_have_whole_vectors() -> None:
     for preset in PRESETS.values():
-        sizes = [(one.own, one.other) for one in preset.least] + [f for one in preset.gradient for f in one.filters]
+        sizes = [(one.own, one.other) for one in preset.least_squares] + [f for one in preset.cascades for f in one.filters]
         assert all(own % LANES == other % LANES == 0 and other <= own for own, other in sizes)
 
 
