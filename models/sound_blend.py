@@ -13,7 +13,8 @@ import numba
 import numpy as np
 
 from laconic.entropy.rans_numba import U64
-from laconic.models.sound_arithmetic import F64, LANES, fade, solve, to_grid
+from laconic.entropy.vectors import fade
+from laconic.models.sound_arithmetic import F64, LANES, solve, to_grid
 
 MEMORY = 400  # samples: a sample's weight in the sums is (1 - 1 / MEMORY)**age
 EVERY = 4  # samples from one solution to the next

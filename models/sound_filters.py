@@ -15,7 +15,8 @@ import numba
 import numpy as np
 
 from laconic.entropy.rans_numba import U64
-from laconic.models.sound_arithmetic import F64, add_scaled, dot, to_grid
+from laconic.entropy.vectors import add_scaled, dot
+from laconic.models.sound_arithmetic import F64, to_grid
 from laconic.models.sound_presets import Preset
 
 F32 = numba.float32

@@ -20,7 +20,8 @@ import numba
 import numpy as np
 
 from laconic.entropy.rans_numba import U64
-from laconic.models.sound_arithmetic import dot, fade, flush, solve, to_grid
+from laconic.entropy.vectors import dot, fade
+from laconic.models.sound_arithmetic import flush, solve, to_grid
 from laconic.models.sound_presets import LeastSquares
 
 RIDGE = 0.5  # on the diagonal of the covariances, so that silence has a solution

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.models import lossless_sound
 from laconic.models.lossless_sound import CHUNK, decode_segment, encode_segment, segment_length
-from laconic.models.sound_arithmetic import LANES, U64, add_scaled, dot, eliminate, fade, solve, to_grid
+from laconic.models.sound_arithmetic import LANES, solve, to_grid
 from laconic.models.sound_presets import PRESETS
 from laconic.models.sound_windows import gather
 
@@ -198,20 +198,6 @@ def test_segments_are_bounded() -> None:
 
 
 @numba.njit
-def compiled_dot(a, b, at):  # type: ignore[no-untyped-def]
-    return dot(a, U64(at), b, U64(0), U64(b.size))
-
-
-@numba.njit
-def compiled_steps(out, old, rows, g, x):  # type: ignore[no-untyped-def]
-    n = U64(x.size)
-    fade(out, U64(0), old, U64(0), 0.75, g[0], x, U64(0), n)
-    add_scaled(out, U64(0), g[1], x, U64(0), n)
-    rows[: x.size] = out
-    eliminate(rows, U64(0), g, U64(0), U64(x.size), U64(x.size), n)
-
-
-@numba.njit
 def compiled_grid(p, limit):  # type: ignore[no-untyped-def]
     return to_grid(p, limit)
 
@@ -219,35 +205,6 @@ def compiled_grid(p, limit):  # type: ignore[no-untyped-def]
 def test_predictions_are_kept_in_range_whatever_they_are() -> None:
     for p, expected in ((np.nan, -100.0), (np.inf, 99.0), (-np.inf, -100.0), (1e30, 99.0), (2 + 1 / 300, 2 + 1 / 256)):
         assert compiled_grid(p, 100.0) == expected
-
-
-def plain_dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> np.floating:
-    """LANES sums in order, then halves."""
-    sums = np.zeros(LANES, a.dtype)
-    for i in range(0, len(a), LANES):
-        sums = sums + a[i : i + LANES] * b[i : i + LANES]
-    while len(sums) > 1:
-        sums = sums[: len(sums) // 2] + sums[len(sums) // 2 :]
-    return sums[0]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_sums_have_the_order_of_the_plain_form(dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    for n in (0, 8, 16, 40, 256):
-        a, b = rng.standard_normal(n + 3).astype(dtype), rng.standard_normal(n).astype(dtype)
-        assert compiled_dot(a, b, 3) == plain_dot(a[3:], b)
-
-
-def test_vector_steps_are_the_plain_form() -> None:
-    rng = np.random.default_rng(0)
-    n = 24
-    out, old, x, g, rows = rng.random(n), rng.random(n), rng.random(n), rng.random(8), rng.random(9 * n)
-    expected = 0.75 * old + g[0] * x + g[1] * x
-    for k in range(8):
-        expected = expected - g[k] * rows[n * (k + 1) : n * (k + 2)]
-    compiled_steps(out, old, rows, g, x)
-    assert np.array_equal(rows[:n], expected)
 
 
 def test_solutions_solve() -> None:
