@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 import laconic
 from laconic import entropy
 from laconic.entropy.pmf import PRECISION
-from laconic.models.circuit import hclt, learn
+from laconic.models.circuit_learn import learn
+from laconic.models.circuit_shapes import hclt
 from laconic.models.photo import PhotoConfig
 from laconic.tools.cli import INPUTS
 
