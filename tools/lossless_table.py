@@ -128,7 +128,7 @@ def train(
     torch.set_num_threads(args.threads or 1)
     config = LearnConfig(states=args.states, contexts=args.contexts, epochs=args.epochs)
     begun = time.monotonic()
-    learner = Learner(pictures, config, args.device)
+    learner = Learner.start(pictures, config, args.device)
     learner.run(lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True), 60 * args.minutes)
     float_bpd = learner.bpd(test)
     card: dict[str, Any] = {

@@ -1,7 +1,10 @@
-"""What a circuit would save in place of the factorised prior of the hyper-latent: `python -m laconic.tools.z_prior TRAIN VALID`.
+"""Measure what a circuit would save in place of the factorised prior of the hyper-latent z.
 
-The channels of z at one place are the variables of a hidden Chow-Liu tree (models/circuit.py), learnt from the photos of
-one folder and measured on those of another; the factorised prior is what our photo files use. In bits, ideally coded.
+    python -m laconic.tools.z_prior TRAIN VALID
+
+The channels of z at one place are the variables of a hidden Chow-Liu tree (models/circuit_shapes.py), learnt from the photos of
+one folder and measured on those of another. The factorised prior is what photo files use. All in bits, ideally coded; the
+verdict stands in docs/circuits.md.
 """
 
 from __future__ import annotations
@@ -16,37 +19,52 @@ from numpy.typing import NDArray
 import laconic
 from laconic import entropy
 from laconic.entropy.pmf import PRECISION
-from laconic.models.circuit import hclt, learn
+from laconic.models.circuit_learn import learn
+from laconic.models.circuit_shapes import hclt
 from laconic.models.photo import PhotoConfig
 from laconic.tools.cli import INPUTS
 
-HALF = 8  # values from -8 to 7 are told apart; those beyond, which are rare, count as the last
+HALF = 8  # values from -8 to 7 are told apart; those beyond are rare and count as the nearest of these
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print both codelengths of z, and what share of the files the difference is."""
-    parser = argparse.ArgumentParser(prog="python -m laconic.tools.z_prior", description=__doc__)
+    """Print both codelengths of z, and what share of the files the difference is; 1 where something fails."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m laconic.tools.z_prior", description=description)
     parser.add_argument("train", type=Path)
     parser.add_argument("valid", type=Path)
     parser.add_argument("--quality", type=float, default=60.0)
     parser.add_argument("--states", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=12)
     args = parser.parse_args(argv)
+    try:
+        for line in measured(args):
+            print(line)
+    except (laconic.LaconicError, OSError) as error:
+        print(f"z_prior: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measured(args: argparse.Namespace) -> list[str]:
+    """Learn a circuit from args.train and measure it on args.valid. Raises BadInput where a folder holds no photo."""
     x, _, _ = gathered(args.train, args.quality)
     valid, factorised, n_bytes = gathered(args.valid, args.quality)
     circuit = learn(hclt(chow_liu(x), args.states, 2 * HALF), x, args.epochs, batch=512, step=0.3, pseudocount=1.0)
     learnt = -float(circuit.log_likelihood(valid).sum()) / np.log(2)
-    saved = factorised - learnt
-    print(f"{len(x)} places to learn from, {len(valid)} to measure on, quality {args.quality:g}")
-    print(
-        f"factorised {factorised / len(valid):.2f} bits a place, circuit {learnt / len(valid):.2f}: {saved / factorised:.1%} of z"
-    )
-    print(f"saved {saved / 8:.0f} of {n_bytes} bytes of the files: {saved / 8 / n_bytes:.2%}")
-    return 0
+    saved, n = factorised - learnt, len(valid)
+    return [
+        f"{len(x)} places to learn from, {n} to measure on, quality {args.quality:g}",
+        f"factorised {factorised / n:.2f} bits per place, circuit {learnt / n:.2f}: {saved / factorised:.1%} of z",
+        f"saved {saved / 8:.0f} of {n_bytes} bytes of the files: {saved / 8 / n_bytes:.2%}",
+    ]
 
 
 def gathered(folder: Path, quality: float) -> tuple[NDArray[np.int64], float, int]:
-    """z of all photos, [places, channels] from 0 to 15; its bits under the factorised prior; bytes of the files."""
+    """Return z of all photos, [places, channels] in 0..15, its bits under the factorised prior, and the bytes of the files.
+
+    Raises BadInput where the folder holds no photo.
+    """
     codec, channels = laconic.Codec(), PhotoConfig().hyper_channels
     tables = entropy.gaussian_tables()
     masses = np.diff(tables.cdf.astype(np.int64), axis=1)
@@ -63,7 +81,7 @@ def gathered(folder: Path, quality: float) -> tuple[NDArray[np.int64], float, in
 
 
 def chow_liu(x: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The parent of each variable, -1 at the root, in the tree of largest mutual information (Chow and Liu 1968)."""
+    """Return the parent of each variable of x [N, D], -1 at the root, in the tree of most mutual information (Chow, Liu 1968)."""
     n = x.shape[1]
     shares = np.eye(2 * HALF)[x].reshape(len(x), -1)  # one-hot
     joint = (shares.T @ shares / len(x)).reshape(n, 2 * HALF, n, 2 * HALF).transpose(0, 2, 1, 3) + 1e-9

@@ -44,7 +44,7 @@ def pictures(n: int, seed: int, kind: str = "smooth") -> np.ndarray:
 
 def learnt(seed: int) -> Hclt:
     torch.set_num_threads(1)
-    learner = Learner(pictures(400, seed), LearnConfig(states=8, contexts=2, epochs=2, full_epochs=1, seed=seed))
+    learner = Learner.start(pictures(400, seed), LearnConfig(states=8, contexts=2, epochs=2, full_epochs=1, seed=seed))
     learner.run()
     return learner.export()
 
@@ -306,7 +306,7 @@ def test_models_are_found_by_name_size_and_digest(installed: Path) -> None:
 def test_of_several_circuits_the_best_is_chosen(installed: Path) -> None:
     """small-a and small-b know pictures of the same kind, a third one knows dark ones."""
     dark = pictures(200, 9) // 8
-    learner = Learner(dark, LearnConfig(states=8, contexts=1, epochs=2, full_epochs=1))
+    learner = Learner.start(dark, LearnConfig(states=8, contexts=1, epochs=2, full_epochs=1))
     registry.save(learner.export(), installed, "small-dark")
     try:
         assert archive.choose(None, dark).name == "small-dark"

@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.entropy.errors import BadFile, BadInput
-from laconic.models import circuit
-from laconic.models.circuit import Binomial, Categorical, Circuit, Input, Integers, Logistic, Product, Sum, Weights
+from laconic.models import circuit_coding
+from laconic.models.circuit import Circuit, nats, on_device
+from laconic.models.circuit_coding import Integers
+from laconic.models.circuit_learn import expected, gradients, learn
+from laconic.models.circuit_nodes import Binomial, Categorical, Input, Logistic, Product, Sum, Weights
+from laconic.models.circuit_shapes import hclt, rat
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu:0"  # what is not "cpu" goes by torch, as a GPU does
 K = 3
@@ -23,8 +27,8 @@ def random_circuit(seed: int, n_variables: int, kind: str) -> Circuit:
     if kind == "tree":
         rng = np.random.default_rng(seed)
         parent = [-1, *(int(rng.integers(0, i)) for i in range(1, n_variables))]
-        return circuit.hclt(parent, 3, K, shared=bool(seed % 2), seed=seed)
-    return circuit.rat(n_variables, K, sums=2, repetitions=2, seed=seed)
+        return hclt(parent, 3, K, shared=bool(seed % 2), seed=seed)
+    return rat(n_variables, K, sums=2, repetitions=2, seed=seed)
 
 
 @st.composite
@@ -33,7 +37,7 @@ def circuits(draw: st.DrawFn) -> Circuit:
     seed, n = draw(st.integers(0, 1 << 20)), draw(st.integers(1, 5))
     rng = np.random.default_rng(seed)
     rows = np.cumsum(rng.integers(0, 2, (30, n)), 1) % K
-    return circuit.learn(random_circuit(seed, n, draw(st.sampled_from(["tree", "rat"]))), rows, draw(st.integers(0, 8)))
+    return learn(random_circuit(seed, n, draw(st.sampled_from(["tree", "rat"]))), rows, draw(st.integers(0, 8)))
 
 
 def everything(n: int) -> np.ndarray:
@@ -90,7 +94,7 @@ def test_each_interval_is_that_of_brute_force(c: Circuit, data: st.DataObject) -
     exact = Integers.of(c, data.draw(st.permutations(range(c.n_variables))))
     starts, freqs = (np.empty(len(row), np.int64) for _ in range(2))
     none = np.zeros(0, np.uint64), np.zeros(0, np.uint32)
-    circuit.code(exact._arrays, row[None].copy(), starts, freqs, *none)
+    circuit_coding.code(exact.arrays, row[None].copy(), starts, freqs, *none)
     for i, v in enumerate(exact.order):
         cdf = prefix_cdf(exact, row, i) * 2**31
         bounds = [starts[i], starts[i] + freqs[i]]
@@ -98,7 +102,7 @@ def test_each_interval_is_that_of_brute_force(c: Circuit, data: st.DataObject) -
 
 
 def test_a_cut_stream_is_an_error() -> None:
-    exact = Integers.of(circuit.rat(4, K, seed=1))
+    exact = Integers.of(rat(4, K, seed=1))
     data = exact.encode(np.random.default_rng(0).integers(0, K, (50, 4)))
     for length in range(len(data)):
         with pytest.raises(BadFile):
@@ -109,7 +113,7 @@ def test_a_cut_stream_is_an_error() -> None:
 
 def test_steps_are_few_where_the_circuit_is_balanced() -> None:
     """O(log D) times the circuit: each inner node is evaluated again for the variables below it alone."""
-    c = circuit.rat(64, 2, sums=2, repetitions=1)
+    c = rat(64, 2, sums=2, repetitions=1)
     exact = Integers.of(c)
     inner = sum(layer.n for layer in c.layers)
     assert len(exact.steps) <= inner * (np.log2(64) + 1)
@@ -124,7 +128,7 @@ def test_full_batches_never_lower_the_likelihood(seed: int, kind: str) -> None:
     c = random_circuit(seed, 4, kind)
     found = [c.log_likelihood(rows).mean()]
     for _ in range(4):
-        c = circuit.learn(c, rows, 1, pseudocount=0.0)
+        c = learn(c, rows, 1, pseudocount=0.0)
         found.append(c.log_likelihood(rows).mean())
     assert (np.diff(found) > -1e-9).all()
 
@@ -135,9 +139,9 @@ def test_kernels_are_as_torch(c: Circuit, seed: int, n: int) -> None:
     """Values and expected counts: those of the kernels are those that automatic differentiation finds."""
     rng = np.random.default_rng(seed)
     rows = np.where(rng.random((n, c.n_variables)) < 0.2, -1, rng.integers(0, K, (n, c.n_variables)))
-    theta, tables = c._logarithms("cpu")
-    np.testing.assert_allclose(c.log_likelihood(rows), c._evaluate(rows, theta, tables).numpy(), rtol=1e-9, atol=1e-9)
-    for counts, gradient in zip(c._expected(rows, "cpu", 1), c._gradients(rows, "cpu"), strict=True):
+    theta, tables = on_device(c, "cpu")
+    np.testing.assert_allclose(c.log_likelihood(rows), nats(c, rows, theta, tables).numpy(), rtol=1e-9, atol=1e-9)
+    for counts, gradient in zip(expected(c, rows), gradients(c, rows, "cpu"), strict=True):
         np.testing.assert_allclose(counts, gradient, rtol=1e-9, atol=1e-9)
 
 
@@ -151,17 +155,17 @@ def test_values_far_below_the_least_float(n: int) -> None:
     )
     rows = np.array([[1] * n, [0] * n, [-1] * n, [2] * (n // 2) + [0] * (n - n // 2)])
     for c in (Circuit.of(Product(leaves), K), Circuit.of(flat_sum, K), random_circuit(7, n, "tree")):
-        theta, tables = c._logarithms("cpu")
+        theta, tables = on_device(c, "cpu")
         np.testing.assert_allclose(
-            c.log_likelihood(rows), c._evaluate(rows, theta, tables).numpy(), rtol=1e-9, atol=1e-9
+            c.log_likelihood(rows), nats(c, rows, theta, tables).numpy(), rtol=1e-9, atol=1e-9
         )
-        for counts, gradient in zip(c._expected(rows, "cpu", 1), c._gradients(rows, "cpu"), strict=True):
+        for counts, gradient in zip(expected(c, rows), gradients(c, rows, "cpu"), strict=True):
             np.testing.assert_allclose(counts, gradient, rtol=1e-9, atol=1e-9)
 
 
 def test_threads_learn_the_same() -> None:
     rows = np.random.default_rng(0).integers(-1, K, (2000, 6))
-    one, two = (circuit.learn(circuit.rat(6, K, seed=2), rows, 3, batch=900, step=0.6, threads=t) for t in (1, 2))
+    one, two = (learn(rat(6, K, seed=2), rows, 3, batch=900, step=0.6, threads=t) for t in (1, 2))
     assert np.array_equal(one.theta, two.theta)
     assert all(np.array_equal(a.pmf(K), b.pmf(K)) for a, b in zip(one.families, two.families, strict=True))
 
@@ -171,7 +175,7 @@ def test_threads_learn_the_same() -> None:
 def test_a_device_learns_the_same(kind: str, batch: int | None) -> None:
     rows = np.random.default_rng(1).integers(-1, K, (400, 6))
     start = random_circuit(3, 6, kind)
-    here, there = (circuit.learn(start, rows, 4, batch, 0.7, device=device) for device in ("cpu", DEVICE))
+    here, there = (learn(start, rows, 4, batch, 0.7, device=device) for device in ("cpu", DEVICE))
     np.testing.assert_allclose(there.theta, here.theta, rtol=1e-7)
     for a, b in zip(here.families, there.families, strict=True):
         np.testing.assert_allclose(b.pmf(K), a.pmf(K), rtol=1e-7)
@@ -182,12 +186,12 @@ def test_a_device_learns_the_same(kind: str, batch: int | None) -> None:
 
 def test_mini_batches_learn() -> None:
     rows = np.repeat(np.random.default_rng(0).integers(0, K, (400, 1)), 4, 1)
-    c = circuit.learn(circuit.rat(4, K, sums=4, seed=3), rows, 12, batch=100, step=0.5)
+    c = learn(rat(4, K, sums=4, seed=3), rows, 12, batch=100, step=0.5)
     assert c.log_likelihood(rows).mean() > -2.2 > -4 * np.log(K)
 
 
 def test_one_emission_for_all_places_has_few_parameters() -> None:
-    shared, own = (circuit.hclt([-1, 0, 1, 2, 3, 4], 4, K, shared=s) for s in (True, False))
+    shared, own = (hclt([-1, 0, 1, 2, 3, 4], 4, K, shared=s) for s in (True, False))
     assert len(shared.families) == 4 and len(own.families) == 24
     assert len(shared.theta) == 20
 
@@ -197,7 +201,7 @@ def test_families_learn_their_parameters(family: Logistic | Binomial) -> None:
     k, rng = 12, np.random.default_rng(0)
     true = Logistic(7.2, 0.8) if isinstance(family, Logistic) else Binomial(0.7)
     rows = rng.choice(k, (4000, 1), p=true.pmf(k))
-    c = circuit.learn(Circuit.of(Input(0, family), k), rows, 2, pseudocount=0.0)
+    c = learn(Circuit.of(Input(0, family), k), rows, 2, pseudocount=0.0)
     np.testing.assert_allclose(c.families[0].pmf(k), true.pmf(k), atol=0.02)
 
 
@@ -227,7 +231,7 @@ def test_what_is_not_a_circuit_is_named() -> None:
 
 
 def test_values_out_of_range_are_refused() -> None:
-    c = circuit.rat(2, K)
+    c = rat(2, K)
     for rows in ([[0, K]], [[0]], [0, 1]):
         with pytest.raises(BadInput, match="values"):
             c.log_likelihood(rows)

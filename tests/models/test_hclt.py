@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.models import hclt
 from laconic.models.hclt import Hclt, Reference
-from laconic.models.hclt_learn import flat_array, quantised
+from laconic.models.hclt_contexts import flat_array
+from laconic.models.hclt_learn import quantised
 
 
 def random_tree(n: int, rng: np.random.Generator, chain: bool) -> np.ndarray:

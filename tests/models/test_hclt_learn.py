@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from laconic.entropy.errors import BadInput
-from laconic.models.hclt_learn import LearnConfig, Learner, chow_liu_tree
+from laconic.models.hclt_learn import LearnConfig, Learner
+from laconic.models.hclt_tree import chow_liu_tree
 
 
 def striped(n: int, seed: int) -> np.ndarray:
@@ -28,7 +29,7 @@ CONFIG = LearnConfig(states=16, contexts=3, epochs=4, full_epochs=1, batch=300)
 @pytest.fixture(scope="module")
 def learner() -> Learner:
     torch.set_num_threads(1)
-    learner = Learner(striped(1500, 1), CONFIG)
+    learner = Learner.start(striped(1500, 1), CONFIG)
     learner.run()
     return learner
 
@@ -46,7 +47,7 @@ def test_learning_beats_independent_pixels_and_integers_lose_nothing(learner: Le
 
 def test_epochs_raise_the_likelihood() -> None:
     pictures = striped(800, 3)
-    learner = Learner(pictures, replace(CONFIG, contexts=1))
+    learner = Learner.start(pictures, replace(CONFIG, contexts=1))
     found = [learner.bpd(pictures)]
     for _ in range(3):
         learner.epoch(len(pictures), 1.0)
@@ -59,7 +60,7 @@ def test_epochs_raise_the_likelihood() -> None:
 )
 def test_mini_batches_and_all_pictures_at_once_both_learn(epochs: int, full_epochs: int, lines: list[str]) -> None:
     found: list[str] = []
-    learner = Learner(striped(900, 8), replace(CONFIG, epochs=epochs, full_epochs=full_epochs))
+    learner = Learner.start(striped(900, 8), replace(CONFIG, epochs=epochs, full_epochs=full_epochs))
     before = learner.bpd(striped(300, 2))
     learner.run(found.append)
     assert learner.bpd(striped(300, 2)) < before
@@ -69,10 +70,10 @@ def test_mini_batches_and_all_pictures_at_once_both_learn(epochs: int, full_epoc
 def test_tensors_count_as_the_kernels_do(learner: Learner) -> None:
     """The way of other devices, run on this one."""
     pictures = striped(40, 4).reshape(40, -1)
-    kernels, tensors = learner._zeros(), learner._zeros()
-    first = learner._expect(pictures, kernels)
+    kernels, tensors = learner.no_counts(), learner.no_counts()
+    first = learner.expect(pictures, kernels)
     learner.kernels = False
-    second = learner._expect(pictures, tensors)
+    second = learner.expect(pictures, tensors)
     learner.kernels = True
     np.testing.assert_allclose(first, second, rtol=1e-6)
     for a, b in zip(itertools.chain(*kernels), itertools.chain(*tensors), strict=True):
@@ -80,7 +81,7 @@ def test_tensors_count_as_the_kernels_do(learner: Learner) -> None:
 
 
 def test_tensors_learn_as_the_kernels_do(learner: Learner) -> None:
-    other = Learner(striped(1500, 1), CONFIG)
+    other = Learner.start(striped(1500, 1), CONFIG)
     other.kernels = False
     other.run()
     assert other.bpd(striped(300, 2)) == pytest.approx(learner.bpd(striped(300, 2)), rel=1e-4)
@@ -88,7 +89,7 @@ def test_tensors_learn_as_the_kernels_do(learner: Learner) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_learns_as_a_cpu_does(learner: Learner) -> None:
-    other, pictures = Learner(striped(1500, 1), CONFIG, "cuda"), striped(300, 2)
+    other, pictures = Learner.start(striped(1500, 1), CONFIG, "cuda"), striped(300, 2)
     other.run()
     assert other.bpd(pictures) == pytest.approx(learner.bpd(pictures), rel=0.01)
     model = other.export().check()
@@ -96,8 +97,8 @@ def test_a_gpu_learns_as_a_cpu_does(learner: Learner) -> None:
 
 
 def test_expected_counts_sum_to_the_pictures(learner: Learner) -> None:
-    seen = learner._zeros()
-    learner._expect(striped(70, 5).reshape(70, -1), seen)
+    seen = learner.no_counts()
+    learner.expect(striped(70, 5).reshape(70, -1), seen)
     assert float(seen.initial[0].sum()) == pytest.approx(70, rel=1e-4)
     assert float(seen.emissions[0].sum()) == pytest.approx(70 * 20, rel=1e-4)
     for transition, counted in zip(learner.transitions[1:], seen.transitions[1:], strict=True):
@@ -108,7 +109,7 @@ def test_expected_counts_sum_to_the_pictures(learner: Learner) -> None:
 @pytest.mark.parametrize("value", [0, 255])
 def test_the_smallest_and_constant_pictures_are_learnt(shape: tuple[int, int, int], value: int) -> None:
     pictures = np.full(shape, value, np.uint8)
-    learner = Learner(pictures, replace(CONFIG, states=8, epochs=1))
+    learner = Learner.start(pictures, replace(CONFIG, states=8, epochs=1))
     learner.run()
     model = learner.export().check()
     noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
@@ -127,7 +128,7 @@ def test_the_tree_joins_what_depends() -> None:
 
 def test_time_limit_and_progress() -> None:
     lines: list[str] = []
-    Learner(striped(100, 6), CONFIG).run(lines.append, limit_s=0.0, held_out=striped(20, 7))
+    Learner.start(striped(100, 6), CONFIG).run(lines.append, limit_s=0.0, held_out=striped(20, 7))
     assert len(lines) == CONFIG.full_epochs and "held out" in lines[0]
 
 
@@ -136,4 +137,4 @@ def test_time_limit_and_progress() -> None:
 )
 def test_configurations_out_of_range_are_refused(change: dict[str, Any], field: str) -> None:
     with pytest.raises(BadInput, match=field):
-        Learner(striped(10, 1), replace(CONFIG, **change))
+        Learner.start(striped(10, 1), replace(CONFIG, **change))

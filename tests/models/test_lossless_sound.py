@@ -14,21 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from laconic.entropy.errors import BadFile, BadInput
-from laconic.models.lossless_sound import (
-    LANES,
-    PRESETS,
-    U64,
-    add_scaled,
-    clamp,
-    decode_segment,
-    dot,
-    eliminate,
-    encode_segment,
-    fade,
-    gather,
-    segment_length,
-    solve,
-)
+from laconic.models import lossless_sound
+from laconic.models.lossless_sound import CHUNK, decode_segment, encode_segment, segment_length
+from laconic.models.sound_arithmetic import LANES, solve, to_grid
+from laconic.models.sound_presets import PRESETS
+from laconic.models.sound_windows import gather
 
 Samples = NDArray[np.int32]
 
@@ -163,6 +153,23 @@ def test_a_cut_or_longer_segment_is_an_error(data: st.DataObject) -> None:
         decode_segment(coded + b"\0", 300, 2, 16)
 
 
+def test_decoding_stops_once_the_words_have_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the header says that a segment is: 2**22 samples out of some hundred bytes would take minutes."""
+    coded, begun, run = encode_segment(tones(200, 2, 16), 16, 1), list[int](), lossless_sound.run
+
+    def counting(samples: Samples, begin: int, *rest: object) -> None:
+        begun.append(begin)
+        run(samples, begin, *rest)
+
+    monkeypatch.setattr(lossless_sound, "run", counting)
+    with pytest.raises(BadFile, match="words of a segment: found .*, expected more"):
+        decode_segment(coded, 1 << 22, 2, 16)
+    assert begun == [0]
+    silence = np.zeros((3 * CHUNK, 1), np.int32)
+    assert np.array_equal(decode_segment(encode_segment(silence, 16, 1), len(silence), 1, 16), silence)
+    assert begun[1:] == 2 * [0, CHUNK, 2 * CHUNK]
+
+
 @pytest.mark.parametrize("place, value", [(0, 10), (1, 2), (1, 1), (2, 2), (3, 16)])
 def test_impossible_layouts_are_refused(place: int, value: int) -> None:
     coded = bytearray(encode_segment(tones(300, 2, 16), 16, 4))
@@ -191,56 +198,13 @@ def test_segments_are_bounded() -> None:
 
 
 @numba.njit
-def compiled_dot(a, b, at):  # type: ignore[no-untyped-def]
-    return dot(a, U64(at), b, U64(0), U64(b.size))
-
-
-@numba.njit
-def compiled_steps(out, old, rows, g, x):  # type: ignore[no-untyped-def]
-    n = U64(x.size)
-    fade(out, U64(0), old, U64(0), 0.75, g[0], x, U64(0), n)
-    add_scaled(out, U64(0), g[1], x, U64(0), n)
-    rows[: x.size] = out
-    eliminate(rows, U64(0), g, U64(0), U64(x.size), U64(x.size), n)
-
-
-@numba.njit
-def compiled_clamp(p, limit):  # type: ignore[no-untyped-def]
-    return clamp(p, limit)
+def compiled_grid(p, limit):  # type: ignore[no-untyped-def]
+    return to_grid(p, limit)
 
 
 def test_predictions_are_kept_in_range_whatever_they_are() -> None:
     for p, expected in ((np.nan, -100.0), (np.inf, 99.0), (-np.inf, -100.0), (1e30, 99.0), (2 + 1 / 300, 2 + 1 / 256)):
-        assert compiled_clamp(p, 100.0) == expected
-
-
-def plain_dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> np.floating:
-    """LANES sums in order, then halves."""
-    sums = np.zeros(LANES, a.dtype)
-    for i in range(0, len(a), LANES):
-        sums = sums + a[i : i + LANES] * b[i : i + LANES]
-    while len(sums) > 1:
-        sums = sums[: len(sums) // 2] + sums[len(sums) // 2 :]
-    return sums[0]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_sums_have_the_order_of_the_plain_form(dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    for n in (0, 8, 16, 40, 256):
-        a, b = rng.standard_normal(n + 3).astype(dtype), rng.standard_normal(n).astype(dtype)
-        assert compiled_dot(a, b, 3) == plain_dot(a[3:], b)
-
-
-def test_vector_steps_are_the_plain_form() -> None:
-    rng = np.random.default_rng(0)
-    n = 24
-    out, old, x, g, rows = rng.random(n), rng.random(n), rng.random(n), rng.random(8), rng.random(9 * n)
-    expected = 0.75 * old + g[0] * x + g[1] * x
-    for k in range(8):
-        expected = expected - g[k] * rows[n * (k + 1) : n * (k + 2)]
-    compiled_steps(out, old, rows, g, x)
-    assert np.array_equal(rows[:n], expected)
+        assert compiled_grid(p, 100.0) == expected
 
 
 def test_solutions_solve() -> None:
@@ -274,7 +238,7 @@ def test_gathered_rows_are_the_covariances() -> None:
 
 def test_presets_have_whole_vectors() -> None:
     for preset in PRESETS.values():
-        sizes = [(one.own, one.other) for one in preset.least] + [f for one in preset.gradient for f in one.filters]
+        sizes = [(one.own, one.other) for one in preset.least_squares] + [f for one in preset.cascades for f in one.filters]
         assert all(own % LANES == other % LANES == 0 and other <= own for own, other in sizes)
 
 

@@ -553,7 +553,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     pictures = (rng.integers(0, 200, (70, 1, 1)) + rng.integers(0, 30, (70, 4, 3))).astype(np.uint8)
-    learner = Learner(pictures, LearnConfig(states=8, contexts=1, epochs=1, full_epochs=1))
+    learner = Learner.start(pictures, LearnConfig(states=8, contexts=1, epochs=1, full_epochs=1))
     learner.run()
     registry.save(learner.export(), tmp_path / "models", "tiny-circuit")
     monkeypatch.setenv("LACONIC_MODELS", str(tmp_path / "models"))
