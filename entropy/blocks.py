@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from laconic.entropy.environment import n_cores
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.tables import Tables, integers, ranged
 
@@ -347,7 +348,7 @@ def in_parts(work: Callable[[list[T]], list[R]], jobs: list[T], threads: int | N
 def n_threads(threads: int | None) -> int:
     right = threads is None or isinstance(threads, (int, np.integer)) and threads > 0
     expect(right, BadInput, "threads", threads, "a number of 1 or more, or None for one a core")
-    return int(threads or os.cpu_count() or 1)
+    return int(threads or n_cores())
 
 
 THREAD = threading.local()
