@@ -59,7 +59,7 @@ class Search:
             return False
         if kind in self.wanted:
             return True
-        self.skipped[path.suffix.lower() or "without a suffix"] += 1
+        self.skipped["pipe or device" if is_special(path) else path.suffix.lower() or "without a suffix"] += 1
         if kind == SOUND and PICTURE in self.wanted:
             self.hints.add("sounds need --lossless")
         return False

@@ -103,7 +103,7 @@ def plan(inputs: list[str], output: str | None, ending: Ending, wanted: frozense
     folder = output_folder(inputs, output)
     search = Search(wanted)
     jobs, fuller = [], []
-    for source in sources_of(inputs, search):
+    for source in unrepeated(sources_of(inputs, search)):
         beside = folder / source.relative if folder else source.path
         if output and not folder:
             out = None if output == "-" else Path(output)
@@ -149,6 +149,11 @@ class Source:
     relative: Path
     found: bool = False
 
+    @property
+    def key(self) -> tuple[str, Path]:
+        """Equal for two ways to one file that would make one output."""
+        return os.path.abspath(self.path or "-"), self.relative
+
 
 def sources_of(inputs: list[str], search: Search) -> Iterator[Source]:
     """Yield each input; of a folder each wanted file, which keeps its place in the output folder."""
@@ -160,6 +165,16 @@ def sources_of(inputs: list[str], search: Search) -> Iterator[Source]:
             yield from (Source(path, path.relative_to(root), True) for path in search.files(root))
         else:
             yield Source(root, Path(root.name))
+
+
+def unrepeated(sources: Iterable[Source]) -> Iterator[Source]:
+    """Yield inputs, without the files of folders that were named as well, or lie in two of the folders."""
+    known = list(sources)
+    seen = {source.key for source in known if not source.found}
+    for source in known:
+        if not source.found or source.key not in seen:
+            yield source
+        seen.add(source.key)
 
 
 def with_ending(path: Path, ending: str) -> Path:
