@@ -34,9 +34,6 @@ ORIENTATION, BITS_PER_SAMPLE, TIFF_XMP = 0x0112, 0x0102, 0x02BC  # tags of EXIF 
 TIFF_LAYOUT = (*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(320, 326), 338, 339)
 LIMIT_LOCK = threading.RLock()
 
-# Suffixes of the files that `save` makes, with the names of their formats, the default first.
-OUTPUTS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".avif": "AVIF", ".bmp": "BMP"}
-OUTPUTS |= {".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM"}
 HOLDS_ALPHA = {"PNG": True, "WEBP": True, "AVIF": True, "TIFF": True, "JPEG": False, "BMP": False, "PPM": False}
 MARKER = 65533  # bytes in a marker of JPEG; XMP and each of at most 255 parts of an ICC profile share it with a prefix
 METADATA_BYTES = {

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.entropy.errors import BadInput, expect
+from laconic.suffixes import SOUNDS
 
 Samples = NDArray[Any]  # [T, C]: int32, the value in the low bits whatever the width; float32 or float64
 PCM = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
@@ -41,9 +42,6 @@ STARTS = {
     b"caff": b"",
     b"riff\x2e\x91\xcf\x11": b"",  # W64
 }
-# Suffixes of the files that `write` makes, with the names of their formats, the default first.
-OUTPUTS = {".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64"}
-SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".w64", ".rf64", ".caf"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def is_sound(start: bytes, name: str = "") -> bool:
     """Whether the first 12 bytes of a file, or its name, are those of a sound."""
     known = any(start.startswith(magic) and start[8:].startswith(form) for magic, form in STARTS.items())
     mpeg = len(start) > 1 and start[0] == 0xFF and start[1] & 0xE6 == 0xE2
-    return known or mpeg or Path(name).suffix.lower() in SUFFIXES
+    return known or mpeg or Path(name).suffix.lower() in SOUNDS
 
 
 def from_array(

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.entropy.environment import n_cores
 from laconic.entropy.errors import BadInput, expect
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def n_threads(threads: int | None) -> int:
     """Return the number of threads to use: as given, or one per core for None. Raises BadInput if it is not 1 or more."""
     right = threads is None or isinstance(threads, (int, np.integer)) and threads > 0
     expect(right, BadInput, "threads", threads, "a number of 1 or more, or None for one a core")
-    return int(threads or os.cpu_count() or 1)
+    return int(threads or n_cores())
 
 
 def workers() -> ThreadPoolExecutor:

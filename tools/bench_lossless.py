@@ -20,7 +20,7 @@ from PIL import Image
 
 import laconic
 from laconic import picture, sound
-from laconic.tools.cli import INPUTS, SOUND_INPUTS
+from laconic.suffixes import PICTURES, SOUNDS
 
 Case = dict[str, Any]
 IN, OUT = "{in}", "{out}"
@@ -45,7 +45,7 @@ class Peer:
 
 def bench_lossless(args: argparse.Namespace) -> list[Case]:
     """Sizes and speeds, summed over the folder: programs include their start and their files."""
-    paths = [path for path in sorted(args.folder.rglob("*")) if path.suffix.lower() in INPUTS | SOUND_INPUTS]
+    paths = [path for path in sorted(args.folder.rglob("*")) if path.suffix.lower() in PICTURES | SOUNDS]
     items = [read(path) for path in paths]
     for kind, is_sound in (("pictures", False), ("sounds", True)):
         chosen = [item for item in items if (item.samples.ndim == 2) == is_sound]
@@ -56,7 +56,7 @@ def bench_lossless(args: argparse.Namespace) -> list[Case]:
 
 
 def read(path: Path) -> Item:
-    if path.suffix.lower() in SOUND_INPUTS:
+    if path.suffix.lower() in SOUNDS:
         with path.open("rb") as file:
             source = sound.open_sound(file)
             samples = np.concatenate(list(source.blocks(1 << 16)))

@@ -22,7 +22,7 @@ from laconic.entropy.pmf import PRECISION
 from laconic.models.circuit_learn import learn
 from laconic.models.circuit_shapes import hclt
 from laconic.models.photo import PhotoConfig
-from laconic.tools.cli import INPUTS
+from laconic.suffixes import PICTURES
 
 HALF = 8  # values from -8 to 7 are told apart; those beyond are rare and count as the nearest of these
 
@@ -69,14 +69,14 @@ def gathered(folder: Path, quality: float) -> tuple[NDArray[np.int64], float, in
     tables = entropy.gaussian_tables()
     masses = np.diff(tables.cdf.astype(np.int64), axis=1)
     places, bits, n_bytes = [], 0.0, 0
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in INPUTS):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES):
         data = codec.compress(path, quality=quality, strip=True, notes=[])
         symbols, rows = codec.coded(data)[0]
         places.append(symbols.reshape(channels, -1).T)
         bits += float((PRECISION - np.log2(masses[rows, tables.entries(symbols, rows)])).sum())
         n_bytes += len(data)
     if not places:
-        raise laconic.BadInput(f"{folder}: found no photo, expected {' '.join(sorted(INPUTS))}")
+        raise laconic.BadInput(f"{folder}: found no photo, expected {' '.join(sorted(PICTURES))}")
     return np.concatenate(places).clip(-HALF, HALF - 1).astype(np.int64) + HALF, bits, n_bytes
 
 

@@ -35,6 +35,8 @@ from laconic.sources import Coded, Source, opened
 if TYPE_CHECKING:
     from laconic.models.hclt import Hclt
 
+from laconic.suffixes import PICTURE_OUTPUTS
+
 ARCHIVE = 4
 BLOCK, MEMBERS = 11, 12
 KINDS = {BLOCK: "block", MEMBERS: "names"}
@@ -103,7 +105,7 @@ class ArchiveMedium:
     kinds = KINDS
     accepts = frozenset({("set", "lossless")})
     selects = frozenset({"member"})
-    outputs = picture.OUTPUTS
+    outputs = PICTURE_OUTPUTS
 
     def info(self, header: Header, common: Common) -> FileInfo:
         """Describe an archive by its fields. Raises BadFile."""

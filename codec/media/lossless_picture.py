@@ -28,6 +28,7 @@ from laconic.payloads import (
     write_fields,
 )
 from laconic.picture import Exact
+from laconic.suffixes import PICTURE_OUTPUTS
 
 LOSSLESS_PICTURE = 2
 TILE, ALPHA_TILE = 7, 49
@@ -101,7 +102,7 @@ class LosslessPictureMedium:
     kinds = KINDS
     accepts = frozenset({("picture", "lossless"), ("picture", "max_error")})
     selects = frozenset({"region"})
-    outputs = picture.OUTPUTS
+    outputs = PICTURE_OUTPUTS
 
     def info(self, header: Header, common: Common) -> FileInfo:
         """Describe a picture by its fields. Raises BadFile."""

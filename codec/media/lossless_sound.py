@@ -32,6 +32,7 @@ from laconic.payloads import (
     write_fields,
 )
 from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Sound, Source, are_tags
+from laconic.suffixes import SOUND_OUTPUTS
 
 SOUND = 3
 SEGMENT, WRAPPING, TAGS = 8, 9, 10
@@ -99,7 +100,7 @@ class LosslessSoundMedium:
     kinds = KINDS
     accepts = frozenset({("sound", "lossless")})
     selects = frozenset({"seek", "duration"})
-    outputs = sound.OUTPUTS
+    outputs = SOUND_OUTPUTS
 
     def info(self, header: Header, common: Common) -> FileInfo:
         """Describe a sound by its fields. Raises BadFile."""

@@ -29,6 +29,8 @@ from laconic.search import psnr_of, search
 if TYPE_CHECKING:
     from laconic.media.photo_coder import PhotoCoder
 
+from laconic.suffixes import PICTURE_OUTPUTS
+
 Pixels = NDArray[np.uint8]
 Job = tuple[Pixels, Fields]
 PHOTO = 1
@@ -79,7 +81,7 @@ class PhotoMedium:
     kinds = KINDS
     accepts = frozenset(("picture", target) for target in ("quality", "bpp", "size", "psnr"))
     selects = frozenset({"region"})
-    outputs = picture.OUTPUTS
+    outputs = PICTURE_OUTPUTS
 
     def info(self, header: Header, common: Common) -> FileInfo:
         """Describe a photo by its fields. Raises BadFile."""

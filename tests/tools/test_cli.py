@@ -28,7 +28,7 @@ from PIL import Image
 
 from laconic import registry
 from laconic.models.hclt_learn import LearnConfig, Learner
-from laconic.tools import cli
+from laconic.tools import cli, jobs
 from laconic.tools.cli import main
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
@@ -54,9 +54,21 @@ def names(folder: Path) -> list[str]:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def interrupts_heard() -> Iterator[None]:
+    """Children begun in the block hear interrupts, also where a shell started the tests in the background, deaf to them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def started(*arguments: str, command: list[str] = RUN) -> Iterator[subprocess.Popen[bytes]]:
     """The command, running. It is killed where it hangs, and at the end of the block."""
-    with subprocess.Popen([*RUN, *arguments], stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+    with interrupts_heard():
+        process = subprocess.Popen([*command, *arguments], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    with process:
         alarm = threading.Timer(30, process.kill)
         alarm.start()
         try:
@@ -372,7 +384,7 @@ def test_a_failure_while_writing_leaves_what_was_there(
 
     if place == "write":
         monkeypatch.setattr(FullDisk, "error", error, raising=False)
-        monkeypatch.setattr(cli, "open", FullDisk, raising=False)
+        monkeypatch.setattr(jobs, "open", FullDisk, raising=False)
     else:
         monkeypatch.setattr(os, "replace", rename)
     photo.with_suffix(".lac").write_bytes(b"before")
@@ -411,6 +423,30 @@ def test_an_interrupt_leaves_nothing(photo: Path) -> None:
         let_read(process, process.stdin.fileno())
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b"laconic: interrupted\n" and process.wait() == 130
+    assert names(photo.parent) == ["photo.png"]
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+module = sys.argv.pop(1)
+sys.argv[0] = "laconic"
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from laconic.tools.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["laconic.tools.process", "numpy", "tqdm", "numba", "PIL.Image"])
+def test_an_interrupt_while_modules_are_imported(photo: Path, module: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, module]
+    with started("compress", "--lossless", "-e", "1", str(photo), command=command) as process:
+        assert process.stderr
+        assert process.stderr.read() in (b"", b"laconic: interrupted\n")
+        assert process.wait() in (130, -signal.SIGINT)
     assert names(photo.parent) == ["photo.png"]
 
 

@@ -1,0 +1,226 @@
+"""The flags of the command line, their help, and the values that they take."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from typing import Any, NoReturn, TypeVar
+
+import laconic
+from laconic.suffixes import PICTURES, SOUNDS
+from laconic.tools.process import printable
+
+MAX_THREADS = 1024  # far above any use; OpenMP dies, with no error to catch, where it cannot start a thread
+REPORTING = {  # commands of modules that are imported when the command is used
+    "eval": ("laconic.tools.evaluate", "run codecs over a folder, with every figure kept"),
+    "plot": ("laconic.tools.plot", "rate-distortion and speed figures, and a table, from results of eval"),
+    "report": ("laconic.tools.report", "one HTML page from results of eval"),
+}
+KEPT = " EXIF (GPS positions included), ICC, XMP and the tags of sounds are kept unless --strip is given."
+FORMATS = {suffix: format for suffix, format in (PICTURES | SOUNDS).items() if format}  # that can be written
+WRITTEN = (
+    f" The suffix of OUT is the format ({' '.join(s for s in FORMATS if s in PICTURES)}; of sounds "
+    f"{' '.join(s for s in FORMATS if s in SOUNDS)}); in folders, on stdout and without -o it is PNG or WAV."
+)
+COMPLETION = (
+    ' For the shell you use: in ~/.bashrc or, below compinit, in ~/.zshrc: eval "$(laconic completion bash)" or zsh; '
+    "in ~/.config/fish/config.fish: laconic completion fish | source"
+)
+SHELLS = ("bash", "zsh", "fish")
+
+T = TypeVar("T")
+Run = Callable[[argparse.Namespace], int]
+
+
+def build_parser(runs: Mapping[str, Run], asked: list[str]) -> argparse.ArgumentParser:
+    """Return the parser of all commands. Each flag's help states its default.
+
+    runs: what each command does. asked: the command, if any; the flags of a command in another module are there only
+    where it is asked for, or its completion.
+    """
+    parser = Parser(
+        prog="laconic", description="Learned image and audio compression. Files decode the same on every machine."
+    )
+    parser.add_argument("--version", action="version", version=f"laconic {laconic.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.{more}")
+        sub.set_defaults(run=runs.get(name))
+        return sub
+
+    add_compress_options(command("compress", "compress pictures and sounds to .lac files", KEPT))
+    add_decompress_options(command("decompress", "decompress .lac files to pictures and sounds", WRITTEN))
+    tell = command("info", "tell what is in files, without decoding them")
+    check = command("verify", "check files: every checksum, every length, every symbol")
+    listing = command("models", "list the installed models")
+    command("selftest", "tell whether this machine decodes the golden files right")
+    shells = command("completion", "print what completes commands and flags on TAB in a shell", COMPLETION)
+    shells.add_argument("shell", choices=SHELLS, help="the shell that is to complete")
+    for name, (module, text) in REPORTING.items():
+        lazy = command(name, text)
+        if asked in ([name], ["completion"]):
+            import_module(module).add_options(lazy)
+        lazy.set_defaults(run=partial(run_lazily, module))
+    for sub in (tell, check):
+        sub.add_argument("files", nargs="+", type=file_name, metavar="FILE", help="a file; - is stdin")
+    for sub in (tell, listing):
+        sub.add_argument("--json", action="store_true", help="print one JSON object per line (default: text)")
+    return parser
+
+
+def run_lazily(module: str, args: argparse.Namespace) -> int:
+    """Run a command of `REPORTING`. Returns its exit status."""
+    return int(import_module(module).run(args))
+
+
+class Parser(argparse.ArgumentParser):
+    """Names the closest flag when one is mistyped; a flag is not cut short."""
+
+    given: Any = ()
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with status 2. A file whose name looks like a flag is explained."""
+        file = next((arg for arg in self.given if arg.startswith("-") and os.path.lexists(arg)), None)
+        super().error(printable(f"{message} (the file {file} is written ./{file})" if file else message))
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse here what is not known: only the parser of a command knows the flags of that command."""
+        self.given = args or ()
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = sorted(flag for action in self._actions for flag in action.option_strings)
+            close = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1, 0.8)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
+
+
+def add_compress_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `laconic compress`."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("-q", "--quality", type=quality, metavar="Q", help="0 to 100, fractions allowed (default: 60)")
+    add("--bpp", type=positive, metavar="X", help="bits per pixel of the file, within 2 %%")
+    add("--size", type=n_bytes, metavar="N", help="bytes of the file at most, such as 40k")
+    add("--psnr", type=positive, metavar="DB", help="PSNR in dB, reached and exceeded by at most 0.1")
+    add("--lossless", action="store_true", help="exact to the bit; what sounds must be")
+    add("--max-error", type=sample_error, metavar="K", help="no sample of a picture off by more than K, 0 to 255")
+    add = parser.add_argument
+    add(
+        "-e",
+        "--effort",
+        type=effort,
+        metavar="E",
+        help="1 to 9, of --lossless and --max-error: slower, smaller (default: 7)",
+    )
+    add("--archive", action="store_true", help="one file of a folder of small pictures of one size, with --lossless")
+    add("--strip", action="store_true", help="leave out EXIF, ICC, XMP and tags (default: they are kept)")
+    add("-m", "--model", help="a name of `laconic models` (default: the photo model of this version)")
+    add_file_options(parser, "photo.lac beside photo.png; stdout for -")
+
+
+def add_decompress_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `laconic decompress`."""
+    add = parser.add_argument
+    add("--region", type=region, metavar="X,Y,W,H", help="only this part, in pixels (default: the whole picture)")
+    add("--seek", type=seconds, metavar="S", help="a sound from this second on (default: its beginning)")
+    add("--duration", type=positive, metavar="S", help="so many seconds of a sound (default: to its end)")
+    add("--member", type=member, metavar="NAME|INDEX", help="this picture of an archive; numbers begin at 0")
+    add("--members", action="store_true", help="all pictures of an archive, into the folder OUT")
+    add("--partial", action="store_true", help="give what a damaged file still holds (default: damage is an error)")
+    add_file_options(parser, "photo.png beside photo.lac; stdout for -")
+
+
+def add_file_options(parser: argparse.ArgumentParser, beside: str) -> None:
+    """Add the flags that both commands have. beside: what is made where -o is not given."""
+    add = parser.add_argument
+    add("inputs", nargs="+", type=file_name, metavar="IN", help="files or folders; - is stdin")
+    add("-o", "--output", type=file_name, metavar="OUT", help=f"file, folder, or - for stdout (default: {beside})")
+    add("-f", "--force", action="store_true", help="overwrite existing files (default: they are an error)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="what the models run on (default: %(default)s)")
+    add("--precision", choices=("float32", "bf16"), default="float32", help="of the networks (default: %(default)s)")
+    add("--threads", type=n_threads, metavar="N", help="threads of the work on one file (default: one per core)")
+    add("-j", "--jobs", type=n_threads, default=1, metavar="N", help="files at a time (default: %(default)s)")
+    add("--max-pixels", type=n_pixels, default=1 << 30, metavar="N", help="refuse larger ones (default: %(default)s)")
+    add("--json", action="store_true", help="print one JSON object per line (default: text)")
+    add("--quiet", action="store_true", help="print notes and failures only (default: one line per file)")
+
+
+def quality(text: str) -> float:
+    """Return a quality, 0 to 100."""
+    return parsed(text, float, lambda value: 0 <= value <= 100, "0 to 100")
+
+
+def positive(text: str) -> float:
+    """Return a finite number above 0."""
+    return parsed(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def seconds(text: str) -> float:
+    """Return seconds, 0 or more."""
+    return parsed(text, float, lambda value: 0 <= value < math.inf, "seconds, 0 or more")
+
+
+def effort(text: str) -> int:
+    """Return an effort, 1 to 9."""
+    return parsed(text, int, lambda value: 1 <= value <= 9, "1 to 9")
+
+
+def sample_error(text: str) -> int:
+    """Return the largest error of a sample, 0 to 255."""
+    return parsed(text, int, lambda value: 0 <= value <= 255, "0 to 255")
+
+
+def member(text: str) -> str | int:
+    """Return the number of a picture in an archive, or its name."""
+    return int(text) if text.isdecimal() else file_name(text)
+
+
+def n_bytes(text: str) -> int:
+    """Return a number of bytes; k and M are 1000 and 1000000."""
+    factor = {"k": 1000, "K": 1000, "M": 1_000_000}.get(text[-1:], 1)
+    digits = text[:-1] if factor > 1 else text
+    return parsed(text, lambda _: round(float(digits) * factor), lambda value: value > 0, "bytes such as 40000 or 40k")
+
+
+def n_threads(text: str) -> int:
+    """Return a number of threads."""
+    return parsed(text, int, lambda value: 0 < value <= MAX_THREADS, f"1 to {MAX_THREADS}")
+
+
+def n_pixels(text: str) -> int:
+    """Return a number of pixels."""
+    return parsed(text, int, lambda value: value > 0, "at least 1")
+
+
+def file_name(text: str) -> str:
+    """Return a name that is not empty: an unset variable of a shell would stand for the current folder."""
+    return parsed(text, str, lambda value: value != "", "a name")
+
+
+def region(text: str) -> tuple[int, ...]:
+    """Return x, y, width and height in pixels."""
+    def fits(value: tuple[int, ...]) -> bool:
+        return len(value) == 4 and min(value[:2]) >= 0 and min(value[2:]) > 0
+
+    return parsed(text, lambda _: tuple(int(part) for part in text.split(",")), fits, "X,Y,W,H in pixels")
+
+
+def parsed(text: str, convert: Callable[[str], T], fits: Callable[[T], bool], expected: str) -> T:
+    """Return an argument converted, where it fits; else raise what argparse prints after the flag's name."""
+    with suppress(ValueError, OverflowError):  # OverflowError: round(inf)
+        value = convert(text)
+        if fits(value):
+            return value
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+
+

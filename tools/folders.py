@@ -1,0 +1,103 @@
+"""Finds the files of a folder that are to be coded, and keeps account of those that are not."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from laconic import suffixes
+
+PICTURE, SOUND, CODED = "picture", "sound", "Laconic"
+MAGIC = b"\x89Lc"  # that our files begin with
+# What systems leave in folders: nobody means it, so it is not even counted.
+LITTER = {".ds_store", ".localized", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".nomedia"}
+SYSTEM = {"$recycle.bin", "system volume information", "lost+found", "__macosx"}
+SYSTEM |= {".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".documentrevisions-v100"}
+
+
+@dataclass
+class Search:
+    """What was found in folders.
+
+    wanted: kinds of files, of PICTURE, SOUND and CODED. skipped: how many files were left out, by suffix.
+    failures: what could not be read, and why. hints: what to do about files of a known kind that is not wanted.
+    """
+
+    wanted: frozenset[str]
+    skipped: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[Path, OSError]] = field(default_factory=list)
+    hints: set[str] = field(default_factory=set)
+
+    def files(self, root: Path) -> list[Path]:
+        """Return the wanted files in a folder and all folders in it, sorted; links to folders are not followed."""
+        return sorted(path for path in self.walk(root) if self.is_wanted(path))
+
+    def walk(self, root: Path) -> Iterator[Path]:
+        """Yield everything that is no folder and no litter."""
+        for place, folders, names in os.walk(root, onerror=self.failed):
+            links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+            self.skipped.update({"link to a folder": len(links)} if links else {})
+            folders[:] = [name for name in folders if name.lower() not in SYSTEM]
+            for name in names:
+                if not name.startswith("._") and name.lower() not in LITTER:  # ._x holds what macOS knows of x
+                    yield Path(place, name)
+
+    def failed(self, error: OSError) -> None:
+        """Note a folder that could not be entered, or a file that could not be read."""
+        self.failures.append((Path(error.filename), error))
+
+    def is_wanted(self, path: Path) -> bool:
+        """Tell whether a file is of a wanted kind, and note it where it is not."""
+        try:
+            kind = kind_of(path)
+        except OSError as error:
+            self.failed(error)
+            return False
+        if kind in self.wanted:
+            return True
+        self.skipped["pipe or device" if is_special(path) else path.suffix.lower() or "without a suffix"] += 1
+        if kind == SOUND and PICTURE in self.wanted:
+            self.hints.add("sounds need --lossless")
+        return False
+
+    def account(self) -> str:
+        """Return one line on what was skipped: "12 files skipped: 10 .heic, 2 .txt". Empty where nothing was."""
+        n = self.skipped.total()
+        parts = sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))
+        hints = f" ({', '.join(sorted(self.hints))})" if self.hints else ""
+        text = ", ".join(f"{count} {name}" for name, count in parts)
+        return f"{n} {'file' if n == 1 else 'files'} skipped: {text}{hints}" if n else ""
+
+
+def kind_of(path: Path) -> str:
+    """Return PICTURE, SOUND or CODED by the suffix, or by the first bytes where that is unknown; else "".
+
+    Raises OSError where the suffix is unknown and the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    for kind, known in ((PICTURE, suffixes.PICTURES), (SOUND, suffixes.SOUNDS), (CODED, {suffixes.CODED})):
+        if suffix in known:
+            return kind if not is_special(path) else ""
+    if suffix in suffixes.RAW or is_special(path) or not path.exists():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(suffixes.N_FIRST)
+    if start.startswith(MAGIC):
+        return CODED
+    if suffixes.is_picture(start):
+        return PICTURE
+    from laconic import sound  # it loads NumPy
+
+    return SOUND if sound.is_sound(start[:12]) else ""
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether it is a pipe, socket or device: to read one could wait for ever."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # its turn comes, and then it is named
+        return False
