@@ -40,7 +40,6 @@ from laconic.kinds import (
 )
 from laconic.lossless_sound import Progress
 from laconic.picture import Exact, Picture
-from laconic.sound import Sound
 from laconic.sources import LaconicWarning, Source, as_sound, load, opened, tell
 from laconic.targets import psnr_of, search
 
@@ -154,8 +153,7 @@ class Codec:
                 coded = lossless_sound.decode(file, seek or 0.0, duration, partial, self.threads, None)
                 samples = lossless_sound.joined(coded.blocks)
                 tell(coded.notes, notes)
-                source = coded.source
-                return Sound(sound.to_array(samples, source.bits), source.sample_rate, source.bits, source.tags)
+                return sound.to_sound(samples, coded.source)
             if medium == ARCHIVE:
                 from laconic import archive
 

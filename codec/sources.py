@@ -34,9 +34,10 @@ def as_sound(source: Source, sample_rate: int | None) -> Iterator[tuple[sound.So
     Arrays are sounds where a sample_rate comes with them.
     """
     if isinstance(source, Sound):
-        yield sound.from_array(source.samples, source.sample_rate, source.bits, source.tags), source
+        yield sound.from_sound(source), source
     elif sample_rate is not None:
-        expect(isinstance(source, np.ndarray), BadInput, "sample_rate", sample_rate, "none: it goes with arrays alone")
+        expected = "a NumPy array, which sample_rate goes with: np.asarray(samples) makes one of lists and tensors"
+        expect(isinstance(source, np.ndarray), BadInput, "samples", type(source).__name__, expected)
         yield sound.from_array(source, sample_rate), source
     elif isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         with seekable(source) as file:
@@ -45,7 +46,7 @@ def as_sound(source: Source, sample_rate: int | None) -> Iterator[tuple[sound.So
             file.seek(-len(start), os.SEEK_CUR)
             name = str(source) if isinstance(source, (str, os.PathLike)) else ""
             known = sound.is_sound(start, name)
-            yield (sound.open_sound(file) if known else None), file
+            yield (sound.open_sound(file, name) if known else None), file
     else:
         yield None, source
 
