@@ -46,9 +46,10 @@ class Input:
 def identified(source: Source, sample_rate: int | None = None) -> Iterator[Input]:
     """Tell a picture from a sound, and open it: an array is a sound where a sample_rate comes with it. Raises BadInput."""
     if isinstance(source, Sound):
-        yield Input("sound", sound.from_array(source.samples, source.sample_rate, source.bits, source.tags))
+        yield Input("sound", sound.from_sound(source))
     elif sample_rate is not None:
-        expect(isinstance(source, np.ndarray), BadInput, "sample_rate", sample_rate, "none: it goes with arrays alone")
+        expected = "a NumPy array, which sample_rate goes with: np.asarray(samples) makes one of lists and tensors"
+        expect(isinstance(source, np.ndarray), BadInput, "samples", type(source).__name__, expected)
         yield Input("sound", sound.from_array(cast(NDArray[Any], source), sample_rate))
     elif is_file(source):
         with seekable(source) as file:
@@ -65,7 +66,7 @@ def identified_file(file: BinaryIO, name: str) -> Input:
     if sound.is_sound(start, name):
         n_bytes = file.seek(0, os.SEEK_END) - here
         file.seek(here)
-        return Input("sound", sound.open_sound(file), n_bytes)
+        return Input("sound", sound.open_sound(file, name), n_bytes)
     raw = file.read()
     return Input("picture", io.BytesIO(raw), len(raw))
 

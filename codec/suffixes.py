@@ -30,7 +30,8 @@ SOUNDS = {
     ".aif": "AIFF",
     ".caf": "CAF",
     ".w64": "W64",
-    **dict.fromkeys((".aifc", ".bwf", ".rf64", ".ogg", ".oga", ".opus", ".mp3", ".au", ".snd"), ""),
+    **dict.fromkeys((".aifc", ".bwf", ".rf64", ".bw64", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1", ".mpga"), ""),
+    **dict.fromkeys((".au", ".snd", ".sph", ".nist"), ""),
 }
 # What pictures and sounds can be written as, the default first.
 PICTURE_OUTPUTS = {".png": "PNG"} | {suffix: format for suffix, format in PICTURES.items() if format}

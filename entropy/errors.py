@@ -8,6 +8,10 @@ LaconicError
   ModelMissing        the file needs a model that is not installed: install it
 """
 
+from __future__ import annotations
+
+import reprlib
+
 
 class LaconicError(Exception):
     """Base of every error that Laconic raises on purpose."""
@@ -33,7 +37,25 @@ class ModelMissing(LaconicError):
     """The file names a model that is not installed here."""
 
 
+LONGEST_FOUND = 200  # characters of what was found that a message shows
+SHORT = reprlib.Repr()
+SHORT.maxdict = SHORT.maxlist = SHORT.maxtuple = SHORT.maxset = SHORT.maxfrozenset = 20
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = LONGEST_FOUND
+
+
 def expect(ok: bool, error: type[LaconicError], field: str, found: object, expected: object) -> None:
-    """Raise `error` with the house message "field: found X, expected Y" unless `ok`."""
+    """Raise `error` with the house message "field: found X, expected Y" unless `ok`; a long X is cut short."""
     if not ok:
-        raise error(f"{field}: found {found!r}, expected {expected}")
+        raise error(f"{field}: found {shortened(found)}, expected {expected}")
+
+
+def shortened(found: object) -> str:
+    """Return what `repr` says of a value in at most LONGEST_FOUND characters, without spelling out a huge one first."""
+    if isinstance(found, (str, bytes)):
+        text = repr(found[:LONGEST_FOUND])
+        text += "..." * (len(found) > LONGEST_FOUND)
+    elif isinstance(found, (list, tuple, dict, set, frozenset, range)) and len(found) > 20:
+        text = f"{type(found).__name__} of {len(found)}"
+    else:
+        text = SHORT.repr(found) if isinstance(found, (list, tuple, dict, set, frozenset)) else repr(found)
+    return text if len(text) <= LONGEST_FOUND else text[: LONGEST_FOUND - 3] + "..."

@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -31,13 +31,28 @@ from laconic.payloads import (
     read_fields,
     write_fields,
 )
-from laconic.sound import FLOAT_SUBTYPES, MAX_CHANNELS, MAX_RATE, SUBTYPES, Samples, Sound, Source, are_tags
+from laconic.sound import (
+    FLOAT_SUBTYPES,
+    MAX_CHANNELS,
+    MAX_RATE,
+    SUBTYPES,
+    Attached,
+    Samples,
+    Sound,
+    Source,
+    are_comments,
+    are_tags,
+)
 from laconic.suffixes import SOUND_OUTPUTS
 
 SOUND = 3
-SEGMENT, WRAPPING, TAGS = 8, 9, 10
-KINDS = {SEGMENT: "segment", WRAPPING: "wrapping", TAGS: "tags"}
-MAX_SEGMENT = 1 << 22  # samples
+SEGMENT, WRAPPING, TAGS, COMMENTS, ATTACHED, LAYOUT = 8, 9, 10, 32, 33, 34
+KINDS = {SEGMENT: "segment", WRAPPING: "wrapping", TAGS: "tags", COMMENTS: "comments", ATTACHED: "attached", LAYOUT: "layout"}
+BESIDE = {WRAPPING: "what stood around the samples", TAGS: "tags", COMMENTS: "comments", ATTACHED: "a picture or the like"}
+BESIDE |= {LAYOUT: "the layout of the channels"}
+LEAST_SEGMENT = 1 << 12  # samples, at rates where 10 seconds are fewer
+MOST_SEGMENT = 1 << 20
+MAX_TEXTS = 1 << 20  # bytes of tags or comments
 MAX_SAMPLES = 1 << 34
 FLOATING = 64  # added to the bits of float samples
 
@@ -67,13 +82,15 @@ LIMITS = {
     "channels": (1, MAX_CHANNELS),
     "bits": (8, FLOATING + 64),
     "samples": (0, MAX_SAMPLES),
-    "segment": (1, MAX_SEGMENT),
+    "segment": (1, MOST_SEGMENT),
 }
 
 
 def unpack(data: bytes) -> Fields:
     """Read and bound every field. Raises BadFile."""
     (rate, channels, bits, n_samples, segment), _ = read_fields(data, LIMITS, "sound")
+    most = max(min(10 * rate, MOST_SEGMENT), LEAST_SEGMENT)
+    expect(segment <= most, BadFile, "segment", segment, f"at most {most}, as the encoder writes at {rate} Hz")
     floating = bits > FLOATING
     known = FLOAT_SUBTYPES if floating else SUBTYPES
     expect(bits - FLOATING * floating in known, BadFile, "bits", bits, f"one of {sorted(known)} (float: + {FLOATING})")
@@ -131,7 +148,7 @@ def encode_to(
     """Write a sound's file. strip: without tags and without what stood around the samples."""
     from laconic.models import float_sound, lossless_sound
 
-    length = min(lossless_sound.segment_length(source.sample_rate), MAX_SEGMENT)
+    length = max(lossless_sound.segment_length(source.sample_rate), LEAST_SEGMENT)
     done = 0
 
     def code(samples: Samples) -> tuple[Chunk, int]:
@@ -152,14 +169,33 @@ def encode_to(
         if around:
             content = write_varint(len(around[0])) + zlib.compress(b"".join(around), 9)
             yield Chunk(WRAPPING, write_varint(sum(map(len, around))) + content, optional=True)
-        if source.tags and not strip:
-            yield Chunk(TAGS, encode_metadata(json.dumps(source.tags).encode()), optional=True)
+        yield from () if strip else beside(source)
 
     def header() -> Header:
         fields = Fields(source.sample_rate, source.channels, source.bits, done, length, source.floating)
         return Header(SOUND, "", b"", fields.pack())
 
     container.write_to(file, header, chunks())
+
+
+def beside(source: Source) -> Iterator[Chunk]:
+    """Yield the chunks of texts, pictures and layout; a note names those that are too long to keep."""
+    for kind, texts in ((TAGS, source.tags), (COMMENTS, [list(pair) for pair in source.comments])):
+        raw = json.dumps(texts).encode()
+        if texts and fits(len(raw), MAX_TEXTS, BESIDE[kind], source):
+            yield Chunk(kind, encode_metadata(raw), optional=True)
+    for one in source.attached:
+        raw = one.kind.encode() + b"\0" + one.data
+        if fits(len(raw), MAX_METADATA_BYTES, one.kind, source):
+            yield Chunk(ATTACHED, encode_metadata(raw), optional=True)
+    if source.layout:
+        yield Chunk(LAYOUT, write_varint(source.layout), optional=True)
+
+
+def fits(length: int, most: int, name: str, source: Source) -> bool:
+    """Say whether so many bytes are kept; note where not."""
+    source.notes.extend([f"{name} left out: found {length} bytes, expected at most {most}"] * (length > most))
+    return length <= most
 
 
 @dataclass(frozen=True)
@@ -172,12 +208,13 @@ class Decoded:
 
     def value(self, as_array: bool) -> Sound:
         """Return the sound with all samples that were asked for."""
-        samples = sound.to_array(joined(self.blocks), self.source.bits)
-        return Sound(samples, self.source.sample_rate, self.source.bits, self.source.tags)
+        return sound.to_sound(joined(self.blocks), self.source)
 
     def write(self, file: BinaryIO, format: str, note: Note) -> None:
         """Write it as a sound file, block by block. Raises BadInput where the format cannot hold it."""
         sound.write(file, self.blocks, self.source, format, self.wrapping)
+        for text in self.source.notes:
+            note(text)
 
 
 def decode(data: Data, seek: float, duration: float | None, run: Run) -> Decoded:
@@ -192,10 +229,10 @@ def decode(data: Data, seek: float, duration: float | None, run: Run) -> Decoded
         len(segments) == fields.n_segments, BadFile, "segments", len(segments), f"{fields.n_segments}, by the header"
     )
     start, end = span(fields, seek, duration)
-    around, tags = extras(data, table, run)
+    extra = extras(data, table, run)
     whole = (start, end) == (0, fields.n_samples)
     shape = (fields.sample_rate, fields.channels, fields.bits, end - start)
-    source = Source(*shape, lambda n: iter(()), tags=tags, floating=fields.floating)
+    source = Source(*shape, lambda n: iter(()), floating=fields.floating, **extra)
 
     def read(i: int) -> tuple[Samples, str]:
         first, n = i * fields.segment, min(fields.segment, fields.n_samples - i * fields.segment)
@@ -222,7 +259,7 @@ def decode(data: Data, seek: float, duration: float | None, run: Run) -> Decoded
             if run.progress:
                 run.progress(done, end - start)
 
-    return Decoded(source, blocks(), around if whole else None)
+    return Decoded(source, blocks(), source.around if whole else None)
 
 
 def fields_of(header: Header) -> Fields:
@@ -258,23 +295,29 @@ def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
     return samples
 
 
-def extras(data: Data, table: list[Entry], run: Run) -> tuple[tuple[bytes, bytes] | None, dict[str, str]]:
-    """What stood around the samples, and tags."""
-    around, tags = None, dict[str, str]()
+def extras(data: Data, table: list[Entry], run: Run) -> dict[str, Any]:
+    """Return what stands beside the samples, as arguments of `Source`."""
+    found: dict[str, Any] = {"attached": ()}
     for entry in table:
-        if entry.kind not in (WRAPPING, TAGS):
+        if entry.kind not in BESIDE:
             continue
         try:
             payload = container.payload(data, entry)
             if entry.kind == WRAPPING:
-                around = read_wrapping(payload)
+                found["around"] = read_wrapping(payload)
+            elif entry.kind == TAGS:
+                found["tags"] = read_tags(payload)
+            elif entry.kind == COMMENTS:
+                found["comments"] = read_comments(payload)
+            elif entry.kind == LAYOUT:
+                found["layout"] = read_layout(payload)
             else:
-                tags = read_tags(payload)
+                found["attached"] += (read_attached(payload),)
         except LaconicError as error:
             if not run.partial:
                 raise
-            run.note(f"damaged, left out: {'tags' if entry.kind == TAGS else 'what stood around the samples'} ({error})")
-    return around, tags
+            run.note(f"damaged, left out: {BESIDE[entry.kind]} ({error})")
+    return found
 
 
 def read_wrapping(payload: bytes) -> tuple[bytes, bytes]:
@@ -286,12 +329,42 @@ def read_wrapping(payload: bytes) -> tuple[bytes, bytes]:
 
 
 def read_tags(payload: bytes) -> dict[str, str]:
-    try:
-        tags = json.loads(decode_metadata(payload))
-    except ValueError as error:
-        raise BadFile(f"tags: found damage ({error}), expected JSON") from None
+    tags = read_json(payload, "tags")
     expect(are_tags(tags), BadFile, "tags", tags, "names with texts")
-    return dict(tags)
+    return dict(cast(dict[str, str], tags))
+
+
+def read_comments(payload: bytes) -> tuple[tuple[str, str], ...]:
+    """Read pairs of a name and a text. Raises BadFile."""
+    found = read_json(payload, "comments")
+    pairs = tuple(tuple(one) if isinstance(one, list) else one for one in found) if isinstance(found, list) else found
+    expect(are_comments(pairs), BadFile, "comments", found, "pairs of a name and a text")
+    return cast(tuple[tuple[str, str], ...], pairs)
+
+
+def read_json(payload: bytes, name: str) -> object:
+    """Read JSON of a bounded length; deep nesting is damage, too. Raises BadFile."""
+    length, _ = read_varint(payload, 0, f"{name} length")
+    expect(length <= MAX_TEXTS, BadFile, f"{name} length", length, f"at most {MAX_TEXTS}")
+    try:
+        return cast(object, json.loads(decode_metadata(payload)))
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{name}: found damage ({error}), expected JSON") from None
+
+
+def read_attached(payload: bytes) -> Attached:
+    """Read the kind of what is attached, a NUL and its bytes. Raises BadFile."""
+    kind, nul, data = decode_metadata(payload).partition(b"\0")
+    ok = nul == b"\0" and 0 < len(kind) <= 32 and all(97 <= letter <= 122 or 48 <= letter <= 57 for letter in kind)
+    expect(ok, BadFile, "attached", kind, "a name of small letters and digits, a NUL and bytes")
+    return Attached(kind.decode("ascii"), data)
+
+
+def read_layout(payload: bytes) -> int:
+    """Read the mask of loudspeakers. Raises BadFile."""
+    mask, position = read_varint(payload, 0, "layout", (1 << 32) - 1)
+    expect(position == len(payload), BadFile, "layout length", len(payload), f"{position} bytes")
+    return mask
 
 
 def silence(n: int, fields: Fields) -> Samples:

@@ -1,0 +1,395 @@
+"""What stands beside the samples: texts by name, pictures, cue sheets, read and written by mutagen.
+
+Every text is kept, repeated names too, and every picture as it is; what is not kept is named in a note.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from laconic.sound_samples import Attached
+from laconic.sound_walk import Piece, View, Walk, chunks, wav_format
+
+Comments = tuple[tuple[str, str], ...]
+# The names that plain tags have, in the order in which libsndfile gives them; no other name reaches it.
+PLAIN = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
+INFO_IDS = {"title": b"INAM", "artist": b"IART", "album": b"IPRD", "comment": b"ICMT", "copyright": b"ICOP"}
+INFO_IDS |= {"date": b"ICRD", "genre": b"IGNR", "tracknumber": b"ITRK", "software": b"ISFT"}
+INFO_NAMES = {name: key for key, name in INFO_IDS.items()}
+AIFF_TEXTS = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "copyright", b"ANNO": "comment"}
+QUIET = {b"fmt ", b"fact", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR", b"filr", b"PEAK", b"peak", b"free", b"FVER"}
+QUIET |= {b"desc", b"pakt", b"kuki", b"chan", b"CHAN", b"ID3 ", b"id3 ", b"info", b"text", b"levl", *AIFF_TEXTS}
+MAX_TEXT = 1 << 24  # bytes of a chunk of texts that are read
+PICTURE, CUESHEET, APPLICATION = 6, 5, 2  # blocks of FLAC
+BLOCKS = {"picture": PICTURE, "cuesheet": CUESHEET, "application": APPLICATION}
+MASK_NAME = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
+
+
+@dataclass
+class Beside:
+    """What a file holds beside its samples. layout: the mask of loudspeakers that a comment names, None without one."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    comments: Comments = ()
+    attached: tuple[Attached, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    layout: int | None = None
+
+
+def beside_of(pairs: Iterable[tuple[str, str]], attached: Iterable[Attached], notes: list[str]) -> Beside:
+    """Return plain tags, and all comments where they say more than those."""
+    clean, layout = [], None
+    for name, text in pairs:
+        if name.upper() == MASK_NAME and mask_of(text) is not None:
+            layout = mask_of(text)
+        elif text:
+            clean.append((name, text.encode("utf-8", "replace").decode()))
+    tags = plain_tags(clean)
+    same = sorted((name.lower(), text) for name, text in clean) == sorted(tags.items())
+    return Beside(tags, () if same else tuple(clean), tuple(attached), notes, layout)
+
+
+def mask_of(text: str) -> int | None:
+    """Return the number in a comment that names loudspeakers."""
+    try:
+        value = int(text, 16)
+    except ValueError:
+        return None
+    return value if 0 <= value < 1 << 32 else None
+
+
+def plain_tags(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the first text of each plain name."""
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if text:
+            found.setdefault(name.lower(), text)
+    return {name: found[name] for name in PLAIN if name in found}
+
+
+def of_walk(view: View, head: View, found: Walk) -> Beside:
+    """Read the texts and ID3 tags of a file of chunks. A WAV file's ID3 tags stay with what stands around the samples."""
+    pairs, attached, notes = list[tuple[str, str]](), list[Attached](), list[str]()
+    keeps = found.container in ("WAV", "RF64") and found.coding in ("PCM", "FLOAT")
+    if view.size > head.size and not keeps:
+        attached.append(Attached("id3", view.at(0, view.size - head.size)))
+    for piece in found.pieces:
+        raw = head.at(piece.start, min(piece.end - piece.start, MAX_TEXT))
+        if piece.name == b"LIST" and raw[:4] == b"INFO":
+            pairs += info_texts(raw[4:], ">" if found.big else "<")
+        elif piece.name in AIFF_TEXTS:
+            pairs.append((AIFF_TEXTS[piece.name], text_of(raw)))
+        elif piece.name == b"info" and found.container == "CAF":
+            pairs += caf_texts(raw)
+        elif piece.name == b"text" and found.container == "AU":
+            pairs.append(("comment", text_of(raw)))
+        elif piece.name in (b"ID3 ", b"id3 ") and not keeps:
+            attached.append(Attached("id3", head.at(piece.start, piece.end - piece.start)))
+    out = beside_of(pairs, attached, notes)
+    out.comments = () if keeps else out.comments
+    return out
+
+
+def text_of(raw: bytes) -> str:
+    """Return the text of bytes that are UTF-8, or else Latin-1."""
+    raw = raw.split(b"\0")[0]
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def info_texts(raw: bytes, order: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts of RIFF's LIST of type INFO; an unknown name stays as it is."""
+    at = 0
+    while at + 8 <= len(raw):
+        name, size = raw[at : at + 4], struct.unpack(order + "I", raw[at + 4 : at + 8])[0]
+        if text := text_of(raw[at + 8 : at + 8 + size]):
+            yield INFO_NAMES.get(name, name.decode("latin-1").strip()), text
+        at += 8 + size + size % 2
+
+
+def caf_texts(raw: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the texts of CAF's info chunk."""
+    names = {"track number": "tracknumber", "comments": "comment", "year": "date", "recorded date": "date"}
+    names |= {"encoding application": "software"}
+    parts = raw[4:].split(b"\0")
+    for key, value in zip(parts[::2], parts[1::2], strict=False):
+        yield names.get(text_of(key).lower(), text_of(key)), text_of(value)
+
+
+def named_pieces(found: Walk, head: View) -> list[str]:
+    """Return a note that names the chunks which are not kept."""
+    names = []
+    for piece in found.pieces:
+        kept = piece.name == b"LIST" and head.at(piece.start, 4) == b"INFO"
+        if piece.name not in QUIET and not kept:
+            names.append(piece.name.decode("latin-1").strip())
+    return [f"left out: the {found.container} chunks {', '.join(dict.fromkeys(names))}"] if names else []
+
+
+def of_flac(view: View, before: View, after: View) -> Beside:
+    """Read the metadata blocks of a FLAC file, and the tags of other formats before and after it."""
+    import mutagen
+    import mutagen.flac
+
+    notes = list[str]()
+    attached = [Attached("id3", before.at(0, before.size))] if before.size else []
+    notes += [f"left out: {after.size} bytes of tags after the samples"] if after.size else []
+    try:
+        view.seek(0)
+        file: Any = mutagen.flac.FLAC(view)
+    except (mutagen.MutagenError, ValueError) as error:
+        return beside_of([], attached, [*notes, f"the tags are left out: found damage ({error})"])
+    for block in file.metadata_blocks:
+        kind = next((kind for kind, code in BLOCKS.items() if code == block.code), None)
+        if kind:
+            attached.append(Attached(kind, block.write()))
+        elif block.code > 6:
+            notes.append(f"left out: a metadata block of type {block.code}")
+    return beside_of(list(file.tags or []), attached, notes)
+
+
+def of_ogg(links: list[View], codec: str) -> Beside:
+    """Read the comments of an Ogg file's first stream; pictures in them become pictures."""
+    import mutagen
+    import mutagen.flac
+    import mutagen.oggflac
+    import mutagen.oggopus
+    import mutagen.oggvorbis
+
+    readers: dict[str, Any] = {
+        "FLAC": mutagen.oggflac.OggFLAC,
+        "OPUS": mutagen.oggopus.OggOpus,
+        "VORBIS": mutagen.oggvorbis.OggVorbis,
+    }
+    if codec not in readers:
+        return Beside()
+    try:
+        links[0].seek(0)
+        pairs = list(readers[codec](links[0]).tags)
+    except (mutagen.MutagenError, ValueError) as error:
+        return Beside(notes=[f"the tags are left out: found damage ({error})"])
+    pictures = [pair for pair in pairs if pair[0].upper() == "METADATA_BLOCK_PICTURE"]
+    attached = []
+    for pair in pictures:
+        try:
+            raw = base64.b64decode(pair[1], validate=True)
+            mutagen.flac.Picture(raw)
+        except (ValueError, mutagen.MutagenError):
+            continue  # it stays among the comments, as it is
+        attached.append(Attached("picture", raw))
+        pairs.remove(pair)
+    return beside_of(pairs, attached, [])
+
+
+def of_mpeg(view: View, start: int, end: int) -> Beside:
+    """Read ID3v2 before, APEv2 and ID3v1 after the frames of an MPEG file."""
+    import mutagen
+    import mutagen.apev2
+    import mutagen.id3
+
+    raw = view.at(0, start)
+    attached = [Attached("id3", raw)] if raw else []
+    pairs, notes = list[tuple[str, str]](), list[str]()
+    tail = view.at(max(end, view.size - 128), 128)
+    if tail[:3] == b"TAG" and not raw:
+        try:
+            old = mutagen.id3.ParseID3v1(tail) or {}
+            pairs += texts_of_frames(old.values())
+        except (mutagen.MutagenError, ValueError):
+            notes.append("left out: a damaged ID3v1 tag")
+    if b"APETAGEX" in view.at(end, min(view.size - end, MAX_TEXT)):
+        try:
+            ape, pictures = ape_texts(view)
+            pairs += ape
+            attached += pictures
+        except (mutagen.MutagenError, ValueError, KeyError) as error:
+            notes.append(f"left out: a damaged APE tag ({error})")
+    if b"LYRICS" in view.at(end, min(view.size - end, MAX_TEXT)):
+        notes.append("left out: a Lyrics3 tag")
+    known = id3_texts(attached)
+    out = beside_of(pairs, attached, notes)
+    out.tags = plain_tags([*known, *pairs])
+    return out
+
+
+def ape_texts(view: View) -> tuple[list[tuple[str, str]], list[Attached]]:
+    """Return the texts and pictures of an APEv2 tag."""
+    import mutagen.apev2
+    import mutagen.flac
+
+    names = {"year": "date", "track": "tracknumber"}
+    pairs, pictures = list[tuple[str, str]](), list[Attached]()
+    view.seek(0)
+    for name, value in mutagen.apev2.APEv2(view).items():
+        if isinstance(value, mutagen.apev2.APEBinaryValue):
+            picture = mutagen.flac.Picture()
+            label, _, picture.data = bytes(value).partition(b"\0")
+            picture.desc, picture.type = label.decode("utf-8", "replace"), 3 * ("front" in name.lower())
+            pictures.append(Attached("picture", picture.write()))
+        else:
+            pairs += [(names.get(name.lower(), name), text) for text in value]
+    return pairs, pictures
+
+
+def id3_of(attached: Iterable[Attached]) -> Any:
+    """Return the first whole ID3 tag among what is attached, as mutagen reads it, or None."""
+    import mutagen
+    import mutagen.id3
+
+    for one in attached:
+        if one.kind == "id3":
+            try:
+                return mutagen.id3.ID3(io.BytesIO(one.data))
+            except (mutagen.MutagenError, ValueError, EOFError):
+                continue
+    return None
+
+
+def id3_texts(attached: Iterable[Attached]) -> Comments:
+    """Return the texts of an ID3 tag by the names that comments have."""
+    id3 = id3_of(attached)
+    return tuple(texts_of_frames(id3.values())) if id3 is not None else ()
+
+
+def texts_of_frames(frames: Iterable[Any]) -> list[tuple[str, str]]:
+    """Return the texts of ID3 frames; a frame without a common name keeps its own."""
+    names, pairs = {frame: key for key, frame in id3_names().items()}, list[tuple[str, str]]()
+    for frame in frames:
+        kind = frame.FrameID
+        if kind == "TXXX":
+            pairs += [(frame.desc or "TXXX", str(text)) for text in frame.text]
+        elif kind == "COMM":
+            pairs += [("comment", str(text)) for text in frame.text]
+        elif kind == "USLT":
+            pairs.append(("lyrics", frame.text))
+        elif kind == "TCON":
+            pairs += [("genre", text) for text in frame.genres]
+        elif kind.startswith("T"):
+            pairs += [(names.get(kind, kind), str(text)) for text in getattr(frame, "text", [])]
+        elif kind.startswith("W"):
+            pairs.append((kind, frame.url))
+    return [(name, text.replace("\0", "/")) for name, text in pairs]
+
+
+def id3_names() -> dict[str, str]:
+    """Return the ID3 frames of names that comments have."""
+    return {
+        "title": "TIT2", "artist": "TPE1", "album": "TALB", "albumartist": "TPE2", "composer": "TCOM",
+        "copyright": "TCOP", "date": "TDRC", "tracknumber": "TRCK", "discnumber": "TPOS", "conductor": "TPE3",
+        "lyricist": "TEXT", "isrc": "TSRC", "bpm": "TBPM", "software": "TSSE", "organization": "TPUB",
+        "encodedby": "TENC", "language": "TLAN", "mood": "TMOO", "titlesort": "TSOT", "artistsort": "TSOP",
+    }  # fmt: skip
+
+
+def id3_pictures(attached: Iterable[Attached]) -> list[Attached]:
+    """Return the pictures of an ID3 tag as blocks of FLAC."""
+    import mutagen.flac
+
+    id3, pictures = id3_of(attached), []
+    for frame in id3.getall("APIC") if id3 is not None else []:
+        picture = mutagen.flac.Picture()
+        picture.data, picture.type, picture.mime, picture.desc = frame.data, int(frame.type), frame.mime, frame.desc
+        pictures.append(Attached("picture", picture.write()))
+    return pictures
+
+
+def id3_rest(attached: Iterable[Attached]) -> list[str]:
+    """Return the names of ID3 frames that are neither texts, links, nor pictures."""
+    id3 = id3_of(attached)
+    kinds = [frame.FrameID for frame in id3.values()] if id3 is not None else []
+    return sorted({kind for kind in kinds if kind[0] not in "TW" and kind not in ("COMM", "USLT", "APIC")})
+
+
+def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:
+    """Return an ID3v2.4 tag of texts and pictures."""
+    import mutagen.flac
+    import mutagen.id3
+
+    id3, names = mutagen.id3.ID3(), id3_names()
+    grouped: dict[str, list[str]] = {}
+    for name, text in pairs:
+        grouped.setdefault(name.lower(), []).append(text)
+    for name, texts in grouped.items():
+        if name in ("comment", "description"):
+            for i, text in enumerate(texts):
+                id3.add(mutagen.id3.COMM(encoding=3, lang="XXX", desc=f"{i}" if i else "", text=[text]))
+        elif name == "lyrics":
+            id3.add(mutagen.id3.USLT(encoding=3, lang="XXX", desc="", text="\n".join(texts)))
+        elif name == "genre":
+            id3.add(mutagen.id3.TCON(encoding=3, text=texts))
+        elif name in names:
+            id3.add(getattr(mutagen.id3, names[name])(encoding=3, text=texts))
+        else:
+            id3.add(mutagen.id3.TXXX(encoding=3, desc=name.upper(), text=texts))
+    for i, one in enumerate(one for one in attached if one.kind == "picture"):
+        found = mutagen.flac.Picture(one.data)
+        desc = found.desc + " " * i  # a second picture of the same name would take the place of the first
+        id3.add(mutagen.id3.APIC(encoding=3, mime=found.mime, type=found.type, desc=desc, data=found.data))
+    out = io.BytesIO()
+    id3.save(out, v1=0, padding=lambda info: 0)
+    return out.getvalue()
+
+
+def write_flac_tags(file: Any, pairs: Comments, attached: Iterable[Attached]) -> list[str]:
+    """Write comments, pictures, cue sheets and the like into a FLAC file; return notes on what it cannot hold."""
+    import mutagen.flac
+
+    notes = []
+    flac: Any = mutagen.flac.FLAC(file)
+    if flac.tags is None:
+        flac.add_tags()
+    flac.tags.clear()
+    for name, text in pairs:
+        if valid_name(name):
+            flac.tags.append((name.upper(), text))
+        else:
+            notes.append(f"left out: the tag {name!r}, a name that FLAC cannot hold")
+    for one in attached:
+        if one.kind in BLOCKS:
+            block = {PICTURE: mutagen.flac.Picture, CUESHEET: mutagen.flac.CueSheet}.get(
+                BLOCKS[one.kind], mutagen.flac.MetadataBlock
+            )(one.data)
+            block.code = BLOCKS[one.kind]
+            flac.metadata_blocks.append(block)
+    file.seek(0)
+    flac.save(file, padding=lambda info: 0)
+    return notes
+
+
+def valid_name(name: str) -> bool:
+    """Say whether a Vorbis comment may be called so."""
+    return bool(name) and all(" " <= letter <= "}" and letter != "=" for letter in name)
+
+
+def pieces_of(around: tuple[bytes, bytes]) -> Iterator[tuple[Piece, bytes]]:
+    """Yield the chunks around a WAV file's samples with their contents."""
+    before, after = around
+    start = max(before.find(name) for name in (b"RIFF", b"RF64", b"BW64")) if before[:3] == b"ID3" else 0
+    for raw, at in ((before, start + 12), (after, int(after[:1] == b"\0"))):
+        view = View(io.BytesIO(raw))
+        yield from ((piece, view.at(piece.start, piece.end - piece.start)) for piece in chunks(view, at, "<"))
+
+
+def of_wrapping(around: tuple[bytes, bytes]) -> tuple[Comments, tuple[Attached, ...], list[str], int]:
+    """Return the texts, ID3 tags, other chunks' names and mask of what stands around a WAV file's samples."""
+    pairs, attached, names, layout = list[tuple[str, str]](), list[Attached](), list[str](), 0
+    before = around[0]
+    if before[:3] == b"ID3":
+        attached.append(Attached("id3", before[: max(0, before.find(b"RIFF"))]))
+    for piece, raw in pieces_of(around):
+        if piece.name == b"LIST" and raw[:4] == b"INFO":
+            pairs += info_texts(raw[4:], "<")
+        elif piece.name in (b"id3 ", b"ID3 "):
+            attached.append(Attached("id3", raw))
+        elif piece.name == b"fmt " and len(raw) >= 16:
+            layout = wav_format(raw, "<", "WAV").layout
+        elif piece.name not in QUIET and piece.name != b"data":
+            names.append(piece.name.decode("latin-1").strip())
+    return tuple(pairs), tuple(attached), names, layout
