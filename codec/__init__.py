@@ -20,10 +20,10 @@ from laconic.entropy.errors import (
 )
 
 if TYPE_CHECKING:
-    from laconic.api import Codec, compress, decompress, info, verify
+    from laconic.api import Codec, compress, decompress, info, open_archive, verify
     from laconic.file_info import FileInfo, PictureInfo
     from laconic.golden import selftest
-    from laconic.media.archive import Archive, ArchiveInfo, compress_archive, open_archive
+    from laconic.media.archive import Archive, ArchiveInfo, compress_archive
     from laconic.media.lossless_picture import LosslessInfo
     from laconic.media.lossless_sound import SoundInfo
     from laconic.media.photo import PhotoInfo
@@ -49,7 +49,7 @@ else:
         "decompress": "api",
         "info": "api",
         "list_models": "registry",
-        "open_archive": "media.archive",
+        "open_archive": "api",
         "register": "registry",
         "selftest": "golden",
         "verify": "api",

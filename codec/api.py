@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from laconic import container, media
 from laconic.container import Data
-from laconic.entropy.errors import BadInput, expect
+from laconic.entropy.errors import BadInput, UnsupportedFile, expect
 from laconic.entropy.threads import n_threads
 from laconic.file_info import FileInfo
-from laconic.medium import Batched, Medium, Note, Progress, Region, Result, Run, Selection, Symbolic, Symbols, warn
+from laconic.medium import Batched, Medium, Note, Progress, Region, Result, Run, Selection, Set, Symbolic, Symbols, warn
 from laconic.options import TARGETS, CompressOptions, Lossless, Options, Quality, one_target
 from laconic.payloads import DEFAULT_MAX_PIXELS
 from laconic.sound import Sound
@@ -23,6 +23,8 @@ from laconic.sources import Coded, Source, identified, load, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from laconic.media.archive import Archive
 
 
 class CodecOptions(TypedDict, total=False):
@@ -369,6 +371,18 @@ def verify(data: Coded, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     """Check every checksum, length and symbol of a file, without a float network. Raises BadFile, ModelMissing."""
     with opened(data) as file:
         medium_of(file).verify(file, Run(max_pixels=max_pixels))
+
+
+def open_archive(data: Coded, device: str = "cpu") -> Archive:
+    """Open an archive of `compress_archive`: len, names, member(name or number), all(). Raises BadFile, ModelMissing.
+
+    The checksums of a block are tested when a picture of it is asked for. device: "cpu" or "cuda", of all().
+    """
+    with opened(data) as file:
+        medium = medium_of(file)
+        expect(isinstance(medium, Set), UnsupportedFile, "medium", medium.name, "archive")
+        archive: Archive = cast(Set, medium).open(file, Run(device))
+        return archive
 
 
 def medium_of(data: Data) -> Medium:

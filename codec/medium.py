@@ -144,6 +144,14 @@ class Batched(Protocol):
 
 
 @runtime_checkable
+class Set(Protocol):
+    """A medium that holds many pictures, each in reach."""
+
+    def open(self, data: Data, run: Run) -> Any:
+        """Return what gives the pictures, none of them decoded yet. Raises BadFile, ModelMissing."""
+
+
+@runtime_checkable
 class Symbolic(Protocol):
     """A medium whose integers can be looked at, for golden files and benchmarks."""
 

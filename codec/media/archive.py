@@ -30,7 +30,7 @@ from laconic.options import Lossless, Options
 from laconic.payloads import CRC_BYTES, crc, read_fields, write_fields
 from laconic.picture import Exact
 from laconic.registry import CIRCUIT, ModelInfo
-from laconic.sources import Coded, Source, opened
+from laconic.sources import Source
 
 if TYPE_CHECKING:
     from laconic.models.hclt import Hclt
@@ -122,8 +122,11 @@ class ArchiveMedium:
         """Decode one picture. Raises BadInput where none is named, BadFile, ModelMissing."""
         if selection.member is None:
             raise BadInput("member: found none, expected a name or number; laconic.open_archive gives them all")
-        archive = parsed(bytes(data[0 : len(data)]), run)
-        return ExactResult(Exact(archive.member(selection.member)[:, :, None]))
+        return ExactResult(Exact(self.open(data, run).member(selection.member)[:, :, None]))
+
+    def open(self, data: Data, run: Run) -> Archive:
+        """Return the archive, no picture decoded yet. Raises BadFile, ModelMissing."""
+        return parsed(bytes(data[0 : len(data)]), run)
 
     def verify(self, data: Data, run: Run) -> None:
         """Decode all pictures. Raises BadFile, ModelMissing."""
@@ -164,15 +167,6 @@ def compress_archive(
     for note in left:
         run.note(note)
     return out.getvalue()
-
-
-def open_archive(data: Coded, device: str = "cpu") -> Archive:
-    """Open an archive of `compress_archive`: len, names, member(name or number), all(). Raises BadFile, ModelMissing.
-
-    The checksums of a block are tested when a picture of it is asked for. device: "cpu" or "cuda", of all().
-    """
-    with opened(data) as file:
-        return parsed(bytes(file[0 : len(file)]), Run(device))
 
 
 def left_out(read: list[Exact]) -> list[str]:
