@@ -8,7 +8,7 @@ from laconic.container import read_varint, write_varint
 from laconic.entropy.errors import BadFile, expect
 
 MAX_SIDE = 1 << 24
-DEFAULT_MAX_PIXELS = 1 << 30
+DEFAULT_MAX_PIXELS = 1 << 28  # 268 MP: cameras and scans fit; more takes gigabytes, and a word of the caller's
 TILE_UNIT = 64
 TILE = 1024  # pixels; a multiple of TILE_UNIT
 GRAY = 0x40

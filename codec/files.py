@@ -24,8 +24,6 @@ from laconic.kinds import (
     ALPHA,
     ARCHIVE,
     BLOCK,
-    EXIF,
-    ICC,
     KIND_NAMES,
     LOSSLESS_PICTURE,
     MEDIA,
@@ -34,7 +32,6 @@ from laconic.kinds import (
     PHOTO,
     SOUND,
     TILE,
-    XMP,
     Y,
     Z,
 )
@@ -50,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "FileInfo", "LaconicWarning", "Source", "info", "psnr_of", "verify"]
 
-KINDS = frozenset({Z, Y, ALPHA, ICC, EXIF, XMP})  # chunks of a photo
+KINDS = frozenset({Z, Y, ALPHA, *METADATA})  # chunks of a photo
 LOSSLESS_KINDS = frozenset({TILE, *METADATA})
 DEFAULT_QUALITY = 60.0
 SOUND_FORMATS = ("WAV", "FLAC", "AIFF", "CAF", "W64")
@@ -243,7 +240,7 @@ class Codec:
     def _compress_exact(self, source: Source, request: Request) -> bytes:
         source, n_bytes = with_size(source)
         read = picture.read_exact(source, self.max_pixels)
-        read = replace(read, metadata={}) if request.strip else read
+        read = replace(read, metadata=picture.stripped(read.metadata)) if request.strip else read
         max_error = int(request.value) if request.target == "max_error" else 0
         data = container.write(*lossless_picture.encode(read, max_error, request.effort, self.threads))
         tell(notes_on(read.notes, n_bytes, data), request.notes)
@@ -322,7 +319,7 @@ class Codec:
         """The picture, and the bytes of its file where it comes from one."""
         image, n_bytes = with_size(image)
         read = picture.read(image, max_pixels=self.max_pixels)
-        return replace(read, metadata={}) if strip else read, n_bytes
+        return replace(read, metadata=picture.stripped(read.metadata)) if strip else read, n_bytes
 
     def _encode(self, sources: list[Picture], quality: int) -> list[bytes]:
         pictures = [photo_of(source, quality) for source in sources]
