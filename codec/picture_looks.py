@@ -278,6 +278,7 @@ def see_tiff(raw: bytes) -> Seen | None:
     main_page(file, directory, values)
     traits = tiff_traits(directory, values, photometric, channels)
     traits |= {"mixed_depths"} if len(set(bits)) > 1 else set()
+    traits |= {"BigTIFF_MM"} if file.big and file.order == ">" else set()
     pages, notes = pages_of(file), []
     if tiff.SUB_IFDS in directory:
         notes.append(f"pictures in SubIFDs of the TIFF are not kept: {len(values(tiff.SUB_IFDS, (0,)))}")
@@ -305,6 +306,8 @@ def tiff_traits(directory: tiff.Directory, values: Values, photometric: int, cha
     traits |= {PHOTOMETRIC.get(photometric, f"photometric {photometric}")}
     formats = set(values(339, (1,))) - {1, 4}
     traits |= {SAMPLE_FORMATS.get(number, f"sample format {number}") for number in formats}
+    if {"YCbCr", "JPEG"} <= traits:  # decoded to RGB as that of any JPEG file
+        traits = traits - {"YCbCr"}
     traits |= {"planar"} if values(284, (1,))[0] == 2 and channels > 1 else set()
     traits |= {"fill_order_2"} if values(266, (1,))[0] == 2 else set()
     traits |= {"inks"} if photometric == 5 and values(332, (1,))[0] != 1 else set()
