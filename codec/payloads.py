@@ -12,10 +12,20 @@ from laconic.container import Chunk, read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, expect
 
 MAX_SIDE = 1 << 24  # pixels
-DEFAULT_MAX_PIXELS = 1 << 30
+DEFAULT_MAX_PIXELS = 1 << 28  # 268 MP: cameras and scans fit; more takes gigabytes, and a word of the caller's
 CRC_BYTES = 4
 MAX_METADATA_BYTES = 1 << 26
-METADATA: Mapping[int, str] = {4: "icc", 5: "exif", 6: "xmp"}  # kinds of chunks that every picture may have
+METADATA: Mapping[int, str] = {  # chunks that every picture may have, in the order in which they are written
+    4: "icc",
+    5: "exif",
+    6: "xmp",
+    13: "text",
+    14: "resolution",
+    15: "depth",
+    16: "colour",
+    17: "iptc",
+    18: "chunks",
+}
 
 
 def read_fields(data: bytes, limits: Mapping[str, tuple[int, int]], what: str, n_more: int = 0) -> tuple[list[int], bytes]:

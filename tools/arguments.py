@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
 import laconic
+from laconic.payloads import DEFAULT_MAX_PIXELS
 from laconic.suffixes import PICTURES, SOUNDS
 from laconic.tools.process import printable
 
@@ -150,7 +151,7 @@ def add_file_options(parser: argparse.ArgumentParser, beside: str) -> None:
     add("--precision", choices=("float32", "bf16"), default="float32", help="of the networks (default: %(default)s)")
     add("--threads", type=n_threads, metavar="N", help="threads of the work on one file (default: one per core)")
     add("-j", "--jobs", type=n_threads, default=1, metavar="N", help="files at a time (default: %(default)s)")
-    add("--max-pixels", type=n_pixels, default=1 << 30, metavar="N", help="refuse larger ones (default: %(default)s)")
+    add("--max-pixels", type=n_pixels, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger ones (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object per line (default: text)")
     add("--quiet", action="store_true", help="print notes and failures only (default: one line per file)")
 

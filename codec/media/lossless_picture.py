@@ -115,7 +115,7 @@ class LosslessPictureMedium:
         """Write a picture's file. Raises BadInput."""
         options.level()
         read = picture.read_exact(source, run.max_pixels)
-        read = replace(read, metadata={}) if options.strip else read
+        read = replace(read, metadata=picture.stripped(read.metadata)) if options.strip else read
         max_error = int(options.target.value) if isinstance(options.target, MaxError) else 0
         file.write(encode(read, max_error, options.level(), run.threads))
         for note in read.notes:

@@ -302,7 +302,7 @@ def read_picture(source: Any, options: Options, run: Run) -> Picture:
     """Read what is to be coded. Raises BadInput."""
     expect(options.effort is None, BadInput, "effort", options.effort, "none, or lossless or max_error with it")
     read = picture.read(source, max_pixels=run.max_pixels)
-    return replace(read, metadata={}) if options.strip else read
+    return replace(read, metadata=picture.stripped(read.metadata)) if options.strip else read
 
 
 def searched(source: Picture, target: Searched, options: Options, run: Run) -> bytes:

@@ -136,7 +136,7 @@ def test_what_an_archive_does_not_keep_is_a_note(installed: Path) -> None:
     laconic.compress_archive(files, notes=notes)
     assert notes == [
         "picture 1 and 1 more: EXIF is not kept",
-        "picture 2 and 1 more: the resolution (pHYs) of the PNG is not kept",
+        "picture 2 and 1 more: RESOLUTION is not kept",
         "picture 6: only the first of 3 frames or pages is kept",
     ]
     with warnings.catch_warnings(action="error"):

@@ -1,0 +1,431 @@
+"""A look into picture files: format, size, depth, channels and what is particular, by their own headers.
+
+Nothing here decodes a sample, and no library is asked: one that reduces samples would tell of what it makes of them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Callable
+
+from laconic import picture_metadata as metadata
+from laconic import picture_parts as parts
+from laconic import picture_tiff as tiff
+from laconic.entropy.errors import BadInput
+from laconic.picture_formats import HEIF_BRANDS, RAW, RAW_READER, UNREAD, Seen
+from laconic.picture_metadata import Metadata
+
+Values = Callable[[int, tuple[int, ...]], tuple[int, ...]]  # of a tag, or the default
+UUID_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+UUID_EXIF, UUID_IPTC = b"JpgTiffExif->JP2", bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+PACKED = (5, 8, 32773, 32946, 34925, 50000)  # compressions of TIFF that give the bytes back
+FAX, JPEG_IN_TIFF = (2, 3, 4, 32771), (6, 7)
+COMPRESSIONS = {34712: "JPEG 2000", 33003: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL", 22610: "JPEG XR"}
+PHOTOMETRIC = {0: "white_is_0", 1: "", 2: "", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab"}
+PHOTOMETRIC |= {10: "Lab", 32803: "CFA", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"}
+COLOURS_OF_TIFF = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}  # channels by photometric interpretation
+SAMPLE_FORMATS = {2: "signed", 3: "float", 5: "complex", 6: "complex"}
+DNG_VERSION = 50706
+PNM_FIELD = re.compile(rb"((?:\s|#[^\n\r]*[\n\r])*)(\d{1,9})")
+
+
+def look(raw: bytes) -> Seen | None:
+    """Return what a file says of itself, or None where it is of a format that only Pillow can tell of.
+
+    Raises BadInput naming the format of a picture that is not read.
+    """
+    for start, (name, reader) in UNREAD.items():
+        if raw.startswith(start):
+            raise unread(name, reader)
+    for start, see in LOOKS.items():
+        if raw.startswith(start):
+            return see(raw)
+    if raw[4:8] == b"ftyp":
+        return see_heif(raw)
+    return see_webp(raw) if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP" else None
+
+
+def unread(name: str, reader: str) -> BadInput:
+    """Return the error for a picture of a format that is not read; reader: a program that converts it."""
+    article = "an" if name[0] in "AEIO" else "a"
+    return BadInput(f"picture: found {article} {name} file, expected a format that Laconic reads ({reader} converts it)")
+
+
+def see_png(raw: bytes) -> Seen | None:
+    chunks = list(parts.png_chunks(raw))
+    header = parts.first(chunks, b"IHDR")
+    if header is None or len(header) != 13:
+        return None
+    width, height, bits, kind = struct.unpack(">IIBB", header[:10])
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 0)
+    traits, key = set[str](), tuple[int, ...]()
+    transparent = parts.first(chunks, b"tRNS")
+    if kind == 3:
+        traits.add("palette")
+    elif transparent is not None and len(transparent) == 2 * channels and kind in (0, 2):
+        key = tuple(value % (1 << bits) for value in struct.unpack(f">{channels}H", transparent))
+        traits.add("key")
+    bytes_of_row = (width * bits * channels + 7) // 8
+    data = sum(len(content) for name, content in chunks if name == b"IDAT")
+    # Deflate makes at most 1032 bytes of one: what declares more is cut, and a few bytes must not cost gigabytes.
+    cut = f"truncated: {data} bytes of samples for {width} x {height} pixels"
+    critical = [(n, c) for n, c in chunks if n in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (n == b"tRNS" and not key)]
+    found, notes = metadata.of_png(raw)
+    animation = parts.first(chunks, b"acTL")
+    frames = int.from_bytes(animation[:4], "big") if animation else 1
+    return Seen(
+        "PNG",
+        width,
+        height,
+        bits,
+        channels,
+        frozenset(traits),
+        key=key,
+        n_pictures=frames,
+        clean=raw if is_cut(raw) else parts.PNG_MAGIC + b"".join(parts.png_chunk(*chunk) for chunk in critical),
+        metadata=found,
+        notes=tuple(notes),
+        damage=cut if height * bytes_of_row > 1032 * (data + 1) else "",
+    )
+
+
+def is_cut(raw: bytes) -> bool:
+    """Return whether a chunk of a PNG file is cut short or fails its checksum: then the reader says so."""
+    position = len(parts.PNG_MAGIC)
+    for name, content in parts.png_chunks(raw):
+        end = position + 12 + len(content)
+        if raw[position:end] != parts.png_chunk(name, content):
+            return name[:1].isupper()
+        position = end
+        if name == b"IEND":
+            return False
+    return True
+
+
+def see_jpeg(raw: bytes) -> Seen | None:
+    segments = list(parts.jpeg_segments(raw))
+    frame = next(((m, c) for m, c, _ in segments if 0xC0 <= m <= 0xCF and m not in (0xC4, 0xC8, 0xCC)), None)
+    frame = frame or next(((m, c) for m, c, _ in segments if m == 0xF7), None)
+    if frame is None or len(frame[1]) < 6:
+        return None
+    marker, content = frame
+    bits, height, width, channels = struct.unpack(">BHHB", content[:6])
+    traits = {0xC0: "", 0xC1: "", 0xC2: "progressive", 0xC3: "lossless", 0xC9: "arithmetic", 0xF7: ""}
+    named = {trait for trait in (traits.get(marker, f"SOF{marker - 0xC0}"),) if trait}
+    named |= {"arithmetic", "progressive"} if marker == 0xCA else set()
+    named.discard("SOF10")
+    found, notes = metadata.of_jpeg(raw)
+    known = [s for s in segments if not 0xE1 <= s[0] <= 0xEF and s[0] != 0xFE or s[0] == 0xEE or s[0] == 0xE8]  # of JPEG-LS, how colours are transformed
+    end = segments[-1][2]
+    head = b"".join(parts.jpeg_segment(m, c) for m, c, at in known if at != end)
+    return Seen(
+        "JPEG-LS" if marker == 0xF7 else "JPEG",
+        width,
+        height,
+        bits,
+        channels,
+        frozenset(named),
+        white=(1 << bits) - 1,
+        n_pictures=pictures_of_mpf(segments),
+        clean=raw[:2] + head + raw[end:],
+        metadata=found,
+        notes=tuple(notes),
+    )
+
+
+def pictures_of_mpf(segments: list[tuple[int, bytes, int]]) -> int:
+    """Return how many pictures a JPEG file says that it holds (CIPA DC-007, tag 0xB001)."""
+    index = next((content[4:] for marker, content, _ in segments if marker == 0xE2 and content[:4] == b"MPF\0"), b"")
+    try:
+        directory = next(tiff.parse(index).directories(), {})
+    except BadInput:
+        return 1
+    return max((*directory[0xB001].values, 1)) if 0xB001 in directory else 1
+
+
+def see_jp2(raw: bytes) -> Seen | None:
+    stream = raw if raw.startswith(b"\xff\x4f") else parts.box(raw, b"jp2c") or b""
+    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 42:
+        return None
+    right, bottom, left, top = struct.unpack(">4I", stream[8:24])
+    channels = int.from_bytes(stream[40:42], "big")
+    components = [tuple(stream[42 + 3 * i : 45 + 3 * i]) for i in range(min(channels, 64))]
+    if len(components[-1:]) != 1 or len(components[-1]) != 3:
+        return None
+    bits = (components[0][0] & 127) + 1
+    header = parts.box(raw, b"jp2h") if stream is not raw else None
+    traits = jp2_traits(header or b"", channels)
+    traits |= {"signed"} if any(c[0] & 128 for c in components) else set()
+    traits |= {"mixed_depths"} if len({c[0] for c in components}) > 1 else set()
+    traits |= {"subsampled"} if any(c[1:] != (1, 1) for c in components) else set()
+    found, notes = jp2_metadata(raw, header or b"")
+    found |= metadata.present({"text": metadata.pack_texts(jp2_comments(stream))})
+    return Seen(
+        "JPEG 2000",
+        right - left,
+        bottom - top,
+        bits,
+        channels,
+        frozenset(traits),
+        white=(1 << bits) - 1,
+        clean=raw,
+        metadata=found,
+        notes=notes,
+    )
+
+
+def jp2_traits(header: bytes, channels: int) -> set[str]:
+    """Return what the header boxes of a JP2 file say of its channels."""
+    colour = parts.box(header, b"colr") or b""
+    space = int.from_bytes(colour[3:7], "big") if colour[:1] == b"\1" else 0
+    traits = {18: {"YCC"}, 24: {"YCC"}, 12: {"CMYK"}, 14: {"Lab"}}.get(space, set[str]())
+    if colour[:1] == b"\2" and colour[19:23] == b"CMYK":
+        traits = {"CMYK"}
+    if parts.box(header, b"pclr") is not None:
+        traits = traits | {"palette"}
+    if channels in (2, 4) and "CMYK" not in traits:
+        definitions = parts.box(header, b"cdef") or b""
+        kinds = [int.from_bytes(definitions[i + 2 : i + 4], "big") for i in range(2, len(definitions), 6)]
+        traits = traits | ({"premultiplied"} if 2 in kinds else {"alpha"} if 1 in kinds else {"extra"})
+    return traits
+
+
+
+def jp2_comments(stream: bytes) -> list[metadata.Text]:
+    """Return the comments in the main header of a codestream of JPEG 2000."""
+    found, position = list[metadata.Text](), 2
+    while position + 4 <= len(stream) and stream[position] == 0xFF and stream[position + 1] != 0x90:
+        length = int.from_bytes(stream[position + 2 : position + 4], "big")
+        if stream[position + 1] == 0x64:
+            found.append(metadata.Text(b"", stream[position + 6 : position + 2 + length]))
+        position += 2 + max(length, 2)
+    return found
+
+
+def jp2_metadata(raw: bytes, header: bytes) -> tuple[Metadata, tuple[str, ...]]:
+    """Return ICC, EXIF, XMP, IPTC and resolution of a JP2 file, and notes of other boxes."""
+    found, notes = Metadata(), list[str]()
+    colour = parts.box(header, b"colr") or b""
+    if colour[:1] in (b"\2", b"\3"):
+        found["icc"] = colour[3:]
+    resolution = parts.box(header, b"res ", b"resd") or parts.box(header, b"res ", b"resc")
+    if resolution and len(resolution) == 10:
+        y_up, y_down, x_up, x_down, y_power, x_power = struct.unpack(">4H2b", resolution)
+        x, y = ((up * 10 ** max(p, 0), down * 10 ** max(-p, 0)) for up, down, p in ((x_up, x_down, x_power), (y_up, y_down, y_power)))
+        if max(*x, *y) < 1 << 32:
+            found["resolution"] = metadata.pack_resolution(metadata.METRE, x, y)
+    boxes = parts.boxes(raw) if raw[4:8] == b"jP  " else ()
+    for name, content in boxes:
+        if name == b"uuid" and content[:16] == UUID_XMP:
+            found["xmp"] = content[16:]
+        elif name == b"uuid" and content[:16] == UUID_EXIF:
+            found["exif"] = tiff.EXIF_PREFIX + content[16:].removeprefix(tiff.EXIF_PREFIX)
+        elif name == b"uuid" and content[:16] == UUID_IPTC:
+            found["iptc"] = metadata.image_resource(0x0404, content[16:])
+        elif name in (b"uuid", b"xml ", b"uinf", b"asoc"):
+            notes.append(f"the box {name.decode().strip()} of the JP2 is not kept")
+    return metadata.present(found), tuple(dict.fromkeys(notes))
+
+
+def see_heif(raw: bytes) -> Seen | None:
+    kinds = parts.box(raw, b"ftyp") or b""
+    brands = {kinds[:4], *(kinds[i : i + 4] for i in range(8, len(kinds), 4))}
+    if not brands & {b"avif", b"avis"}:
+        is_heif = bool(brands & set(HEIF_BRANDS))
+        name = "HEIC" if is_heif else RAW if kinds[:3] == b"crx" else "video or sound"
+        raise unread(name, "heif-convert" if is_heif else RAW_READER if name == RAW else "ffmpeg")
+    properties = list(parts.boxes(parts.box(raw, b"meta", b"iprp", b"ipco") or b""))
+    coding, size = parts.first(properties, b"av1C"), parts.first(properties, b"ispe")
+    if coding is None or len(coding) < 4 or size is None or len(size) < 12:
+        return None
+    bits = (12 if coding[2] & 0x20 else 10) if coding[2] & 0x40 else 8
+    has_alpha = any(name == b"auxC" and b":alpha" in content or b"auxid:1" in content for name, content in properties)
+    nclx = next((content for name, content in properties if name == b"colr" and content[:4] == b"nclx"), None)
+    notes = ["the clean aperture of the AVIF is not applied"] if parts.first(properties, b"clap") else []
+    if b"tmap" in brands or b"tmap" in raw[:4096]:
+        notes.append("the gain map of the AVIF is not kept")
+    width, height = struct.unpack(">2I", size[4:12])
+    return Seen(
+        "AVIF",
+        width,
+        height,
+        bits,
+        (1 if coding[2] & 0x10 else 3) + has_alpha,
+        white=(1 << bits) - 1,
+        clean=raw,
+        metadata=metadata.of_nclx(nclx),
+        notes=tuple(notes),
+    )
+
+
+
+def see_tiff(raw: bytes) -> Seen | None:
+    file = tiff.parse(raw)
+    found = file.directory(file.start)
+    if found is None:
+        return None
+    directory = found[0]
+
+    def values(number: int, default: tuple[int, ...]) -> tuple[int, ...]:
+        return directory[number].values or default if number in directory else default
+
+    width, height = values(256, (0,))[0], values(257, (0,))[0]
+    channels = values(277, (1,))[0]
+    bits = values(258, (1,))
+    photometric = values(262, (1 if bits[0] > 1 or channels > 1 else 0,))[0]
+    main_page(file, directory, values)
+    traits = tiff_traits(directory, values, photometric, channels)
+    traits |= {"mixed_depths"} if len(set(bits)) > 1 else set()
+    traits |= {"BigTIFF_MM"} if file.big and file.order == ">" else set()
+    pages, notes = pages_of(file), []
+    if tiff.SUB_IFDS in directory:
+        notes.append(f"pictures in SubIFDs of the TIFF are not kept: {len(values(tiff.SUB_IFDS, (0,)))}")
+    return Seen(
+        "TIFF",
+        width,
+        height,
+        max(bits),
+        channels,
+        frozenset(traits),
+        white=4095 if bits == (12,) else 0,
+        n_pictures=pages,
+        clean=tiff.bare(file, directory),
+        metadata=metadata.of_tiff(file, directory),
+        notes=tuple(notes),
+    )
+
+
+def tiff_traits(directory: tiff.Directory, values: Values, photometric: int, channels: int) -> set[str]:
+    """Return the traits of a page: how it is packed, what its samples mean, what stands beside the colours."""
+    compression = values(259, (1,))[0]
+    packing = "packed" if compression in PACKED else "fax" if compression in FAX else ""
+    packing = "JPEG" if compression in JPEG_IN_TIFF else packing
+    traits = {packing if packing or compression == 1 else COMPRESSIONS.get(compression, f"compression {compression}")}
+    traits |= {PHOTOMETRIC.get(photometric, f"photometric {photometric}")}
+    formats = set(values(339, (1,))) - {1, 4}
+    traits |= {SAMPLE_FORMATS.get(number, f"sample format {number}") for number in formats}
+    if {"YCbCr", "JPEG"} <= traits:  # decoded to RGB as that of any JPEG file
+        traits = traits - {"YCbCr"}
+    traits |= {"planar"} if values(284, (1,))[0] == 2 and channels > 1 else set()
+    traits |= {"fill_order_2"} if values(266, (1,))[0] == 2 else set()
+    traits |= {"inks"} if photometric == 5 and values(332, (1,))[0] != 1 else set()
+    traits |= extra_traits(values(338, ()), channels - COLOURS_OF_TIFF.get(photometric, channels))
+    if photometric == 3 and 320 in directory and any(v % 256 not in (0, v >> 8) for v in directory[320].values):
+        traits |= {"palette_of_16_bits"}
+    return traits - {""}
+
+
+def extra_traits(kinds: tuple[int, ...], n_extra: int) -> set[str]:
+    """Return what ExtraSamples says of channels beside the colours; what it does not say is `extra`."""
+    if n_extra < 0:
+        return {"too_few_channels"}
+    if n_extra > 1:
+        return {"several_extra"}
+    return {{1: "premultiplied", 2: "alpha"}.get(kinds[0] if kinds else 0, "extra")} if n_extra else set()
+
+
+def main_page(file: tiff.Tiff, directory: tiff.Directory, values: Values) -> None:
+    """Refuse a file whose first page is not its main picture: a thumbnail, a mask, a preview of a camera's raw file."""
+    converter = f"expected the full picture first ({RAW_READER} converts a camera's file)"
+    if DNG_VERSION in directory or file.raw[8:10] == b"CR":
+        raise unread(RAW, RAW_READER)
+    kind, old_kind = values(254, (0,))[0], values(255, (1,))[0]
+    if kind & 1 or old_kind == 2:
+        raise BadInput(f"picture: found a TIFF whose first page is a reduced picture (a thumbnail), {converter}")
+    if kind & 4:
+        raise BadInput("picture: found a TIFF whose first page is a mask, expected a picture")
+    for position in values(tiff.SUB_IFDS, ())[:64]:
+        inner = (file.directory(position) or ({}, 0))[0]
+        area = math.prod((inner[tag].values or (0,))[0] if tag in inner else 0 for tag in (256, 257))
+        if area > values(256, (0,))[0] * values(257, (0,))[0]:
+            raise BadInput(f"picture: found a TIFF with a larger picture in a SubIFD than its first page, {converter}")
+
+
+def pages_of(file: tiff.Tiff) -> int:
+    """Return the number of pages. Raises BadInput where one lies outside the file."""
+    pages, position = 0, file.start
+    seen = set[int]()
+    while position and position not in seen and pages < tiff.MAX_DIRECTORIES:
+        seen.add(position)
+        found = file.directory(position)
+        if found is None:
+            where = f"the directory of page {pages + 1} lies outside the file"
+            raise BadInput(f"picture: found damage ({where}), expected none")
+        pages, position = pages + 1, found[1]
+    return pages
+
+
+def see_pnm(raw: bytes) -> Seen | None:
+    """PGM and PPM; their readers are ours, since Pillow stretches samples to 8 or 16 bits."""
+    comments = list[bytes]()
+    fields, position = list[int](), 2
+    while len(fields) < 3 and (match := PNM_FIELD.match(raw, position)):
+        comments += [line.partition(b"#")[2].strip() for line in match[1].splitlines() if b"#" in line]
+        fields.append(int(match[2]))
+        position = match.end()
+    if len(fields) < 3 or not 1 <= fields[2] <= 65535:
+        return None
+    width, height, white = fields
+    channels = 3 if raw[:2] in (b"P3", b"P6") else 1
+    texts = [metadata.Text(b"", comment) for comment in comments if comment]
+    return Seen(
+        "PNM",
+        width,
+        height,
+        white.bit_length(),
+        channels,
+        white=white,
+        clean=raw[:2] + raw[position:],
+        metadata=metadata.present({"text": metadata.pack_texts(texts)}),
+    )
+
+
+def see_bmp(raw: bytes) -> Seen | None:
+    size = int.from_bytes(raw[14:18], "little")
+    if size < 40 or len(raw) < 14 + size:
+        return Seen("BMP", 0, 0, 8, 3, clean=raw)
+    bits, compression = struct.unpack("<HI", raw[28:34])
+    across, down = struct.unpack("<2i", raw[38:46])
+    found = {"resolution": metadata.pack_resolution(metadata.METRE, (across, 1), (down, 1))}
+    notes = list[str]()
+    start = int.from_bytes(raw[10:14], "little")
+    if bits == 32 and compression == 0 and any(raw[start + 3 :: 4]):
+        notes.append("the fourth byte of the BMP's pixels, which no field names, is not kept")
+    space = raw[70:74] if size >= 108 else b""
+    at, length = struct.unpack("<2I", raw[126:134]) if size >= 124 else (0, 0)
+    if space == b"DEBM":  # "MBED", a profile embedded, as a little-endian number
+        found["icc"] = raw[14 + at : 14 + at + length]
+    elif space == b"KNIL" or (space == bytes(4) and any(raw[74:122])):
+        notes.append("the colour space of the BMP is not kept")
+    return Seen("BMP", 0, 0, 8, 3, clean=raw, metadata=metadata.present(found), notes=tuple(notes))
+
+
+def see_sgi(raw: bytes) -> Seen | None:
+    if len(raw) < 12:
+        return None
+    width, height, channels = struct.unpack(">3H", raw[6:12])
+    return Seen("SGI", width, height, 8 * raw[3], channels, clean=raw)
+
+
+def see_webp(raw: bytes) -> Seen | None:
+    return Seen("WebP", 0, 0, 8, 3, clean=raw, metadata=metadata.of_webp(raw))
+
+
+LOOKS = {
+    b"P2": see_pnm,
+    b"P3": see_pnm,
+    b"P5": see_pnm,
+    b"P6": see_pnm,
+    b"BM": see_bmp,
+    b"\x01\xda": see_sgi,
+    parts.PNG_MAGIC: see_png,
+    parts.JPEG_MAGIC: see_jpeg,
+    b"\xff\x4f\xff\x51": see_jp2,
+    b"\0\0\0\x0cjP  ": see_jp2,
+    b"II*\0": see_tiff,
+    b"MM\0*": see_tiff,
+    b"II+\0": see_tiff,
+    b"MM\0+": see_tiff,
+}

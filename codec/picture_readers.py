@@ -1,0 +1,311 @@
+"""Samples out of picture files and PIL images, by the library that the table in `picture_formats` names.
+
+What surprises in Pillow is met here: it reduces 16-bit samples without a word, has modes in which no number is white, keeps
+the orientation beside the pixels, and its plugins raise anything. libtiff and libpng print to stderr, and Pillow's parser
+of EXIF warns: they are shown files without the parts that they complain of. The alternative, to redirect stderr around a
+call, is not sound in a program with threads.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from laconic import picture_metadata as metadata
+from laconic import picture_tiff as tiff
+from laconic.entropy.errors import BadInput, LaconicError, expect
+from laconic.picture_formats import DEEP, OWN, PILLOW, REDUCED, WHOLE_IN_PILLOW, Seen, Way, choose
+from laconic.picture_looks import look
+from laconic.picture_metadata import Metadata
+
+Samples = NDArray[Any]  # uint8 or uint16 [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
+# Formats of which Pillow reads some kinds, and says nothing of the others.
+UNIDENTIFIED = {b"8BPS": "Photoshop", b"DDS ": "DDS", b"SIMPLE  =": "FITS", b"DICM": "DICOM", b"BM": "BMP", b"\x59\xa6\x6a\x95": "SUN"}
+OFFSETS = {"DICOM": 128}
+LIMIT_LOCK = threading.RLock()
+CHANGED_MODES = ("CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")  # whose samples become others in RGB
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """samples [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; the largest value of one; metadata; what was lost."""
+
+    samples: Samples
+    white: int
+    metadata: Metadata
+    notes: tuple[str, ...]
+
+
+def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
+    """Read a picture file; exact: refuse what cannot be read unchanged. Raises BadInput."""
+    seen = look(raw)
+    if seen is None:
+        image = open_image(raw, max_pixels)
+        return with_notes(decode_image(image, exact, max_pixels), beside(image, exact))
+    way = choose_after(seen, raw, exact, max_pixels)
+    notes = [*seen.notes, *notes_on(seen, way, exact)]
+    if way.reader == PILLOW:
+        image = open_image(seen.clean, max_pixels)
+        check_undamaged(seen)
+        found = decode_image(image, exact, max_pixels, seen)
+    else:
+        check_size(seen.width, seen.height, max_pixels)
+        check_undamaged(seen)
+        samples = pnm_samples(seen) if way.reader == OWN else by_imagecodecs(seen, way.reader)
+        found = Decoded(samples, white_of(seen), {}, ())
+        if seen.format == "AVIF":  # its ICC, EXIF and XMP, and its orientation, which lies in boxes of its own
+            image = open_image(raw, max_pixels)
+            frames = int(getattr(image, "n_frames", 1))
+            found = Decoded(samples, found.white, metadata.of_info(image), (frames_note(frames),) * (frames > 1))
+    kept = seen.metadata if seen.format != "AVIF" else found.metadata | seen.metadata
+    return Decoded(finished(found.samples, seen, exact), found.white, kept, (*notes, *found.notes))
+
+
+def choose_after(seen: Seen, raw: bytes, exact: bool, max_pixels: int) -> Way:
+    """Return the row of a file; where there is none, damage is named first, which may be the reason."""
+    try:
+        return choose(seen, exact)
+    except BadInput:
+        if seen.bits == 0 or seen.width == 0:
+            open_image(raw, max_pixels)
+        raise
+
+
+def check_undamaged(seen: Seen) -> None:
+    """Raise BadInput for damage that the header shows, before any sample takes memory."""
+    if seen.damage:
+        raise BadInput(f"picture: found damage ({seen.damage}), expected none")
+
+
+def decode_image(image: Image.Image, exact: bool, max_pixels: int, seen: Seen | None = None) -> Decoded:
+    """Read a PIL image, opened or in memory; seen: what its file says. Raises BadInput for modes F and I (`check_mode`)."""
+    check_size(image.width, image.height, max_pixels)
+    check_mode(image)
+    known = not isinstance(image, ImageFile.StubImageFile)
+    expect(known, BadInput, "picture", image.format, "a format that Pillow reads; it does no more than recognise this one")
+    changed = image.mode in CHANGED_MODES and exact
+    expected = "gray, palette or RGB samples: convert it first, or code it lossy"
+    expect(not changed, BadInput, "mode", image.mode, expected)
+    n_frames = load(image, max_pixels)
+    notes = []
+    if seen is None and image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        notes.append(f"converted from {image.mode} to RGB")
+    if n_frames > 1:
+        notes.append(frames_note(n_frames))
+    samples = samples_of(image, seen)
+    white = white_of(seen) if seen and image.mode.startswith("I") else 255 if samples.dtype == np.uint8 else 65535
+    return Decoded(samples, white, metadata.of_info(image), tuple(notes))
+
+
+def with_notes(decoded: Decoded, notes: list[str]) -> Decoded:
+    return Decoded(decoded.samples, decoded.white, decoded.metadata, (*decoded.notes, *notes))
+
+
+def beside(image: Image.Image, exact: bool) -> list[str]:
+    """What a format that only Pillow tells of may have lost. Raises BadInput where that matters."""
+    format = image.format or "none"
+    if format in WHOLE_IN_PILLOW:
+        others = len(image.info.get("sizes", ())) - 1
+        return [f"only the largest of {others + 1} pictures is kept"] if others > 0 else []
+    expected = "a format whose samples are known to be read unchanged: convert it to PNG, or code it lossy"
+    expect(not exact, BadInput, "picture format", format, expected)
+    return [f"{format} is read by Pillow as 8-bit pixels; what else it holds is not kept"]
+
+
+def notes_on(seen: Seen, way: Way, exact: bool) -> Iterator[str]:
+    """Yield what is lost of a file on its way."""
+    if seen.n_pictures > 1:
+        yield frames_note(seen.n_pictures)
+    if way.note == REDUCED or (not exact and max(seen.bits, 16 * ("palette_of_16_bits" in seen.traits)) > 8):
+        bits = max(seen.bits, 16 * ("palette_of_16_bits" in seen.traits))
+        yield f"reduced from {bits} to 8 bit per sample"
+    if way.note == REDUCED and seen.key:
+        yield f"the transparent colour is not kept, since it is one of {seen.bits} bits"
+    if way.note and way.note != REDUCED:
+        yield way.note
+    if "extra" in seen.traits:
+        done = "kept as if it were alpha" if exact else "not kept"
+        yield f"the last channel, whose meaning the {seen.format} does not say, is {done}"
+
+
+def frames_note(n_frames: int) -> str:
+    return f"only the first of {n_frames} frames or pages is kept"
+
+
+def white_of(seen: Seen) -> int:
+    return seen.white or (1 << (8 if seen.bits <= 8 else 16)) - 1
+
+
+def finished(samples: Samples, seen: Seen, exact: bool) -> Samples:
+    """Return the samples with a PNG's transparent colour as alpha, and without channels that lossy coding has no place for."""
+    if seen.key and samples.shape[2] == len(seen.key) and (seen.bits == 16) == (samples.dtype == np.uint16):
+        scale = 255 // ((1 << seen.bits) - 1) if seen.bits < 8 else 1
+        hidden = (samples == np.array(seen.key, samples.dtype) * samples.dtype.type(scale)).all(2)
+        full = np.iinfo(samples.dtype).max
+        alpha = np.where(hidden, 0, full).astype(samples.dtype)
+        return np.concatenate([samples, alpha[:, :, None]], 2)
+    if "extra" in seen.traits and not exact:
+        return np.ascontiguousarray(samples[:, :, : samples.shape[2] - 1])
+    return samples
+
+
+def samples_of(image: Image.Image, seen: Seen | None) -> Samples:
+    """Return the samples of a loaded image of any mode that `check_mode` allows, uint8 or uint16 [H, W, C]."""
+    with parsing():
+        if image.mode.startswith("I"):
+            deep: NDArray[np.uint16] = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)[:, :, None]
+            return np.uint16(0xFFFF) - deep if seen and "white_is_0" in seen.traits else deep
+        if seen and "palette_of_16_bits" in seen.traits:
+            return wide_palette(image, seen)
+        mode = target_mode(image)
+        image = image if image.mode == mode else image.convert(mode)
+        return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def wide_palette(image: Image.Image, seen: Seen) -> NDArray[np.uint16]:
+    """Return the colours, uint16, of a TIFF with a palette of more than 8 bits, which Pillow would reduce."""
+    file = tiff.parse(seen.clean)
+    directory = next(file.directories())
+    colours = np.array(directory[320].values, np.uint16).reshape(3, -1).T
+    return np.ascontiguousarray(colours[np.asarray(image)])
+
+
+def by_imagecodecs(seen: Seen, name: str) -> Samples:
+    """Return the samples of a file as imagecodecs decodes them, held to the size and depth that the file states."""
+    codecs = deep_library()
+    with parsing():
+        found = getattr(codecs, f"{name}_decode")(seen.clean)
+    shape = (seen.height, seen.width, seen.channels)
+    if "planar" in seen.traits and found.shape == (seen.channels, *shape[:2]):
+        found = found.transpose(1, 2, 0)
+    right = found.size == math.prod(shape) and found.shape[:2] == shape[:2]
+    depth: Any = np.dtype(np.uint8 if seen.bits <= 8 else np.uint16)
+    expect(right and found.dtype == depth, BadInput, f"{seen.format} as read", f"{found.dtype} {found.shape}", f"{depth} {shape}")
+    samples: Samples = np.ascontiguousarray(found.reshape(shape))
+    if "white_is_0" in seen.traits:
+        samples = samples.copy()
+        samples[:, :, 0] = np.iinfo(depth).max - samples[:, :, 0]
+    return samples
+
+
+def pnm_samples(seen: Seen) -> Samples:
+    """Return the samples of a PGM or PPM file whose header is cut off but for the two letters of its kind."""
+    shape, data = (seen.height, seen.width, seen.channels), seen.clean[2:]
+    count = math.prod(shape)
+    if seen.clean[:2] in (b"P2", b"P3"):
+        words = data.split(maxsplit=count)[:count] if b"#" not in data else uncommented(data).split()[:count]
+        with parsing():
+            values = np.array([int(word) for word in words], np.int64)
+    else:
+        wide = np.dtype(np.uint8 if seen.white < 256 else ">u2")
+        values = np.frombuffer(data[1 : 1 + count * wide.itemsize][: len(data) // wide.itemsize * wide.itemsize], wide)
+    if len(values) != count:
+        raise BadInput(f"picture: found damage (truncated: {len(values)} of {count} samples), expected none")
+    greatest = int(values.max())
+    expect(0 <= greatest <= seen.white and values.min() >= 0, BadInput, "sample", greatest, f"0 to {seen.white}")
+    depth: Any = np.uint8 if seen.white < 256 else np.uint16
+    return values.astype(depth).reshape(shape)
+
+
+def uncommented(data: bytes) -> bytes:
+    return b"\n".join(line.partition(b"#")[0] for line in data.splitlines())
+
+
+def deep_library() -> Any:
+    """Return imagecodecs, which reads and writes deep colour. Raises BadInput where it is not installed."""
+    try:
+        import imagecodecs
+    except ImportError:
+        raise BadInput(f"16-bit colour: found no imagecodecs, expected it ({DEEP})") from None
+    return imagecodecs
+
+
+def open_image(raw: bytes, max_pixels: int) -> Image.Image:
+    """Return a PIL image of a file whose samples are not loaded yet. Raises BadInput."""
+    with parsing(), pillow_limit(max_pixels):
+        try:
+            return Image.open(io.BytesIO(raw))
+        except UnidentifiedImageError:
+            kind = next((name for start, name in UNIDENTIFIED.items() if raw.startswith(start, OFFSETS.get(name, 0))), None)
+            found = f"a {kind} file of a kind that is not read" if kind else "no picture" if raw else "an empty file"
+            raise BadInput(f"picture: found {found}, expected a format that Pillow reads") from None
+
+
+@contextmanager
+def parsing(what: str = "picture") -> Iterator[None]:
+    """Turn whatever a reader raises about the bytes, from SyntaxError to RuntimeError, into BadInput."""
+    try:
+        yield
+    except (LaconicError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, NotImplementedError) or re.search("nsupported|not supported", str(error)):
+            raise BadInput(f"{what}: found a kind that is not read ({error}), expected one that Pillow reads") from error
+        raise BadInput(f"{what}: found damage ({type(error).__name__}: {error}), expected none") from error
+
+
+@contextmanager
+def pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Inside, Pillow's own limit on pixels is no lower than `max_pixels`, so that `check_size` decides.
+
+    Raises BadInput for more than both.
+    """
+    # The limit is a global of Pillow's that the embedding program may have set for itself: it is put back, and the lock
+    # keeps our threads from taking one another's value for the program's. It is only ever raised, so a thread that
+    # opens a picture without us in the meantime is refused nothing.
+    with LIMIT_LOCK:
+        usual = Image.MAX_IMAGE_PIXELS
+        limit = None if usual is None else max(usual, max_pixels)
+        Image.MAX_IMAGE_PIXELS = limit
+        try:
+            yield
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise BadInput(f"pixels: found more than {limit}, expected at most {max_pixels} (--max-pixels)") from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise BadInput for an empty picture and for more pixels than allowed."""
+    expect(width > 0 and height > 0, BadInput, "picture size", f"{width} x {height}", "at least 1 x 1")
+    expect(width * height <= max_pixels, BadInput, "pixels", width * height, f"at most {max_pixels} (--max-pixels)")
+
+
+def check_mode(image: Image.Image) -> None:
+    """Refuse modes F and I, whose samples are any numbers: nothing says which one is white.
+
+    An I that comes straight from a PNG or PPM file is allowed, since those readers scale to 16 bits.
+    """
+    scaled = image.mode == "I" and image.format in ("PNG", "PPM")
+    expected = "8-bit samples or I;16: scale and convert the picture first"
+    expect(scaled or image.mode not in ("I", "F"), BadInput, "mode", image.mode, expected)
+
+
+def load(image: Image.Image, max_pixels: int) -> int:
+    """Load the samples and return the number of frames or pages. Raises BadInput for damage in any."""
+    with LIMIT_LOCK:
+        usual = Image.MAX_IMAGE_PIXELS or math.inf
+    # Some plugins (TIFF) check once more when loading. Only giants wait for the lock.
+    giant = image.width * image.height > usual
+    with parsing(), pillow_limit(max_pixels) if giant else nullcontext():
+        n_frames = int(getattr(image, "n_frames", 1))  # first: counting the pages of a TIFF forgets what is loaded
+        image.load()
+    return n_frames
+
+
+def target_mode(image: Image.Image) -> str:
+    """Return L, LA, RGB or RGBA: what keeps colours and transparency of the mode."""
+    transparent = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+    if image.mode in ("1", "L", "LA", "La"):
+        return "LA" if transparent else "L"
+    return "RGBA" if transparent else "RGB"
