@@ -25,8 +25,8 @@ def quantise(pmf: ArrayLike, total: int = TOTAL) -> NDArray[np.int64]:
     The rounding error is spread greedily in steps of one, which is optimal because the cost of a symbol, -p log2 f, is
     convex in its mass f. Ties go to the lowest index.
     """
-    p = np.asarray(pmf, np.float64)
-    expect(p.ndim == 1 and 1 <= p.size <= total, BadInput, "pmf shape", p.shape, f"[n], n in 1 to {total}")
+    p = floats(pmf, "pmf")
+    expect(1 <= p.size <= total, BadInput, "pmf shape", p.shape, f"[n], n in 1 to {total}")
     expect(bool(np.isfinite(p).all() and (p >= 0).all() and p.sum() > 0), BadInput, "pmf", "a bad mass", "masses >= 0")
     p = p / p.sum()
     masses: list[int] = np.maximum(1, np.floor(p * total)).astype(np.int64).tolist()
@@ -41,6 +41,16 @@ def quantise(pmf: ArrayLike, total: int = TOTAL) -> NDArray[np.int64]:
         if masses[i] + move >= 1:
             heapq.heappush(heap, (cost(weights[i], masses[i], move), i))
     return np.asarray(masses, np.int64)
+
+
+def floats(values: ArrayLike, field: str) -> NDArray[np.float64]:
+    """Return values as float64 [n]. Raises BadInput."""
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{field}: found {type(values).__name__} ({error}), expected floats [n]") from None
+    expect(array.ndim == 1, BadInput, f"{field} shape", array.shape, "[n]")
+    return array
 
 
 def cost(weight: float, mass: int, move: int) -> float:

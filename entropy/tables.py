@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from laconic.entropy.errors import BadInput, expect
-from laconic.entropy.pmf import PRECISION, TOTAL, quantise
+from laconic.entropy.pmf import PRECISION, TOTAL, floats, quantise
 
 N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
@@ -94,9 +94,9 @@ class Tables:
         pmfs: float [n] each, n <= 2**15 - 1. What a row lacks to a sum of 1, but at least `escape`, goes to the escape.
         offsets: the first symbol of each row, integers [rows]. Raises BadInput.
         """
-        masses = []
+        masses = list[NDArray[np.int64]]()
         for pmf in pmfs:
-            p = np.asarray(pmf, np.float64)
+            p = floats(pmf, f"pmf of row {len(masses)}")
             masses.append(quantise(np.append(p, max(1 - float(p.sum()), escape))))
         return cls.from_masses(masses, offsets)
 
@@ -225,11 +225,14 @@ def checked(values: ArrayLike, field: str, low: int, high: int, n_dims: int | No
 
 def integers(values: ArrayLike, field: str, n_dims: int | None = 1) -> NDArray[Any]:
     """Return integers of any dtype as a contiguous array. Raises BadInput."""
-    array = np.asarray(values)
+    shape = "" if n_dims is None else f" [{', '.join('NM'[:n_dims])}]"
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # rows of several lengths, or a tensor on another device
+        raise BadInput(f"{field}: found {type(values).__name__} ({error}), expected integers{shape}") from None
     if array.size == 0 and not isinstance(values, np.ndarray):  # numpy takes [] for floats
         array = array.astype(np.int64)
     right = n_dims in (None, array.ndim) and array.dtype.kind in "iu"
-    shape = "" if n_dims is None else f" [{', '.join('NM'[:n_dims])}]"
     expect(right, BadInput, field, (array.dtype, array.shape), f"integers{shape}")
     return np.ascontiguousarray(array)
 
