@@ -1,4 +1,4 @@
-"""Integers <-> bytes: quantised PMFs, tables, rANS. Usable without any model of ours.
+"""The entropy coder: integers <-> bytes, by quantised PMFs, tables of them, and rANS. It needs no model of ours.
 
     tables = entropy.gaussian_tables()
     data = entropy.encode(symbols, indices, tables)

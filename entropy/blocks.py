@@ -7,7 +7,8 @@
     escapes  in symbol order: the distance of each escaped symbol from its row, zigzag, as a varint
 
 Symbols are cut into blocks of at most 2**18. The number of symbols is not stored: whoever decodes has a table index for
-each. The kernels, which turn symbols into states and words, are modules of the form `Backend`; `coder.py` knows them all.
+each. The kernels, which turn symbols into states and words, are modules of the form `Backend`; `coder.py` knows them
+all.
 """
 
 from __future__ import annotations

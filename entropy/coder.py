@@ -46,7 +46,7 @@ def encode(
     Raises BadInput.
     """
     values, rows = integers(symbols, "symbols"), integers(indices, "indices")
-    expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one a symbol")
+    expect(len(values) == len(rows), BadInput, "indices", len(rows), f"{len(values)}, one per symbol")
     if backend == CUDA:
         from laconic.entropy import rans_cuda
 

@@ -5,12 +5,12 @@
     decode   parse_streams    bytes -> where the parts are (`blocks.parse`)
              pop_blocks       states, words -> symbols (`rans.pop`)         fill_escapes   escaped symbols
 
-`push_blocks` and `pop_blocks` code a block with a program of one warp, a thread per lane; in blocks of 1, 4 and 8 lanes the
-other threads idle. What bounds their speed is the chain from a state to the lane's next one: two loads to decode (from the
-table, then of the word), none to encode; all else is loaded rows ahead.
+`push_blocks` and `pop_blocks` code a block with a program of one warp, a thread per lane; in blocks of 1, 4 and 8 lanes
+the other threads idle. What bounds their speed is the chain from a state to the lane's next one: two loads to decode
+(from the table, then of the word), none to encode; all else is loaded rows ahead.
 
-Every access is bounded, whatever the data. Arguments are pointers to the first element of the arrays that `rans_cuda.py`
-describes, or integers.
+Every access is bounded, whatever the data. Arguments are pointers to the first element of the arrays that
+`rans_cuda.py` describes, or integers.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def sample_costs(symbols, indices, offsets, sizes, bits, stride, bounds, costs):
 
 @triton.jit
 def find_entries(symbols, indices, inside, offsets, sizes):  # type: ignore[no-untyped-def]
-    """Find the entries of symbols as `Tables.entries` does. Where `inside` is false, nothing is read: an entry of row 0.
+    """Find the entries of symbols as `Tables.entries` does; where `inside` is false, read nothing and take row 0.
 
     Returns the rows (int64), the entries, and which symbols lie outside of their rows.
     """
@@ -93,8 +93,8 @@ def push_blocks(intervals, bounds, lanes, words, states, n_words):  # type: igno
     intervals += first
     words += first
     left = (n + n_lanes - 1) // n_lanes  # rows
-    # The last row comes first. Intervals of four rows are on their way at a time: a of this row, b, c and d of the next ones.
-    # A lane that the block or its last row lacks gets WHOLE, which leaves its state as it is.
+    # The last row comes first. Intervals of four rows are on their way at a time: a of this row, b, c and d of the next
+    # ones. A lane that the block or its last row lacks gets WHOLE, which leaves its state as it is.
     i = tl.where(lane < n_lanes, (left - 1) * n_lanes + lane, -1)
     a = load_interval(intervals, i, n)
     b = load_interval(intervals, i - n_lanes, n)
@@ -147,8 +147,8 @@ def copy_spans(source, firsts, sizes, out, starts):  # type: ignore[no-untyped-d
 def parse_streams(data, ends, streams, bounds, lanes_of, layout, sound):  # type: ignore[no-untyped-def]
     """Find the parts of one stream's blocks as `blocks.parse` does.
 
-    layout: four numbers per block: where its states are, its lanes, its words, the bytes of its escapes. They are to be used
-    only if the stream is sound. The states' values are for `pop_blocks` to check.
+    layout: four numbers per block: where its states are, its lanes, its words, the bytes of its escapes. They are to be
+    used only if the stream is sound. The states' values are for `pop_blocks` to check.
     """
     stream = tl.program_id(0)
     position = tl.load(ends + stream)
@@ -167,7 +167,7 @@ def parse_streams(data, ends, streams, bounds, lanes_of, layout, sound):  # type
         n_words = head >> 3
         n_lanes = tl.load(lanes_of + (head & 3)).to(tl.int64)
         ok = ok & good & (fine | (escapes == 0)) & (n_words <= n)
-        ok = ok & (n_escape <= 5 * n)  # at most 5 bytes per symbol: with more, some would not be used, which is damage too
+        ok = ok & (n_escape <= 5 * n)  # with more than 5 bytes per symbol some would not be used: damage too
         position += n_head + tl.where(escapes, n_length, 0)
         tl.store(layout + 4 * block, position)
         tl.store(layout + 4 * block + 1, n_lanes)
@@ -276,7 +276,7 @@ def fill_escapes(  # type: ignore[no-untyped-def]
 ):
     """Read one block's escaped values as `blocks.read_escapes` does, all varints of a tile at once.
 
-    A byte below 128 ends a varint; the bytes before it, back to the one that ended another, are its lower groups of bits.
+    A byte below 128 ends a varint; the bytes before it, back to the end of another, are its lower groups of bits.
     escapes: int64, the places of the escaped symbols of all blocks; a block's begin at its `firsts`.
     """
     block = tl.program_id(0)

@@ -1,4 +1,4 @@
-"""Tables on the device where symbols are, for kernels and for likelihoods; uploaded once."""
+"""Tables on the device where the symbols are, for kernels and for likelihoods. They are uploaded once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from laconic.entropy.tables import Tables
 
 @dataclass(frozen=True)
 class DeviceTables:
-    """Tables on the device.
+    """Tables as tensors of a device.
 
     cdf: int32 [rows, stride]. bits: float32 [rows, stride - 1]. offsets, sizes: int32 [rows].
-    lut: int64 [rows, 512], of the first two entries a and b in a bin: start of a, start of b << 16, last slot of b << 32,
-    b << 48. Where a fills the bin it takes the place of b. Unlike `Tables.decode_lut` it has the entry, not the symbol,
-    and so any tables have it.
+    lut: int64 [rows, 512], what kernels know of each bin: from bit 0 on the start of a (as `Tables.bin_pairs` names
+    it), from 16 the start of b, from 32 the last slot of b, from 48 b itself. Unlike `Tables.decode_lut` it has b as an
+    entry, not as a symbol, which always fits, so that it exists for any tables.
     """
 
     cdf: Tensor
@@ -31,15 +31,17 @@ class DeviceTables:
 
     @property
     def entries(self) -> tuple[Tensor, Tensor]:
+        """Return what kernels find the entry of a symbol by."""
         return self.offsets, self.sizes
 
     @property
     def stride(self) -> int:
+        """Return the distance between rows of the CDF."""
         return self.cdf.shape[1]
 
 
 def on_device(tables: Tables, device: torch.device) -> DeviceTables:
-    """Kept for as long as the tables are."""
+    """Return the tables on a device. They are uploaded at the first call, and kept for as long as the tables are."""
     key = id(tables), device
     if key not in KEPT:
         arrays = tables.cdf.astype(np.int32), tables.bits, tables.offsets, tables.sizes, entry_lut(tables)
@@ -52,7 +54,7 @@ KEPT: dict[tuple[int, torch.device], DeviceTables] = {}
 
 
 def entry_lut(tables: Tables) -> NDArray[np.int64]:
-    """See `DeviceTables`."""
+    """Compute the `lut` of `DeviceTables`."""
     start, boundary, last, b = tables.bin_pairs()
     lut: NDArray[np.int64] = start | boundary << 16 | last << 32 | b << 48
     return lut

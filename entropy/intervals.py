@@ -1,10 +1,11 @@
-"""Model-driven coding: the model makes the next interval from the symbols before it (adaptive contexts, circuits).
+"""Coding for models that make each interval from the symbols before it: adaptive contexts, circuits.
 
-    encoder   the model runs forward and writes (start, freq) of each symbol; `encode_intervals` codes them backward, once
-    decoder   `open_stream`; a kernel of the model's own finds the interval that holds the slot, which is the state modulo
-              2**bits, and takes it out (`rans_numba.pop`, `pop_wide`); `Stream.finish` says whether all was read
+    encode   The model runs forward and notes (start, freq) of each symbol; `encode_intervals` then codes them backward.
+    decode   `open_stream` gives states and words. A kernel of the model's own finds the interval in which the slot,
+             the state modulo 2**bits, lies, and takes it out (`rans_numba.pop`, `pop_wide`). `Stream.finish` checks
+             the end.
 
-Bytes: as a block without escapes (`blocks.py`); the wide form has states of 8 bytes and words of 4.
+The bytes are those of a block without escapes (`blocks.py`); in the wide form, states have 8 bytes and words 4.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WIDE_BITS = 31
 
 @dataclass(frozen=True)
 class Form:
-    """Sizes of a stream. start: of a lane's state, the least that it may be."""
+    """The sizes of a stream. start: the least state of a lane, and its state before the first symbol."""
 
     state: np.dtype[Any]
     word: np.dtype[Any]
@@ -39,17 +40,18 @@ WIDE = Form(np.dtype("<u8"), np.dtype("<u4"), START_WIDE)
 
 
 def encode_intervals(starts: ArrayLike, freqs: ArrayLike, bits: int = PRECISION, lanes: int = 1) -> bytes:
-    """Code intervals [start, start + freq) of 2**bits; the i-th goes to lane i mod lanes.
+    """Code intervals [start, start + freq) of 2**bits; the i-th goes into lane i mod lanes.
 
-    starts, freqs: integers [N], start >= 0, freq >= 1, start + freq <= 2**bits. bits: 15, or up to 31 for the wide form.
-    lanes: 1, 4, 8 or 32. Raises BadInput.
+    starts, freqs: integers [N], start >= 0, freq >= 1, start + freq <= 2**bits.
+    bits: 15, or up to 31 for the wide form.
+    lanes: 1, 4, 8 or 32. More lanes decode faster and take 4 or 8 bytes each. Raises BadInput.
     """
     from laconic.entropy import rans_numba
 
     expect(PRECISION <= bits <= WIDE_BITS, BadInput, "bits", bits, f"{PRECISION} to {WIDE_BITS}")
     expect(lanes in LANES, BadInput, "lanes", lanes, f"one of {LANES}")
     first, width = checked(starts, "starts", 0, 1 << bits), checked(freqs, "freqs", 1, (1 << bits) + 1)
-    expect(len(first) == len(width), BadInput, "freqs", len(width), f"{len(first)}, one a start")
+    expect(len(first) == len(width), BadInput, "freqs", len(width), f"{len(first)}, one per start")
     last = int((first.astype(np.int64) + width.astype(np.int64)).max(initial=0))
     expect(last <= 1 << bits, BadInput, "start + freq", last, f"at most {1 << bits}")
     n = len(first)
@@ -64,26 +66,32 @@ def encode_intervals(starts: ArrayLike, freqs: ArrayLike, bits: int = PRECISION,
 
 
 def write_stream(states: NDArray[Any], words: NDArray[Any]) -> bytes:
-    """Bytes of the final states, one a lane, and of the words in reading order."""
+    """Return the bytes of a stream. states: the final one of each lane. words: in reading order."""
     head = write_varint(len(words) << 3 | LANES.index(len(states)))
     return head + b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).tobytes() for a in (states, words))
 
 
 @dataclass
 class Stream:
-    """What a decoding kernel needs. states [lanes], which it moves on; words, with a spare one at the end."""
+    """What a decoding kernel needs.
+
+    states: [lanes], which it moves on. words: with a spare one at the end; see `pop`.
+    """
 
     states: NDArray[Any]
     words: NDArray[Any]
     form: Form
 
     def finish(self, cursor: int) -> None:
-        """After the last symbol: all words were read, no more, and each lane is as it started. Raises BadFile."""
+        """Check the end, after the last symbol.
+
+        cursor: how many words were read. Raises BadFile as `rans.expect_end` does.
+        """
         expect_end(self.states, len(self.words) - 1, int(cursor), self.form.start)
 
 
 def open_stream(data: bytes | memoryview, n: int, bits: int = PRECISION, position: int = 0) -> tuple[Stream, int]:
-    """The stream of n symbols that begins at a position, and the position after it. Raises BadFile."""
+    """Find the stream of n symbols that begins at a position; also return the position after it. Raises BadFile."""
     expect(PRECISION <= bits <= WIDE_BITS, BadInput, "bits", bits, f"{PRECISION} to {WIDE_BITS}")
     raw, form = flat(data), NARROW if bits == PRECISION else WIDE
     head, position = read_varint(raw, position, "stream head")

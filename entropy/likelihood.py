@@ -1,12 +1,12 @@
-"""Codelengths on the device: of bins under a distribution, to train with, and of symbols under tables, as coded.
+"""Codelengths on the device: of bins under a distribution, for training, and of symbols under tables, as coded.
 
     bits = gaussian_bits(y + noise, mean, scale).sum()            # differentiable
     indices, bits = indexed_bits(symbols, rows, tables, SHIFT)    # an integer network's output -> what the coder takes
 
 Each has a plain form, which runs everywhere, and a Triton kernel for CUDA, which touches every element once. Gradients
-are the bins' own formulas: nothing divides by a mass that has rounded to zero, and no bound cuts them off.
+are formulas of their own for each bin: nothing is divided by a mass that rounds to zero, and no bound cuts them off.
 
-Needs torch, and Triton for tensors on CUDA only (without it they take the plain form).
+It needs torch. Triton is used for tensors on CUDA if it is installed; else they take the plain form.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ tl: Any  # triton.language, from the first launch on (see `compiled`)
 
 LOG2_E = 1 / math.log(2)
 SQRT_HALF = math.sqrt(0.5)
-TAIL = 5.0  # scales: from here the plain form takes exp(-a**2 / 2) out of the mass, to which erfc is ever less exact
-PART = 1 << 15  # elements that the plain form takes at a time, for what it computes to stay in a core's cache
-BLOCK = 1024  # elements to a program of a kernel
+TAIL = 5.0  # so many scales away erfc gets inexact: from here the plain form takes exp(-a**2 / 2) out of the mass
+PART = 1 << 15  # elements that the plain form takes at a time, so that what it computes stays in a core's cache
+BLOCK = 1024  # elements per program of a kernel
 # M(x) = exp(x**2 / 2) erfc(x / sqrt 2) = u (c0 + c1 u + ...) with u = 1 / (1 + x / 4), for x >= -1/2. Fitted to the
 # least largest relative error both of M and of x M(x) - M'(x), the mass of a narrow bin: below 3e-7.
 MILLS = (
@@ -42,40 +42,42 @@ MILLS = (
 
 
 def gaussian_bits(x: Tensor, mean: Tensor | float, scale: Tensor | float) -> Tensor:
-    """-log2 of the mass that N(mean, scale**2) puts on [x - 1/2, x + 1/2], differentiable in all three.
+    """Return -log2 of the mass that N(mean, scale**2) puts on [x - 1/2, x + 1/2], differentiable in all three.
 
-    Shapes broadcast. Floats of any width, scale > 0 -> float32, or float64 where one of them is. No mass is too small.
-    Of float32, for scales 0.04 to 256 and up to 100 scales from the mean, the largest errors found against float64 were
-    1.1e-5 (1 + bits) and slopes' 1.2e-4 (1 / scale + slope) in the plain form, which subtracts two erfc (3e-6 and 3e-5
-    for scales up to 64), 1.6e-6 and 7e-6 in the kernel as Triton interprets it.
+    Shapes broadcast. Floats of any width, scale > 0 -> float32, or float64 if one of them is. No mass is too small. The
+    largest errors of float32, found against float64 for scales 0.04 to 256 and up to 100 scales from the mean: in the
+    plain form, which subtracts two erfc, 1.1e-5 (1 + bits) and 1.2e-4 (1 / scale + slope) for the slopes (for scales
+    up to 64: 3e-6 and 3e-5); in the kernel, as Triton interprets it, 1.6e-6 and 7e-6.
     """
     return bin_bits(x, mean, scale, logistic=False)
 
 
 def logistic_bits(x: Tensor, mean: Tensor | float, scale: Tensor | float) -> Tensor:
-    """As `gaussian_bits`, of the logistic distribution: its deviation is pi / sqrt 3 = 1.81 times the scale.
+    """Return -log2 of the bin's mass as `gaussian_bits` does, under a logistic distribution.
 
-    Errors, measured likewise: 4e-7 (1 + bits), slopes' 1.5e-6 (1 / scale + slope), either form.
+    Its deviation is pi / sqrt 3 = 1.81 times the scale. The errors, measured likewise, are 4e-7 (1 + bits) and 1.5e-6
+    (1 / scale + slope) for the slopes, in both forms.
     """
     return bin_bits(x, mean, scale, logistic=True)
 
 
 def table_bits(symbols: Tensor, indices: Tensor, tables: Tables) -> Tensor:
-    """The codelength of each symbol, float32. Their sum is `Tables.codelength`: the escapes' own values are left out.
+    """Return the codelength of each symbol, float32; as in `Tables.codelength`, without the escaped values themselves.
 
-    symbols: integers of any dtype. indices: rows of the tables, same shape; outside of them, the nearest row.
+    symbols: integers of any dtype. indices: rows of the tables, same shape; beyond the tables the nearest row is taken.
     """
     return indexed_bits(symbols, indices, tables, 0)[1]
 
 
 def indexed_bits(symbols: Tensor, rows: Tensor, tables: Tables, shift: int) -> tuple[Tensor, Tensor]:
-    """From an integer network's output to what is coded: table indices, and the codelength of each symbol.
+    """Turn an integer network's output into what is coded: return table indices, and the codelength of each symbol.
 
-    symbols: integers of any dtype. rows: same shape, integers below 2**24 of any dtype, 2**shift to a row, floored.
-    Returns indices (uint8 for up to 256 rows, else int32; the nearest row) and bits (float32), the same on any device.
-    Raises BadInput where the shapes differ.
+    symbols: integers of any dtype. rows: same shape, integers below 2**24 of any dtype, floored.
+    shift: rows are given in units of 2**-shift.
+    Returns indices (uint8 for up to 256 rows, else int32; beyond the tables the nearest row) and bits (float32), which
+    are the same on any device. Raises BadInput if the shapes differ.
     """
-    expect(symbols.shape == rows.shape, BadInput, "rows", tuple(rows.shape), f"{tuple(symbols.shape)}, one a symbol")
+    expect(symbols.shape == rows.shape, BadInput, "rows", tuple(rows.shape), f"{tuple(symbols.shape)}, one per symbol")
     n_rows, width = tables.bits.shape
     indices = torch.empty_like(rows, dtype=torch.uint8 if n_rows <= 256 else torch.int32)
     bits = torch.empty_like(indices, dtype=torch.float32)
@@ -91,13 +93,17 @@ def indexed_bits(symbols: Tensor, rows: Tensor, tables: Tables, shift: int) -> t
 
 
 def bin_bits(x: Tensor, mean: Tensor | float, scale: Tensor | float, logistic: bool) -> Tensor:
+    """Return what `gaussian_bits` and `logistic_bits` do."""
     mean, scale = (v if isinstance(v, Tensor) else x.new_full((), v, dtype=torch.float32) for v in (mean, scale))
     bits: Tensor = BinBits.apply(x, mean, scale, logistic)  # type: ignore[no-untyped-call]
     return bits
 
 
 class BinBits(torch.autograd.Function):
-    """The slopes come with the bits: to keep two of them moves less memory than to read three inputs once more."""
+    """Bits with gradients.
+
+    The slopes are computed with the bits: two are kept, which moves less memory than three inputs.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, logistic: bool) -> Tensor:
@@ -132,7 +138,10 @@ class BinBits(torch.autograd.Function):
 
 
 def gaussian_plain(x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """float [N] or [1] each -> bits, and their slopes in x and in scale, [N] each. a, b: the bin's edges, in scales."""
+    """Compute the bits, and their slopes in x and in scale: float [N] or [1] each -> [N] each.
+
+    By symmetry x is taken to lie above the mean. a and b are the edges of its bin, in scales from the mean.
+    """
     difference, rate = x - mean, scale.reciprocal()
     distance = difference.abs()
     a, b = (distance - 0.5) * rate, (distance + 0.5) * rate
@@ -152,7 +161,7 @@ def gaussian_plain(x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tens
 
 
 def logistic_plain(x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `gaussian_plain`. The mass of a bin is (1 - exp(-1 / scale)) sigmoid(-a) sigmoid(b)."""
+    """Compute as `gaussian_plain` does. The mass of a bin is (1 - exp(-1 / scale)) sigmoid(-a) sigmoid(b)."""
     difference, rate = x - mean, scale.reciprocal()
     distance = difference.abs()
     a, b = (distance - 0.5) * rate, (distance + 0.5) * rate
@@ -167,7 +176,7 @@ def bin_kernel(  # type: ignore[no-untyped-def]
     x, mean, scale, x_step, mean_step, scale_step, bits, x_slope, scale_slope, n,
     LOGISTIC: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """As the two plain forms, in float32 without branches and without differences that cancel.
+    """Compute as the two plain forms do, in float32, without branches and without differences that cancel.
 
     The Gaussian mass is exp(-a**2 / 2) (M(a) - M(b) exp((a**2 - b**2) / 2)) / 2, with the M of `MILLS`.
     """
@@ -190,10 +199,11 @@ def bin_kernel(  # type: ignore[no-untyped-def]
         beyond_a, beyond_b = tl.where(a < 0, fall_a, 1.0) / (1 + fall_a), fall_b / (1 + fall_b)
         x_part, scale_part = beyond_a - beyond_b, b * beyond_b - a * beyond_a + rate * (1 - fall) / fall
     else:
-        wide = a < -0.5  # the mass is not small then: 1 less what is outside the bin
+        wide = a < -0.5  # the bin holds much of the mass, which is then 1 less what is outside
         near = tl.where(wide, -a, a)
         u, v = 1 / (1 + 0.25 * near), 1 / (1 + 0.25 * b)
-        mills, change = 0 * u, 0 * u  # polynomial at u, and its difference to that at v over u - v, by one Horner
+        # by one Horner scheme: the polynomial at u, and its difference to that at v, divided by u - v
+        mills, change = 0 * u, 0 * u
         for i in tl.static_range(len(C)):
             change = change * v + mills
             mills = mills * u + C[len(C) - 1 - i]
@@ -215,7 +225,7 @@ def bin_kernel(  # type: ignore[no-untyped-def]
 def indexed_plain(
     symbols: Tensor, rows: Tensor, bits: Tensor, offsets: Tensor, sizes: Tensor, *, step: float
 ) -> tuple[Tensor, Tensor]:
-    """The indices and bits of `indexed_bits`, [N] each, with step = 2**-shift."""
+    """Compute the indices and bits of `indexed_bits`, [N] each. step: 2**-shift."""
     indices = torch.floor(rows.float() * step).clamp(0, len(sizes) - 1).long()
     entries, last = symbols.long() - offsets[indices], sizes[indices] - 1
     return indices, bits[indices, torch.where((entries < 0) | (entries >= last), last, entries)]
@@ -224,7 +234,7 @@ def indexed_plain(
 def indexed_kernel(  # type: ignore[no-untyped-def]
     symbols, rows, table, offsets, sizes, indices, bits, n_rows, width, step, n, BLOCK: tl.constexpr
 ):
-    """As `indexed_plain`."""
+    """Compute as `indexed_plain` does."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
     row = tl.floor(tl.load(rows + at, mask=inside, other=0).to(tl.float32) * step).to(tl.int32)
@@ -237,7 +247,10 @@ def indexed_kernel(  # type: ignore[no-untyped-def]
 
 
 def in_order(values: Tensor, like: Tensor) -> Tensor:
-    """Values as [N], in the order in which `like` lies in memory; a single one stays [1]. A view where that can be."""
+    """Return the values as [N], in the order in which `like` lies in memory; a single one as [1].
+
+    Nothing is copied where a view will do.
+    """
     if values.numel() == 1:
         return values.reshape(1)
     if values.shape != like.shape or values.stride() != like.stride():
@@ -246,7 +259,7 @@ def in_order(values: Tensor, like: Tensor) -> Tensor:
 
 
 def in_parts(plain: Plain, n: int, inputs: list[Tensor], outputs: list[Tensor | None]) -> None:
-    """Fill the outputs [n] that are wanted, which are not None, from inputs [n] or [1]."""
+    """Fill the outputs [n], except those that are None, from inputs [n] or [1], PART elements at a time."""
     for first in range(0, n, PART):
         part = slice(first, first + PART)
         values = plain(*(v[part] if v.numel() > 1 else v for v in inputs))
@@ -256,6 +269,7 @@ def in_parts(plain: Plain, n: int, inputs: list[Tensor], outputs: list[Tensor | 
 
 
 def has_triton(values: Tensor) -> bool:
+    """Tell whether kernels can run on the values."""
     return values.is_cuda and find_spec("triton") is not None
 
 
@@ -268,7 +282,7 @@ def launch(kernel: Callable[..., None], values: Tensor, *arguments: Any, n: int,
 
 @cache
 def compiled(kernel: Callable[..., None]) -> Any:
-    """A kernel as Triton runs it. Only here is Triton imported: not every machine has it."""
+    """Return a kernel as Triton runs it. Triton is imported only here, since not every machine has it."""
     global tl
     import triton
     import triton.language as tl

@@ -1,7 +1,8 @@
-"""constriction's range coder (Bamler 2022, arXiv:2201.01741) behind our block layout: a referee and an alternative.
+"""The range coder of constriction (Bamler 2022, arXiv:2201.01741) in our block layout: a referee, an alternative.
 
-Its stream is its own, so files never hold it: what this backend encodes, only this backend decodes. Symbols go row by
-row, in order within a row, since a model is made once a row; the lanes' states are unused and stay at the start.
+Its stream is its own, so no file holds it: what this backend encodes, only this backend decodes. Symbols are coded row
+by row, in order within a row, so that a model is made once per row. The states of the lanes are unused and stay at the
+start.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from laconic.entropy.tables import Tables
 def encode_block(
     symbols: NDArray[np.int16], indices: NDArray[Any], tables: Tables, n_lanes: int
 ) -> tuple[list[int], NDArray[np.uint16], NDArray[np.int64]]:
-    """As `rans.encode_block`; each 32-bit word of constriction is two of ours."""
+    """Code a block as `rans.encode_block` does, into other words: two for each 32-bit word of constriction."""
     entries = tables.entries(symbols, indices)
     coder = constriction.stream.queue.RangeEncoder()
     for where, model in row_models(indices, tables):
@@ -34,7 +35,10 @@ def encode_block(
 def decode_block(
     states: list[int], words: NDArray[np.uint16], indices: NDArray[Any], tables: Tables, out: NDArray[np.int16]
 ) -> NDArray[np.int64]:
-    """As `rans.decode_block`. Its stream carries no end mark, so less damage is seen than with ours."""
+    """Decode a block as `rans.decode_block` does.
+
+    The stream has no mark at its end, so less damage is seen than with ours.
+    """
     expect(all(x == START for x in states), BadFile, "states", "another state", "the start state in every lane")
     expect(len(words) % 2 == 0, BadFile, "words", len(words), "an even number")
     decoder = constriction.stream.queue.RangeDecoder(words.astype("<u2").view("<u4"))
@@ -50,7 +54,10 @@ def decode_block(
 
 
 def row_models(indices: NDArray[Any], tables: Tables) -> Iterator[tuple[NDArray[np.intp], object]]:
-    """Where each row is used, and its model; rows of one entry need no bits."""
+    """Yield, for each row in use, the positions of its symbols and its model.
+
+    A row of one entry needs no bits, so no model.
+    """
     for row in np.unique(indices).tolist():
         size = int(tables.sizes[row])
         if size > 1:

@@ -3,9 +3,10 @@
     data, sizes = encode_batch(symbols, indices, lengths, tables)      # streams back to back
     symbols = decode_batch(data, sizes, indices, lengths, tables)
 
-The kernels are in `cuda_kernels.py`. Each step is one launch for all blocks of all streams, however many there are. Tables
-stay in the device's global memory, where L1 keeps what is in use: the 256 kB of a decoder's are too many for the registers
-or the shared memory of a warp. What exactly is wrong with damaged data is for `coder.decode` to say, on the host.
+The kernels are in `cuda_kernels.py`. Each step is one launch for all blocks of all streams, however many there are.
+Tables stay in the device's global memory, where L1 keeps what is in use: the 256 kB of a decoder's are too many for the
+registers or the shared memory of a warp. What exactly is wrong with damaged data is for `coder.decode` to say, on the
+host.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def decode_batch(
     """Return the symbols int16 [N] that `encode_batch` was given.
 
     data: uint8 [bytes], the coded streams back to back. sizes: the bytes of each.
-    indices, lengths, tables: as `encode_batch` was given. Raises BadInput, and BadFile where a stream is damaged.
+    indices, lengths, tables: as `encode_batch` was given. Raises BadInput, and BadFile if a stream is damaged.
     """
     check(data, "data", (torch.uint8,), data.device)
     check_rows(indices, lengths, tables, data.device)
     sizes = sizes.tolist() if isinstance(sizes, Tensor) else sizes
-    expect(len(sizes) == len(lengths), BadInput, "sizes", len(sizes), f"{len(lengths)}, one a stream")
+    expect(len(sizes) == len(lengths), BadInput, "sizes", len(sizes), f"{len(lengths)}, one per stream")
     fits = min(sizes, default=0) >= 0 and sum(sizes) == len(data)
     expect(fits, BadInput, "sizes", sum(sizes), f"byte counts whose sum is {len(data)}")
     data, indices, ends = data.contiguous(), indices.contiguous(), [0, *accumulate(sizes)]
@@ -104,10 +105,10 @@ def on_gpu(array: NDArray[Any]) -> Tensor:
 
 
 def encode_blocks(symbols: Tensor, indices: Tensor, cut: Cut, tables: DeviceTables) -> tuple[Tensor, Tensor]:
-    """Code streams as `encode_batch` does, once they are checked: intervals, lanes, states and words, then all into place."""
+    """Code checked streams as `encode_batch` does: intervals, lanes, states and words, then all bytes into place."""
     intervals = torch.empty(len(symbols), dtype=torch.int32, device=symbols.device)
-    tiles = (triton.cdiv(len(symbols), TILE.value),)
-    cuda_kernels.find_intervals[tiles](symbols, indices, *tables.entries, tables.cdf, tables.stride, intervals, len(symbols))
+    tiles, rows = (triton.cdiv(len(symbols), TILE.value),), (*tables.entries, tables.cdf, tables.stride)
+    cuda_kernels.find_intervals[tiles](symbols, indices, *rows, intervals, len(symbols))
     escapes, n_escapes = write_escapes(symbols, indices, intervals, cut, tables)
     codes = lane_codes(symbols, indices, cut, tables)
     lanes = torch.tensor(blocks.LANES, dtype=torch.int32, device=symbols.device)[codes]
@@ -137,7 +138,7 @@ def encode_blocks(symbols: Tensor, indices: Tensor, cut: Cut, tables: DeviceTabl
 def write_escapes(
     symbols: Tensor, indices: Tensor, intervals: Tensor, cut: Cut, tables: DeviceTables
 ) -> tuple[Tensor, Tensor]:
-    """Code the escapes of all blocks as `blocks.write_escapes` does, back to back; also return the bytes of each block."""
+    """Code the escapes of all blocks as `blocks.write_escapes` does, and count the bytes of each block."""
     places = (intervals < 0).nonzero().flatten()
     rows = indices[places].long()
     beyond, last = (symbols[places] - tables.offsets[rows]).long(), tables.sizes[rows] - 1
@@ -152,7 +153,8 @@ def lane_codes(symbols: Tensor, indices: Tensor, cut: Cut, tables: DeviceTables)
     The estimate is a sum of up to 1228 float32 below 16, which is exact in float64, in any order.
     """
     costs = torch.empty(cut.n_blocks, dtype=torch.float64, device=symbols.device)
-    cuda_kernels.sample_costs[(cut.n_blocks,)](symbols, indices, *tables.entries, tables.bits, tables.stride, cut.bounds, costs)
+    rows = (*tables.entries, tables.bits, tables.stride)
+    cuda_kernels.sample_costs[(cut.n_blocks,)](symbols, indices, *rows, cut.bounds, costs)
     n = cut.bounds.diff()
     n_runs = n // (n // blocks.RUNS | 1)
     estimates = torch.where(n <= blocks.RUNS * blocks.RUN, costs / 8, costs * n / (8 * blocks.RUN * n_runs))
@@ -161,14 +163,14 @@ def lane_codes(symbols: Tensor, indices: Tensor, cut: Cut, tables: DeviceTables)
 
 
 def varints(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Write numbers as `varint.write_varint` does: int64 [N] -> uint8 [N, 5], and how many of the 5 bytes count, int64 [N]."""
+    """Write numbers [N] as varints, uint8 [N, 5]; also return how many of the 5 bytes each of them has, int64 [N]."""
     groups = values[:, None] >> 7 * torch.arange(5, device=values.device)
     more = groups >= 128
     return (groups & 127 | more << 7).to(torch.uint8), 1 + more.sum(1)
 
 
 def parse(data: Tensor, ends: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-    """Find the parts of each block: the layout of `parse_streams`, int64 [blocks, 4], and which streams are sound, bool."""
+    """Find the parts of blocks: the layout of `parse_streams`, int64 [blocks, 4], and which streams are sound, bool."""
     layout = torch.empty((cut.n_blocks, 4), dtype=torch.int64, device=data.device)
     sound = torch.empty(len(cut.streams) - 1, dtype=torch.bool, device=data.device)
     lanes = torch.tensor(blocks.LANES, dtype=torch.int32, device=data.device)

@@ -1,7 +1,8 @@
 """rANS in vector code: the bytes of `rans.py`, 32 lanes as two vectors of 16.
 
-This module prepares what the kernels take: arrays by their addresses, a table's intervals, memory for words. The kernels
-themselves are in `simd_text.py` (as LLVM text), `simd_lines.py` (what CPUs do differently) and `simd_engine.py` (compiling).
+This module prepares what the kernels take: arrays by their addresses, a table's intervals, memory for words. The
+kernels themselves are in `simd_text.py` (as LLVM text), `simd_lines.py` (what CPUs do differently) and `simd_engine.py`
+(compiling).
 
 What does not fill a row of 32 symbols goes through the plain reference; streams of fewer lanes go through numba, and so
 does everything, after one warning, on a machine where there are no vector kernels.

@@ -1,6 +1,7 @@
 """The vector kernels compiled: LLVM text -> functions, in this process, by the llvmlite that numba brings along.
 
-No compiler has to be installed. Object code is kept in the user's cache folder, so that only the first process compiles.
+No compiler has to be installed. Object code is kept in the user's cache folder, so that only the first process
+compiles.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def load(cpu: str) -> Kernels:
 
 
 def style_of(name: str, features: dict[str, bool]) -> Style:
-    """Choose how the kernels do what is not alike in all lanes. features: of this machine's CPU, or none for a named one."""
+    """Choose how the kernels do what is not alike in all lanes.
+
+    features: of this machine's CPU, or none for a named one.
+    """
     compress = bool(features.get("avx512vbmi2") and features.get("avx512vl"))
     shuffle = bool(features.get("ssse3")) or name in ("x86-64-v2", "x86-64-v3")
     return Style(compress, shuffle, gather=compress and not name.startswith("znver"))
@@ -129,7 +133,10 @@ def kept(path: Path) -> bytes | None:
 
 
 def keep(code: bytes, path: Path) -> None:
-    """Store object code after its digest, for the next process. Where nothing can be written, that one compiles again."""
+    """Store object code after its digest, for the next process.
+
+    Where nothing can be written, that one compiles again.
+    """
     part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

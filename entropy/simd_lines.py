@@ -1,7 +1,8 @@
 """A writer of LLVM text for kernels on 16 lanes: arithmetic, loads from a table, and the words that lanes share.
 
 `Lines` hides how CPUs differ. Two things are not done alike in all lanes, so vector instructions for them exist on some
-CPUs only: a load from a different place per lane, and the words, which only some lanes write or read, one after another.
+CPUs only: a load from a different place per lane, and the words, which only some lanes write or read, one after
+another.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ PAIRS = [[lane for lane in range(HALF) if lane & 2 == 2 * second] for second in 
 class Style:
     """How a CPU best does what is not alike in all lanes.
 
-    compress: packs and unpacks 16-bit lanes by a mask in one instruction. shuffle: moves 16 bytes at once to places that
-    a table says. gather: its gather instruction beats 16 loads. So it was measured to be on Intel, when the encoder did
-    not yet look up through memory, and not to be on Zen 4.
+    compress: packs and unpacks 16-bit lanes by a mask in one instruction. shuffle: moves 16 bytes at once to places
+    that a table says. gather: its gather instruction beats 16 loads. So it was measured to be on Intel, when the
+    encoder did not yet look up through memory, and not to be on Zen 4.
     """
 
     compress: bool
@@ -102,7 +103,10 @@ class Lines:
         return self(f"{extend} {kind} {value} to i64")
 
     def prefetch(self, base: str, index: str, kind: str, write: int = 0) -> None:
-        """Ask for a cache line, since a CPU by itself foresees reading only within a page. It may lie beyond the array."""
+        """Ask for a cache line, since a CPU by itself foresees reading only within a page.
+
+        It may lie beyond the array.
+        """
         self.do(f"call void @llvm.prefetch.p0(ptr {self.pointer(base, index, kind)}, i32 {write}, i32 3, i32 1)")
 
     def flag(self, seen: str, group: str) -> None:
@@ -149,7 +153,7 @@ class Lines:
         return vector
 
     def halves(self, pairs: list[str]) -> list[str]:
-        """Take two vectors of 8 x i64 in the order of PAIRS apart: their low and their high halves, in order of lanes."""
+        """Take two vectors of 8 x i64 in the order of PAIRS apart, into low and high halves in the order of lanes."""
         flat = [self(f"bitcast <{HALF // 2} x i64> {pair} to {V}") for pair in pairs]
         order, halves = PAIRS[0] + PAIRS[1], []
         for high in range(2):
@@ -164,14 +168,14 @@ class Lines:
         low = self(f"trunc {V} {x} to {V16}")
         if self.style.compress:
             return self.write_packed(cursor, low, mask)
-        if self.style.shuffle:  # 8 words are always stored; those that do not count lie below the cursor, to be stored over
+        if self.style.shuffle:  # always stores 8 words: those that do not count will be stored over
             for part in (1, 0):
                 packed, n = self.shuffled(self.eight(low, part), mask, part, "@pack")
                 where = self.pointer("%words", self(f"sub i64 {cursor}, 8"), "i16")
                 self.do(f"store {BYTES} {packed}, ptr {where}, align 2")
                 cursor = self(f"sub i64 {cursor}, {n}")
             return cursor
-        for lane in reversed(range(HALF)):  # a word is always stored; unless the cursor moves, the next is stored over it
+        for lane in reversed(range(HALF)):  # always stores: unless the cursor moves, it is stored over
             word = self(f"extractelement {V16} {low}, i32 {lane}")
             below = self(f"sub i64 {cursor}, 1")
             self.do(f"store i16 {word}, ptr {self.pointer('%words', below, 'i16')}, align 2")
@@ -191,7 +195,10 @@ class Lines:
         return cursor
 
     def read_words(self, cursor: str, mask: str) -> tuple[str, str]:
-        """Read the next words for the mask's lanes, in order; return them and the new cursor. Other lanes hold anything."""
+        """Read the next words for the mask's lanes, in order; return them and the new cursor.
+
+        Other lanes hold anything.
+        """
         if self.style.compress:
             where = self.pointer("%words", cursor, "i16")
             words = self(

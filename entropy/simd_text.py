@@ -32,11 +32,12 @@ def module(style: Style) -> str:
 def encoder(index: str, style: Style) -> str:
     """Write the encoder of one block: push in rows of 32 symbols, the last row first. It returns where the words begin.
 
-    A row goes through three stages: `place_row` finds where its symbols' intervals stand in `EncodeLut.pairs`, `search_row`
-    loads them, and `push_row` codes them. In one turn of the loop each stage does another row, STEP rows apart, and they
-    leave each other what they found in %places and %ring. The way through memory is on purpose: numbers that are handled
-    one by one get in and out of vectors faster that way, once what was stored has left the CPU's store queue.
-    The loop therefore makes 2 STEP turns more than there are rows; a stage skips a turn whose row does not exist.
+    A row goes through three stages: `place_row` finds where its symbols' intervals stand in `EncodeLut.pairs`,
+    `search_row` loads them, and `push_row` codes them. In one turn of the loop each stage does another row, STEP rows
+    apart, and they leave each other what they found in %places and %ring. The way through memory is on purpose: numbers
+    that are handled one by one get in and out of vectors faster that way, once what was stored has left the CPU's store
+    queue. The loop therefore makes 2 STEP turns more than there are rows; a stage skips a turn whose row does not
+    exist.
     """
     v = Lines(style)
     v.do("entry:")
@@ -103,8 +104,8 @@ def push_states(v: Lines, half: int, x: str, start: str, freq: str, inverse: str
     """Compute the next states, 2**15 floor(x / freq) + start + x mod freq.
 
     There is no vector division of integers. x / freq is below 2**17, so its float32 estimate, made 2**-20 too small on
-    purpose, is too small by less than 1: its floor is the quotient or one below, and the rest tells which. The errors of the
-    conversion, the inverse and the product are less than 2**-22 together, so it is never too large.
+    purpose, is too small by less than 1: its floor is the quotient or one below, and the rest tells which. The errors
+    of the conversion, the inverse and the product are less than 2**-22 together, so it is never too large.
     """
     q = v(f"fmul {REAL} {v(f'uitofp {V} {x} to {REAL}')}, {v(f'bitcast {V} {inverse} to {REAL}')}")
     q = v(f"fptosi {REAL} {q} to {V}")
@@ -125,7 +126,7 @@ def search_row(v: Lines, shelf: str) -> None:
 
 
 def place_row(v: Lines, shelf: str, number: str, index: str, stride: str, low: str, high: str) -> None:
-    """Find the places of a row's intervals in the table: row x stride + symbol - low, the symbol clamped to low..high."""
+    """Find the places of a row's intervals: row x stride + symbol - low, the symbol clamped to low..high."""
     v.do("place:")
     first = v(f"mul i64 {number}, {LANES}")
     for half in HALVES:
@@ -146,7 +147,8 @@ def place_row(v: Lines, shelf: str, number: str, index: str, stride: str, low: s
 def decoder(index: str, style: Style) -> str:
     """Write the decoder of one block: pop in rows of 32 symbols. It returns the words read.
 
-    Where the words run out it stops and returns more than there are. A row reads 32 words at most, which exist or are padding.
+    Where the words run out it stops and returns more than there are. A row reads 32 words at most, which exist or are
+    padding.
     """
     v = Lines(style)
     v.do("entry:")
@@ -183,9 +185,9 @@ def decoder(index: str, style: Style) -> str:
 def pop_half(v: Lines, half: int, index: str, cursor: str, seen: str = "") -> tuple[str, str]:
     """Pop half a row. Return the cursor, and in which lanes an escape was seen, together with those that were before.
 
-    An entry of `Tables.decode_lut` stands for a bin of 64 slots. It has the two symbols that the bin begins with, a and b:
-    in its low half the start of a, then that of b; in its high half the last slot of b (15 bits), whether b is the escape
-    (1 bit), and b. Where a slot lies beyond b, which is rare, `@search_on` walks on from there.
+    An entry of `Tables.decode_lut` stands for a bin of 64 slots. It has the two symbols that the bin begins with, a and
+    b: in its low half the start of a, then that of b; in its high half the last slot of b (15 bits), whether b is the
+    escape (1 bit), and b. Where a slot lies beyond b, which is rare, `@search_on` walks on from there.
     """
     x, before = f"%x{half}", f"half{half}"
     v.do(f"{before}:")
@@ -277,9 +279,9 @@ def cost(v: Lines, where: str, index: str) -> str:
     return v(f"fpext float {bits} to double")
 
 
-# Finds start, end and symbol by the row's CDF, and whether it is the escape, its last entry, for each lane whose slot is not
-# below its end. %found has 16 each of slot, start, end, symbol, escape, row. A CDF ends in 2**15, which is above any slot,
-# so the walk ends within its row.
+# Finds start, end and symbol by the row's CDF, and whether it is the escape, its last entry, for each lane whose slot
+# is not below its end. %found has 16 each of slot, start, end, symbol, escape, row. A CDF ends in 2**15, which is above
+# any slot, so the walk ends within its row.
 SEARCH_ON = """
 define internal void @search_on(ptr %found, ptr %cdf, i64 %width, ptr %offsets) noinline cold {
 entry:
@@ -335,8 +337,8 @@ leave:
 }
 """
 
-# Code blocks one after the other. All that belongs to a block lies at a fixed distance from what belongs to the next; only
-# the words to read lie anywhere, so their addresses are given.
+# Code blocks one after the other. All that belongs to a block lies at a fixed distance from what belongs to the next;
+# only the words to read lie anywhere, so their addresses are given.
 LOOPS = (
     """
 define i64 @encode_blocksBITS(ptr %symbols, ptr %indices, ptr %lut, ptr %words, ptr %states, ptr %flags, ptr %cursors,

@@ -1,4 +1,7 @@
-"""Tables: quantised PMFs with their CDFs, one a row. Data, not formulas: no row is ever computed when a file is read."""
+"""Tables: quantised PMFs with their CDFs, one per row (FORMAT.md, "Symbols").
+
+They are data, not formulas: no row is computed when a file is read, so no machine can compute another one.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from laconic.entropy.errors import BadInput, expect
-from laconic.entropy.pmf import PRECISION, TOTAL, quantise
+from laconic.entropy.pmf import PRECISION, TOTAL, floats, quantise
 
 N_SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0  # log-spaced in between; larger scales use the last row
-MAX_OFFSET = 1 << 30  # of a row's first symbol from 0
-MAX_LUT = 1 << 24  # intervals in an encoder's table: 64 MB, and 192 MB of what is made of them
+MAX_OFFSET = 1 << 30  # the farthest from 0 that a row's first symbol may be
+MAX_LUT = 1 << 24  # intervals in an encoder's table: 64 MB, and 192 MB in what is made from them
 ESCAPE_BIT = 1 << 31
-GROUP = 32  # symbols to a flag of the kernels that says whether an escape is among them
-BIN_BITS = 9  # coarse bins of a slot, where a decoder's search starts
+GROUP = 32  # symbols per flag: kernels say of so many at a time whether an escape is among them
+BIN_BITS = 9  # a decoder's search starts at one of 2**9 bins of 64 slots each
 
 
 @dataclass(frozen=True)
 class EncodeLut:
-    """intervals: uint32 [rows, symbols from low on]: start | (frequency - 1) << 15, and bit 31 for the escape.
+    """An interval for each row and symbol, so that kernels need one load to find it.
 
-    Symbols are clamped to low..high first, which are outside of every row. bits: float32, the codelengths, flat.
+    intervals: uint32 [rows, symbols from `low` on]: start | (frequency - 1) << 15, and bit 31 for the escape.
+    low, high: both lie outside of every row. Symbols are clamped to low..high first, so those outside find the escape.
     """
 
     intervals: NDArray[np.uint32]
@@ -39,13 +43,14 @@ class EncodeLut:
 
     @cached_property
     def pairs(self) -> NDArray[np.uint64]:
-        """The intervals, and in the high half what a vector kernel divides by: (1 - 2**-20) / frequency as float32."""
+        """Return the intervals, and (1 - 2**-20) / frequency as float32 in the high halves, for vector kernels."""
         frequencies = ((self.intervals >> PRECISION & (TOTAL - 1)) + 1).astype(np.float32)
         inverses = np.float32(1 - 2.0**-20) / frequencies
         return self.intervals | inverses.view(np.uint32).astype(np.uint64) << np.uint64(32)
 
     @cached_property
     def bits(self) -> NDArray[np.float32]:
+        """Return the codelength of each interval, flat."""
         return codelengths((self.intervals.ravel() >> PRECISION & (TOTAL - 1)) + 1)
 
 
@@ -55,7 +60,7 @@ class Tables:
 
     cdf: uint32 [rows, width + 1], strictly increasing from 0 to 2**15 over the first sizes + 1 entries, then 2**15.
     offsets: int32 [rows], the first symbol of each row. sizes: int32 [rows], entries with the escape, 1 to width.
-    Raises BadInput where that does not hold.
+    Raises BadInput if that does not hold.
     """
 
     cdf: NDArray[np.uint32]
@@ -84,20 +89,23 @@ class Tables:
 
     @classmethod
     def from_pmf(cls, pmfs: Sequence[ArrayLike], offsets: ArrayLike, escape: float = 2.0**-20) -> Tables:
-        """Quantise one float PMF a row, with the least added codelength.
+        """Quantise float PMFs, one per row, at the least added codelength.
 
-        pmfs: float [n] each, n <= 2**15 - 1; what is missing to a sum of 1, at least `escape`, goes to the escape.
-        offsets: the first symbol of each row.
+        pmfs: float [n] each, n <= 2**15 - 1. What a row lacks to a sum of 1, but at least `escape`, goes to the escape.
+        offsets: the first symbol of each row, integers [rows]. Raises BadInput.
         """
-        masses = []
+        masses = list[NDArray[np.int64]]()
         for pmf in pmfs:
-            p = np.asarray(pmf, np.float64)
+            p = floats(pmf, f"pmf of row {len(masses)}")
             masses.append(quantise(np.append(p, max(1 - float(p.sum()), escape))))
         return cls.from_masses(masses, offsets)
 
     @classmethod
     def from_masses(cls, masses: Sequence[ArrayLike], offsets: ArrayLike) -> Tables:
-        """Integer masses [n] a row, the escape last, sum 2**15. offsets: the first symbol of each row."""
+        """Take integer masses [n] per row, whose sum is 2**15, the escape's last.
+
+        offsets: the first symbol of each row. Raises BadInput.
+        """
         expect(len(masses) > 0, BadInput, "rows", 0, "1 to 65536")
         arrays = [checked(m, f"masses of row {row}", 0, TOTAL + 1).astype(np.int64) for row, m in enumerate(masses)]
         cdf = np.full((len(arrays), max(len(m) for m in arrays) + 1), TOTAL, np.uint32)
@@ -108,7 +116,7 @@ class Tables:
         return cls(cdf, checked(offsets, "offsets", -MAX_OFFSET, MAX_OFFSET + 1), sizes)
 
     def entries(self, symbols: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.int32]:
-        """The entry of each symbol in its row; the escape where it lies outside."""
+        """Return the entry of each symbol in its row; for a symbol outside of it, the escape."""
         entry: NDArray[np.int32] = symbols - self.offsets[indices]
         last = self.sizes[indices] - 1
         return np.where((entry < 0) | (entry >= last), last, entry)
@@ -116,7 +124,10 @@ class Tables:
     def escapes(
         self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[Any] | None = None
     ) -> NDArray[np.int64]:
-        """Positions of the symbols that lie outside their rows. flags: of each GROUP of symbols, whether one may be there."""
+        """Return the positions of the symbols outside their rows.
+
+        flags: for each GROUP of symbols, whether to look there.
+        """
         places, symbols, rows = flagged(flags, symbols, indices)
         beyond = symbols - self.offsets.take(rows)
         return places[(beyond < 0) | (beyond >= self.sizes.take(rows) - 1)]
@@ -124,17 +135,17 @@ class Tables:
     def escaped(
         self, symbols: NDArray[Any], indices: NDArray[Any], flags: NDArray[Any] | None = None
     ) -> NDArray[np.int64]:
-        """Positions of decoded symbols that are the last entry of their row. flags: as in `escapes`."""
+        """Return the positions of decoded symbols that are the last entry of their row. flags: as in `escapes`."""
         places, symbols, rows = flagged(flags, symbols, indices)
         last: NDArray[np.bool_] = symbols - self.offsets.take(rows) == self.sizes.take(rows) - 1
         return places[last]
 
     @cached_property
     def encode_lut(self) -> EncodeLut | None:
-        """An interval a symbol and row, for kernels; None where the rows are too far apart for it."""
+        """Return an interval per symbol and row, for kernels; None if rows so far apart would make it too large."""
         low, high = int(self.offsets.min()) - 1, int((self.offsets + self.sizes).max())
         stride = (high - low) // 16 * 16 + 16
-        stride += 16 * (stride % 32 == 0)  # rows a power of two apart would share their places in a cache
+        stride += 16 * (stride % 32 == 0)  # rows a power of two apart would compete for the same places in a cache
         if stride * len(self.sizes) > MAX_LUT:
             return None
         first, last = self.cdf[:, :-1].astype(np.int64), self.cdf[:, 1:].astype(np.int64)
@@ -148,9 +159,10 @@ class Tables:
 
     @cached_property
     def decode_lut(self) -> NDArray[np.uint64] | None:
-        """[rows, 512], for kernels; None where a row's last entry is beyond int16.
+        """Return what kernels know of each bin, uint64 [rows, 512]; None if a row reaches beyond int16.
 
-        Of `bin_pairs`: start of a, start of b << 16, last slot of b << 32, whether b is the escape << 47, symbol of b << 48.
+        Bits 0 to 15 are the start of a (as `bin_pairs` names it), 16 to 31 the start of b, 32 to 46 the last slot of b,
+        47 whether b is the escape, and 48 to 63 the symbol of b.
         """
         if int((self.offsets + self.sizes).max()) > 1 << 15 or int(self.offsets.min()) < -(1 << 15):
             return None
@@ -162,9 +174,9 @@ class Tables:
         return lut
 
     def bin_pairs(self) -> tuple[NDArray[np.int64], ...]:
-        """Of the first two entries a and b in each bin, b being a where a fills it: start of a, start and last slot of b, b.
+        """Find the first two entries, a and b, in each bin; where a fills the bin, b is a.
 
-        int64 [rows, 512] each.
+        Returns the start of a, the start of b, the last slot of b, and b itself, int64 [rows, 512] each.
         """
         row, cdf, a = np.arange(len(self.sizes))[:, None], self.cdf.astype(np.int64), self.bins.astype(np.int64)
         ends = np.arange(1, (1 << BIN_BITS) + 1) << (PRECISION - BIN_BITS)
@@ -172,20 +184,23 @@ class Tables:
         return cdf[row, a], cdf[row, b], cdf[row, b + 1] - 1, b
 
     def codelength(self, symbols: ArrayLike, indices: ArrayLike) -> float:
-        """Ideal bits of the symbols under these tables, the escapes' own values left out."""
+        """Return the ideal bits of the symbols under these tables, without the escaped values themselves.
+
+        Raises BadInput.
+        """
         values = checked(symbols, "symbols", -(1 << 31), 1 << 31, None)
         rows = checked(indices, "indices", 0, len(self.sizes), None)
-        expect(values.shape == rows.shape, BadInput, "indices", rows.shape, f"{values.shape}, one a symbol")
+        expect(values.shape == rows.shape, BadInput, "indices", rows.shape, f"{values.shape}, one per symbol")
         return float(self.costs(values, rows).sum(dtype=np.float64))
 
     def costs(self, symbols: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.float32]:
-        """Ideal bits of each symbol, of the same shape."""
+        """Return the ideal bits of each symbol, in the symbols' shape."""
         lut, bits = self.encode_lut, self.bits
         if lut is None:
             places = indices.astype(np.intp) * bits.shape[1] + self.entries(symbols, indices)
         else:
             bits = lut.bits
-            clamped = np.clip(symbols.astype(np.int64), lut.low, lut.high)  # which may be beyond the symbols' dtype
+            clamped = np.clip(symbols.astype(np.int64), lut.low, lut.high)  # low may not fit the symbols' dtype
             places = indices.astype(np.intp) * lut.intervals.shape[1] + (clamped - lut.low)
         costs: NDArray[np.float32] = bits.take(places)
         return costs
@@ -193,9 +208,9 @@ class Tables:
 
 @lru_cache(maxsize=1)
 def gaussian_tables() -> Tables:
-    """64 zero-mean Gaussian rows, scales 0.11 to 64 log-spaced, the bin of k being [k - 0.5, k + 0.5].
+    """Return the 64 rows of zero-mean Gaussians, scales 0.11 to 64 log-spaced, where k has the bin [k - 0.5, k + 0.5].
 
-    Stored as integers in the package: four libraries' erf gave four different tables.
+    They are stored in the package as integers, since the erf of four libraries gave four different tables.
     """
     masses = np.load(str(files("laconic.entropy") / "gaussian.npz"))
     flat, sizes = masses["masses"].astype(np.int64), masses["sizes"]
@@ -204,23 +219,26 @@ def gaussian_tables() -> Tables:
 
 
 def checked(values: ArrayLike, field: str, low: int, high: int, n_dims: int | None = 1) -> NDArray[Any]:
-    """Integers in low..high - 1, contiguous; n_dims: None is any. Raises BadInput."""
+    """Return integers in low..high - 1 as a contiguous array. n_dims: None allows any. Raises BadInput."""
     return ranged(integers(values, field, n_dims), field, low, high)
 
 
 def integers(values: ArrayLike, field: str, n_dims: int | None = 1) -> NDArray[Any]:
-    """Of any kind, contiguous. Raises BadInput."""
-    array = np.asarray(values)
+    """Return integers of any dtype as a contiguous array. Raises BadInput."""
+    shape = "" if n_dims is None else f" [{', '.join('NM'[:n_dims])}]"
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # rows of several lengths, or a tensor on another device
+        raise BadInput(f"{field}: found {type(values).__name__} ({error}), expected integers{shape}") from None
     if array.size == 0 and not isinstance(values, np.ndarray):  # numpy takes [] for floats
         array = array.astype(np.int64)
     right = n_dims in (None, array.ndim) and array.dtype.kind in "iu"
-    shape = "" if n_dims is None else f" [{', '.join('NM'[:n_dims])}]"
     expect(right, BadInput, field, (array.dtype, array.shape), f"integers{shape}")
     return np.ascontiguousarray(array)
 
 
 def ranged(array: NDArray[Any], field: str, low: int, high: int) -> NDArray[Any]:
-    """Itself, if all are in low..high - 1. Raises BadInput."""
+    """Return the array itself if all of it is in low..high - 1. Raises BadInput."""
     if array.size and not (array.dtype == np.int16 and (low, high) == (-(1 << 15), 1 << 15)):
         least, most = 0 if low == 0 and array.dtype.kind == "u" else int(array.min()), int(array.max())
         expect(low <= least and most < high, BadInput, field, (least, most), f"{low} to {high - 1}")
@@ -228,7 +246,7 @@ def ranged(array: NDArray[Any], field: str, low: int, high: int) -> NDArray[Any]
 
 
 def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
-    """Bits of integer masses of 2**15."""
+    """Return the ideal bits of integer masses of 2**15."""
     bits: NDArray[np.float32] = (PRECISION - np.log2(masses)).astype(np.float32)
     return bits
 
@@ -236,7 +254,7 @@ def codelengths(masses: NDArray[Any]) -> NDArray[np.float32]:
 def flagged(
     flags: NDArray[Any] | None, symbols: NDArray[Any], indices: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
-    """Places in the groups that have a flag, or all, with their symbols and rows."""
+    """Return the positions in groups that have a flag, or all positions, with the symbols and rows there."""
     if flags is None:
         return np.arange(len(symbols)), symbols, indices
     if not flags.any():
@@ -247,13 +265,13 @@ def flagged(
 
 
 def digest(tables: Tables) -> str:
-    """SHA-256 of everything that decides bits."""
+    """Return the SHA-256 of everything in the tables that decides bits."""
     parts = (tables.cdf.astype("<u4"), tables.offsets.astype("<i4"), tables.sizes.astype("<i4"))
     return hashlib.sha256(b"".join(p.tobytes() for p in parts)).hexdigest()
 
 
 def build_gaussian() -> list[NDArray[np.int64]]:
-    """The masses of `gaussian_tables`, by an exact procedure: decimal arithmetic with 50 digits, ties by index."""
+    """Compute the masses of `gaussian_tables` by an exact procedure: decimal arithmetic of 50 digits, ties by index."""
     with localcontext() as context:
         context.prec = 50
         smallest, largest = Decimal(str(SCALE_MIN)), Decimal(str(SCALE_MAX))
@@ -263,7 +281,10 @@ def build_gaussian() -> list[NDArray[np.int64]]:
 
 
 def gaussian_row(scale: Decimal) -> NDArray[np.int64]:
-    """Masses of -m..m and the escape, m = ceil(4 scale) + 1. Symmetric up to the last step of the quantiser."""
+    """Compute the masses of -m..m and the escape, m = ceil(4 scale) + 1.
+
+    They are symmetric but for the last rounding.
+    """
     m = int((4 * scale).to_integral_value(rounding="ROUND_CEILING")) + 1
     cumulative = [normal_cdf((Decimal(k) + Decimal("0.5")) / scale) for k in range(m + 1)]
     half = [2 * cumulative[0] - 1] + [b - a for a, b in pairwise(cumulative)]
@@ -273,7 +294,10 @@ def gaussian_row(scale: Decimal) -> NDArray[np.int64]:
 
 
 def normal_cdf(x: Decimal) -> Decimal:
-    """Phi(x) for x >= 0 by its everywhere convergent series, 50 digits."""
+    """Compute Phi(x) for x >= 0 to 50 digits, by a series that converges everywhere.
+
+    Marsaglia, "Evaluating the normal distribution", Journal of Statistical Software 11 (4), 2004.
+    """
     term = total = x
     n = 1
     while term > Decimal(10) ** -45:

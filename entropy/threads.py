@@ -1,4 +1,4 @@
-"""Threads for kernels that release the GIL: a pool that stays, work on neighbours, and memory that each thread keeps."""
+"""Threads for kernels that release the GIL: a pool that stays, work on neighbours, memory that each thread keeps."""
 
 from __future__ import annotations
 
@@ -90,9 +90,12 @@ def in_parts(work: Callable[[list[T]], list[R]], jobs: list[T], threads: int | N
 
 
 def n_threads(threads: int | None) -> int:
-    """Return the number of threads to use: as given, or one per core for None. Raises BadInput if it is not 1 or more."""
+    """Return the number of threads to use: as given, or one per core for None.
+
+    Raises BadInput if it is not 1 or more.
+    """
     right = threads is None or isinstance(threads, (int, np.integer)) and threads > 0
-    expect(right, BadInput, "threads", threads, "a number of 1 or more, or None for one a core")
+    expect(right, BadInput, "threads", threads, "a number of 1 or more, or None for one per core")
     return int(threads or n_cores())
 
 

@@ -1,4 +1,4 @@
-"""Integers of variable length, LEB128: the form of the counts and fields in our bytes (FORMAT.md, first paragraph)."""
+"""Varints, LEB128: how counts and fields are written in our bytes (FORMAT.md, first paragraph)."""
 
 from __future__ import annotations
 
@@ -33,5 +33,6 @@ def read_varint(data: memoryview | bytes, position: int, field: str, limit: int 
         if byte < 128:
             break
         expect(shift < 7 * MAX_BYTES, BadFile, field, "a varint of over 5 bytes", "at most 5")
-    expect(value < limit and (byte > 0 or shift == 7), BadFile, field, value, "the shortest form of a small number")
+    expect(byte > 0 or shift == 7, BadFile, field, f"{value} in {shift // 7} bytes", "its shortest form")
+    expect(value < limit, BadFile, field, value, f"below {limit}")
     return value, position

@@ -23,10 +23,11 @@ ALLOWED = {
     "tools": ("laconic",),
 }
 
-# What counts as an import when circles are looked for: every import statement that can run, inside functions too; the name
-# of a module in a string; and in a module that makes names of modules, import_module(f"laconic.{name}"), every string
-# that completes one. Imports under TYPE_CHECKING do not count, since they never run. `from laconic import container` is
-# an import of that module alone, though Python runs codec/__init__.py before it: packages may import what is in them.
+# What counts as an import when circles are looked for: every import statement that can run, inside functions too; the
+# name of a module in a string; and in a module that makes names of modules, import_module(f"laconic.{name}"), every
+# string that completes one. Imports under TYPE_CHECKING do not count, since they never run. `from laconic import
+# container` is an import of that module alone, though Python runs codec/__init__.py before it: packages may import what
+# is in them.
 
 
 def files(folder: str) -> list[Path]:

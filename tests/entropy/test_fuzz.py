@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -33,14 +34,21 @@ def test_damaged_streams_neither_crash_nor_hang(backend: str) -> None:
     assert outcomes["refused"] > STREAMS * DAMAGES / 2
 
 
+def test_damaged_streams_are_read_within_bounds(tmp_path: Path) -> None:
+    """By the kernels whose every access numba checks; one outside of an array is an IndexError, which ends the child."""
+    outcomes = child("numba", NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
+    assert outcomes["refused"] + outcomes["decoded"] == STREAMS * DAMAGES
+
+
 def test_damaged_files_are_refused() -> None:
     assert child("files")["refused"] > 5000
 
 
-def child(what: str) -> dict[str, int]:
+def child(what: str, **environment: str) -> dict[str, int]:
     """Outcomes of the cases, counted by a process of their own."""
     command = [sys.executable, __file__, what]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    env = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=env)
     assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-3000:]}"
     counts = iter(done.stdout.split())
     return {name: int(n) for name, n in zip(counts, counts, strict=True)}

@@ -229,7 +229,7 @@ def test_more_than_256_rows_have_wide_indices(form: Form) -> None:
 
 
 def test_other_shapes_are_refused() -> None:
-    with pytest.raises(entropy.BadInput, match=r"rows: found \(3,\), expected \(4,\), one a symbol"):
+    with pytest.raises(entropy.BadInput, match=r"rows: found \(3,\), expected \(4,\), one per symbol"):
         likelihood.table_bits(torch.zeros(4), torch.zeros(3), gaussian_tables())
 
 

@@ -391,6 +391,13 @@ def test_tables_take_integers_of_any_kind_and_order(kind: str) -> None:
         lambda: entropy.Tables.from_masses([[16384.9, 16384.0]], [0]),
         lambda: entropy.Tables.from_masses([[(1 << 32) + TOTAL]], [0]),
         lambda: entropy.Tables.from_pmf([], []),
+        lambda: entropy.Tables.from_pmf([[[0.5, 0.25], [0.25, 0.0]]], [0]),
+        lambda: entropy.Tables.from_pmf([["a"]], [0]),  # type: ignore[list-item]
+        lambda: entropy.Tables.from_pmf([[0.5, float("nan")]], [0]),
+        lambda: entropy.encode([[0], [0, 1]], [0, 0], gaussian_tables()),
+        lambda: entropy.encode(["a"], [0], gaussian_tables()),
+        lambda: entropy.encode([1 << 70], [0], gaussian_tables()),
+        lambda: entropy.encode([0], [0], gaussian_tables(), "no such backend"),
         lambda: gaussian_tables().codelength([0], [64]),
         lambda: gaussian_tables().codelength([0, 0, 0], [0]),
         lambda: entropy.decode(memoryview(bytes(8))[::2], [0], gaussian_tables()),
