@@ -40,6 +40,7 @@ LEAST_SEGMENT = 1 << 12  # samples, at rates where 10 seconds are fewer
 MOST_SEGMENT = 1 << 20
 MAX_TEXTS = 1 << 20  # bytes of tags or comments
 MAX_SAMPLES = 1 << 34
+MAX_SECONDS = float(MAX_SAMPLES)
 FLOATING = 64  # added to the bits of float samples
 
 
@@ -227,11 +228,12 @@ def fields_of(header: Header) -> Fields:
 def span(fields: Fields, seek: float, duration: float | None) -> tuple[int, int]:
     """First sample and the one after the last. Raises BadInput outside the sound, and for less than a sample."""
     whole, rate = fields.n_samples / fields.sample_rate, fields.sample_rate
-    ok = is_number(seek) and 0 <= seek and (round(seek * rate) < fields.n_samples or seek == 0)
+    ok = is_number(seek) and 0 <= seek < MAX_SECONDS and (round(seek * rate) < fields.n_samples or seek == 0)
     expect(ok, BadInput, "seek", seek, f"0 up to {whole:.3f} seconds, the length")
-    ok = duration is None or (is_number(duration) and duration > 0 and round(duration * rate) > 0)
+    ok = duration is None or (is_number(duration) and duration > 0 and round(min(duration, MAX_SECONDS) * rate) > 0)
     expect(ok, BadInput, "duration", duration, f"a sample or more, {1 / rate:.2g} seconds")
     start = round(seek * rate)
+    duration = None if duration is None else min(duration, MAX_SECONDS)
     return start, fields.n_samples if duration is None else min(fields.n_samples, start + round(duration * rate))
 
 

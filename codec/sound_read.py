@@ -32,7 +32,7 @@ from laconic.sound_tags import Beside, named_pieces, of_flac, of_mpeg, of_ogg, o
 from laconic.sound_walk import View, Walk, walk
 
 PCM_WIDTHS, FLOAT_WIDTHS, ALL_CHANNELS = frozenset({8, 16, 24, 32}), frozenset({32, 64}), range(1, 9)
-ANY_WIDTH = frozenset(range(1, 129))  # of a coding that has no width of its own
+ANY_WIDTH = frozenset[int]()  # of a coding whose samples have no width of their own
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def row_of(container: str, coding: str, width: int, channels: int) -> Row:
     expected = f"{', '.join(kinds)}; {REMEDY}"
     expect(bool(of_kind), BadInput, "sound", f"{container} of coding {coding}", expected)
     widths = sorted(set().union(*(row.widths for row in of_kind)))
-    known = [row for row in of_kind if width in row.widths]
+    known = [row for row in of_kind if width in row.widths or row.widths == ANY_WIDTH]
     expected = f"{', '.join(map(str, widths))} bits; {REMEDY}"
     expect(bool(known), BadInput, "sound", f"{container} of {coding} samples of {width} bits", expected)
     most = known[0].channels
@@ -102,7 +102,8 @@ def read_walked(view: View, head: View, found: Walk) -> Source:
     if row.reader == "own":
         samples = View(head, found.parts)
         n = min(found.n_held, found.n_samples if found.n_samples is not None else found.n_held)
-        wrapping = Wrapping(view, head, found, n, notes)
+        kept = sum(len(one.data) for one in beside.attached)
+        wrapping = Wrapping(view, head, found, n, notes, kept)
         return checked(Source(*shape, n, own_blocks(samples, found, n), wrapping, floating=floating, **extra))
     notes += decoded_note(found.coding) if row.reader == "decoded" else []
     patched = finished_header(head, found)
@@ -148,11 +149,12 @@ class Wrapping:
     found: Walk
     n_samples: int
     notes: list[str]
+    kept: int  # bytes that are kept elsewhere
 
     def __call__(self) -> tuple[bytes, bytes] | None:
         """Return the bytes before the samples and after them; a note where a WAV file's cannot be kept. Raises BadInput."""
         size = self.n_samples * self.found.frame
-        around = self.view.size - size
+        around = self.view.size - size - self.kept
         expected = f"at most {MAX_WRAPPING} bytes around the samples; --strip leaves them out"
         expect(around <= MAX_WRAPPING, BadInput, "what stands around the samples", f"{around} bytes", expected)
         if self.found.container not in ("WAV", "RF64"):
@@ -300,15 +302,19 @@ def flac_starts(view: View, start: int, end: int) -> list[int]:
 def flac_blocks(view: View, info: Flac, notes: list[str]) -> Iterator[Samples]:
     """Yield the samples of a FLAC stream to its end, whatever STREAMINFO counts; its MD5 is compared. Raises BadInput."""
     done, md5, width = 0, hashlib.md5(usedforsecurity=False), (info.bits + 7) // 8
+    endless, counted_at = without_total(view, info), 0
     try:
-        for block in flac_steps(view, info):
+        for block in flac_steps(endless, info):
             done += len(block)
+            counted_at = endless.tell()
             md5.update(block.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :width].tobytes())
             yield block
     except BadInput as error:
         whole = done == info.n_samples > 0 and (info.md5 == md5.digest() or not any(info.md5))
         if not whole:
             raise BadInput(f"{error}, after {done} samples of {info.n_samples or 'an unknown number'}") from None
+        junk = view.size - counted_at  # that libFLAC had not asked for when it gave the last sample
+        expect(junk <= MAX_WRAPPING, BadInput, "FLAC", f"{junk} bytes after the last sample", f"at most {MAX_WRAPPING}")
         notes.append("bytes after the last sample, which are no FLAC, are left out")
     if 0 < info.n_samples != done:
         expect(done > info.n_samples, BadInput, "FLAC", f"{done} samples", f"{info.n_samples}, as STREAMINFO counts")
@@ -317,11 +323,11 @@ def flac_blocks(view: View, info: Flac, notes: list[str]) -> Iterator[Samples]:
     expect(right, BadInput, "FLAC's MD5 of the samples", md5.hexdigest(), f"{info.md5.hex()}: the file is damaged")
 
 
-def flac_steps(view: View, info: Flac) -> Iterator[Samples]:
+def flac_steps(endless: View, info: Flac) -> Iterator[Samples]:
     """Yield the samples that STREAMINFO counts, then any that follow: an error there spoils none of the first."""
-    if not flac_frames(view):
+    if not flac_frames(endless):
         return
-    sound, done = opened(without_total(view, info), info.channels), 0
+    sound, done = opened(endless, info.channels), 0
     while True:
         left = info.n_samples - done
         with library_errors():
@@ -342,13 +348,14 @@ def flac_frames(view: View) -> bool:
     return at < view.size
 
 
-def read_ogg(view: View) -> Source:
-    """Read Ogg Vorbis, Opus and FLAC, chained ones too. Raises BadInput."""
+def read_ogg(view: View, before: bytes) -> Source:
+    """Read Ogg Vorbis, Opus and FLAC, chained ones too. before: an ID3 tag in front. Raises BadInput."""
     links, junk = ogg_links(view)
+    expect(junk <= MAX_WRAPPING, BadInput, "Ogg", f"{junk} bytes that belong to no page", f"at most {MAX_WRAPPING}")
     codecs = {link.codec for link in links}
     expect(len(codecs) == 1, BadInput, "Ogg", f"streams of {', '.join(sorted(codecs))}", "one coding")
     codec = links[0].codec
-    beside = of_ogg([view.cut(link.start, link.end) for link in links], codec)
+    beside = of_ogg([view.cut(link.start, link.end) for link in links], codec, before)
     missing = sum(link.missing for link in links)
     beside.notes += [f"{missing} pages are missing: what they held is lost"] * bool(missing)
     beside.notes += [f"{junk} bytes that belong to no page are left out"] * bool(junk)
@@ -414,7 +421,7 @@ def read_file(view: View) -> Source | None:
     if magic == b"fLaC":
         return read_flac(view, start, end)
     if magic == b"OggS":
-        return read_ogg(head)
+        return read_ogg(head, view.at(0, start))
     found = walk(head)
     if found is not None:
         return read_walked(view, head, found)

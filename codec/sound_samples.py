@@ -16,7 +16,7 @@ SUBTYPES = {8: "PCM_U8", 16: "PCM_16", 24: "PCM_24", 32: "PCM_32"}
 DTYPES = {8: np.uint8, 16: np.int16, 24: np.int32, 32: np.int32}
 FLOAT_SUBTYPES = {32: "FLOAT", 64: "DOUBLE"}
 MAX_CHANNELS, MAX_RATE = 8, 1 << 24
-FRONT = {1: 0x4, 2: 0x3}  # the layouts of one and two channels that need no word
+FRONT = {1: 0x4, 2: 0x3}  # masks of one and two channels that say nothing more
 
 
 @dataclass(frozen=True)

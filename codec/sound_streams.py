@@ -91,6 +91,9 @@ def ogg_links(view: View) -> tuple[list[Link], int]:
         sizes = head[27 : 27 + head[26]]
         body = at + 27 + len(sizes)
         stop = body + sum(sizes)
+        if stop > view.size:  # the last page was cut off
+            junk += view.size - at
+            break
         if flags & 2:
             codec = next((name for magic, name in OGG_CODECS.items() if view.at(body, 8).startswith(magic)), "unknown")
             expect(not beginning, BadInput, "Ogg", "several streams at a time", "a single stream of sound")
@@ -102,7 +105,7 @@ def ogg_links(view: View) -> tuple[list[Link], int]:
         link = links[-1]
         link.missing += max(0, number - sequence)
         sequence, link.pages = number + 1, link.pages + 1
-        link.end = min(stop, view.size)
+        link.end = stop
         if position > 0:
             link.first = position if link.first < 0 else link.first
             link.last = position
@@ -148,13 +151,16 @@ def mpeg_links(view: View) -> tuple[list[Mpeg], int]:
 
     A new information frame (Xing, Info, VBRI) begins a new run: such files were one after the other.
     """
-    links, junk, at, form = list[Mpeg](), 0, 0, None
+    links, junk, tags, at, form = list[Mpeg](), 0, 0, 0, None
     raw, base = b"", 0
     while at + 4 <= view.size:
         if not base <= at <= base + len(raw) - 200 and base + len(raw) < view.size:
             raw, base = view.at(at, WINDOW), at
         head = frame_header(raw[at - base : at - base + 4])
-        if head is None or (links and junk and not follows(view, at, head)):
+        if raw[at - base : at - base + 3] == b"ID3" and (size := tags_around(view.cut(at))[0]):
+            tags, at = tags + size, at + size
+            continue
+        if head is None or ((junk or not links) and not follows(view, at, head)):
             junk, at = junk + 1, at + 1
             expect(junk <= MAX_JUNK, BadInput, "MPEG", f"{junk} bytes that are no frame's", "frames of MPEG audio")
             continue
@@ -172,7 +178,7 @@ def mpeg_links(view: View) -> tuple[list[Mpeg], int]:
         at += size
         links[-1].end = min(at, view.size)
     expect(bool(links), BadInput, "MPEG", "no frame", "frames of MPEG audio")
-    return links, junk
+    return links, junk + tags
 
 
 def follows(view: View, at: int, head: tuple[int, ...]) -> bool:

@@ -23,7 +23,7 @@ INFO_IDS |= {"date": b"ICRD", "genre": b"IGNR", "tracknumber": b"ITRK", "softwar
 INFO_NAMES = {name: key for key, name in INFO_IDS.items()}
 AIFF_TEXTS = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "copyright", b"ANNO": "comment"}
 QUIET = {b"fmt ", b"fact", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR", b"filr", b"PEAK", b"peak", b"free", b"FVER"}
-QUIET |= {b"desc", b"pakt", b"kuki", b"chan", b"CHAN", b"ID3 ", b"id3 ", b"info", b"text", b"levl", *AIFF_TEXTS}
+QUIET |= {b"desc", b"pakt", b"kuki", b"chan", b"CHAN", b"ID3 ", b"id3 ", b"info", b"levl", *AIFF_TEXTS}
 MAX_TEXT = 1 << 24  # bytes of a chunk of texts that are read
 PICTURE, CUESHEET, APPLICATION = 6, 5, 2  # blocks of FLAC
 BLOCKS = {"picture": PICTURE, "cuesheet": CUESHEET, "application": APPLICATION}
@@ -49,9 +49,10 @@ def beside_of(pairs: Iterable[tuple[str, str]], attached: Iterable[Attached], no
             layout = mask_of(text)
         elif text:
             clean.append((name, text.encode("utf-8", "replace").decode()))
-    tags = plain_tags(clean)
-    same = sorted((name.lower(), text) for name, text in clean) == sorted(tags.items())
-    return Beside(tags, () if same else tuple(clean), tuple(attached), notes, layout)
+    kept = tuple(attached)
+    same = sorted((name.lower(), text) for name, text in clean) == sorted(plain_tags(clean).items())
+    tags = plain_tags([*clean, *id3_texts(kept)])
+    return Beside(tags, () if same else tuple(clean), kept, notes, layout)
 
 
 def mask_of(text: str) -> int | None:
@@ -74,7 +75,7 @@ def plain_tags(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def of_walk(view: View, head: View, found: Walk) -> Beside:
     """Read the texts and ID3 tags of a file of chunks. A WAV file's ID3 tags stay with what stands around the samples."""
-    pairs, attached, notes = list[tuple[str, str]](), list[Attached](), list[str]()
+    pairs, attached, notes = list(found.texts), list[Attached](), list[str]()
     keeps = found.container in ("WAV", "RF64") and found.coding in ("PCM", "FLOAT")
     if view.size > head.size and not keeps:
         attached.append(Attached("id3", view.at(0, view.size - head.size)))
@@ -86,8 +87,6 @@ def of_walk(view: View, head: View, found: Walk) -> Beside:
             pairs.append((AIFF_TEXTS[piece.name], text_of(raw)))
         elif piece.name == b"info" and found.container == "CAF":
             pairs += caf_texts(raw)
-        elif piece.name == b"text" and found.container == "AU":
-            pairs.append(("comment", text_of(raw)))
         elif piece.name in (b"ID3 ", b"id3 ") and not keeps:
             attached.append(Attached("id3", head.at(piece.start, piece.end - piece.start)))
     out = beside_of(pairs, attached, notes)
@@ -130,7 +129,13 @@ def named_pieces(found: Walk, head: View) -> list[str]:
         kept = piece.name == b"LIST" and head.at(piece.start, 4) == b"INFO"
         if piece.name not in QUIET and not kept:
             names.append(piece.name.decode("latin-1").strip())
-    return [f"left out: the {found.container} chunks {', '.join(dict.fromkeys(names))}"] if names else []
+    ends = [head.size if found.container in ("NIST", "AU") else 0, *(p.end for p in found.pieces), *(b for _, b in found.parts)]
+    after = head.size - max(ends)
+    return [
+        *[f"left out: the {found.container} chunks {', '.join(dict.fromkeys(names))}"] * bool(names),
+        *[f"left out: {after} bytes after the last chunk"] * (after > 1),
+        *[f"{len(found.parts)} chunks of samples are joined"] * (len(found.parts) > 1),
+    ]
 
 
 def of_flac(view: View, before: View, after: View) -> Beside:
@@ -155,8 +160,8 @@ def of_flac(view: View, before: View, after: View) -> Beside:
     return beside_of(list(file.tags or []), attached, notes)
 
 
-def of_ogg(links: list[View], codec: str) -> Beside:
-    """Read the comments of an Ogg file's first stream; pictures in them become pictures."""
+def of_ogg(links: list[View], codec: str, before: bytes) -> Beside:
+    """Read the comments of an Ogg file's first stream; pictures in them become pictures. before: an ID3 tag in front."""
     import mutagen
     import mutagen.flac
     import mutagen.oggflac
@@ -176,7 +181,7 @@ def of_ogg(links: list[View], codec: str) -> Beside:
     except (mutagen.MutagenError, ValueError) as error:
         return Beside(notes=[f"the tags are left out: found damage ({error})"])
     pictures = [pair for pair in pairs if pair[0].upper() == "METADATA_BLOCK_PICTURE"]
-    attached = []
+    attached = [Attached("id3", before)] if before else []
     for pair in pictures:
         try:
             raw = base64.b64decode(pair[1], validate=True)
@@ -213,10 +218,7 @@ def of_mpeg(view: View, start: int, end: int) -> Beside:
             notes.append(f"left out: a damaged APE tag ({error})")
     if b"LYRICS" in view.at(end, min(view.size - end, MAX_TEXT)):
         notes.append("left out: a Lyrics3 tag")
-    known = id3_texts(attached)
-    out = beside_of(pairs, attached, notes)
-    out.tags = plain_tags([*known, *pairs])
-    return out
+    return beside_of(pairs, attached, notes)
 
 
 def ape_texts(view: View) -> tuple[list[tuple[str, str]], list[Attached]]:
@@ -348,7 +350,7 @@ def write_flac_tags(file: Any, pairs: Comments, attached: Iterable[Attached]) ->
     flac.tags.clear()
     for name, text in pairs:
         if valid_name(name):
-            flac.tags.append((name.upper(), text))
+            flac.tags.append((name.upper() if name in PLAIN else name, text))
         else:
             notes.append(f"left out: the tag {name!r}, a name that FLAC cannot hold")
     for one in attached:
