@@ -60,7 +60,7 @@ TABLE = (
     Row(("AIFF",), ("IMA_ADPCM", "GSM610"), ANY_WIDTH, "decoded", 16, range(1, 3)),
     Row(("AIFF",), ("DWVW",), frozenset({16, 24}), "exact"),
     Row(("CAF",), ("ALAC",), frozenset({16, 24, 32}), "exact"),
-    Row(("CAF",), ("ALAC",), frozenset({20}), "exact", 24),
+    Row(("CAF",), ("ALAC",), frozenset({20}), "exact", 24, range(1, 2)),  # libsndfile 1.2.2 gives a pair wrongly
     Row(("AU",), ("G721_32", "G723_24", "G723_40"), ANY_WIDTH, "decoded", 16, range(1, 2)),
     Row(("FLAC", "Ogg"), ("FLAC",), frozenset({8, 16, 24}), "exact"),
     Row(("Ogg",), ("VORBIS", "OPUS"), ANY_WIDTH, "decoded", 16),
@@ -82,7 +82,7 @@ def row_of(container: str, coding: str, width: int, channels: int) -> Row:
     expected = f"{', '.join(map(str, widths))} bits; {REMEDY}"
     expect(bool(known), BadInput, "sound", f"{container} of {coding} samples of {width} bits", expected)
     most = known[0].channels
-    expect(channels in most, BadInput, "channels", channels, f"1 to {most.stop - 1} of {container} {coding}")
+    expect(channels in most, BadInput, "channels", channels, f"at most {most.stop - 1} in {container} {coding} of {width} bits")
     return known[0]
 
 
