@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from laconic.sound_streams import (
     Flac,
     Link,
     Mpeg,
+    counted,
     flac_info,
     mpeg_links,
     ogg_links,
@@ -67,6 +68,7 @@ TABLE = (
     Row(("MPEG",), ("MPEG",), ANY_WIDTH, "decoded", 16, range(1, 3)),
 )
 MAX_WRAPPING = 1 << 24  # bytes around the samples that are worth keeping
+MAX_LINKS = 1 << 10  # streams one after the other
 BLOCK = 1 << 16  # samples that are asked of libsndfile at a time
 REMEDY = "`ffmpeg -i FILE out.wav` converts most"
 
@@ -178,10 +180,17 @@ def finished_header(head: View, found: Walk) -> View:
     """Return a file that libsndfile reads to its last sample, whose header says where they end. Raises BadInput."""
     expect(len(found.parts) == 1, BadInput, "sound", f"{len(found.parts)} data chunks of {found.coding}", "one")
     start, end = found.parts[0]
-    if found.container == "WAV" and any("never finished" in note for note in found.notes):
-        expect(end - start < 1 << 32, BadInput, "WAV data", f"{end - start} bytes", "less than 4 GiB")
-        return head.cut(0, None, {4: (head.size - 8).to_bytes(4, "little"), start - 4: (end - start).to_bytes(4, "little")})
     finished = not any("never finished" in note for note in found.notes)
+    size = end - start
+    if not finished and found.container in ("WAV", "AU"):
+        expect(size < 1 << 32, BadInput, f"{found.container} data", f"{size} bytes", "less than 4 GiB")
+        order: Literal["big", "little"] = "big" if found.big else "little"
+        riff = {4: (head.size - 8).to_bytes(4, "little"), start - 4: size.to_bytes(4, "little")}
+        return head.cut(0, None, riff if found.container == "WAV" else {8: size.to_bytes(4, order)})
+    if not finished and found.container == "W64":
+        return head.cut(0, None, {16: head.size.to_bytes(8, "little"), start - 8: (size + 24).to_bytes(8, "little")})
+    if not finished and found.container == "CAF":
+        return head.cut(0, None, {start - 12: (size + 4).to_bytes(8, "big")})
     expect(finished, BadInput, f"{found.container} of {found.coding}", "a header that was never finished", REMEDY)
     return head.cut(0, None, {0: b"RF64"}) if head.at(0, 4) == b"BW64" else head
 
@@ -229,12 +238,12 @@ def library_blocks(view: View, exact: bool, bits: int, n: int, most: int = 1 << 
 
 
 def whole_blocks(view: View, exact: bool, bits: int, stated: int, least: int) -> Iterator[Samples]:
-    """Yield all samples: as many as libsndfile states, and no fewer than the file itself does. Raises BadInput."""
+    """Yield all samples: as many as libsndfile states (0: it guesses), no fewer than the file itself does. Raises BadInput."""
     done = 0
     for block in library_blocks(view, exact, bits, BLOCK):
         done += len(block)
         yield block
-    expect(done == stated, BadInput, "sound", f"{done} samples", f"{stated}, as the file states")
+    expect(stated in (0, done), BadInput, "sound", f"{done} samples", f"{stated}, as the file states")
     expect(done >= least, BadInput, "sound", f"{done} samples", f"{least}, as the file states: it is damaged or read in part")
 
 
@@ -269,6 +278,7 @@ def read_flac(view: View, start: int, end: int) -> Source:
 
 def source_of_flac(container: str, views: list[View], size: int, beside: Beside) -> Source:
     """Read native FLAC streams one after the other as a single sound."""
+    expect(len(views) <= MAX_LINKS, BadInput, container, f"{len(views)} streams", f"at most {MAX_LINKS}")
     infos = [flac_info(one) for one in views]
     shapes = {(info.rate, info.channels, info.bits) for info in infos}
     expect(len(shapes) == 1, BadInput, container, f"streams of {sorted(shapes)} (Hz, channels, bits)", "the same in each")
@@ -363,6 +373,7 @@ def read_ogg(view: View, before: bytes) -> Source:
         return source_of_flac("Ogg", [View(view, link.bodies) for link in links], view.size, beside)
     row_of("Ogg", codec, 16, 1)
     views = [view.cut(link.start, link.end) for link in links]
+    expect(len(views) <= MAX_LINKS, BadInput, "Ogg", f"{len(views)} streams", f"at most {MAX_LINKS}")
     sounds = [opened(one) for one in views]
     expected = [least_of_ogg(link, sound.samplerate) for link, sound in zip(links, sounds, strict=True)]
     beside.notes += ["the layout of the channels is left out: it stands in Vorbis's order"] * (sounds[0].channels > 2)
@@ -382,7 +393,8 @@ def read_mpeg(view: View, start: int, end: int) -> Source:
     row_of("MPEG", "MPEG", 16, links[0].channels)
     beside = of_mpeg(view, start, end)
     beside.notes += [f"{junk} bytes that are no frame's are left out"] * bool(junk)
-    views = [frames.cut(link.start, link.end) for link in links]
+    expect(len(links) <= MAX_LINKS, BadInput, "MPEG", f"{len(links)} streams", f"at most {MAX_LINKS}")
+    views = [counted(frames, link, beside.notes) for link in links]
     sounds = [opened(one, link.channels) for one, link in zip(views, links, strict=True)]
     expected = [least_of_mpeg(link) for link in links]
     return source_of_links("MPEG", "MPEG_LAYER_" + "I" * links[0].layer, views, sounds, expected, view.size, beside)
@@ -404,7 +416,7 @@ def source_of_links(
         notes.append(f"{len(views)} streams one after the other are joined; the tags of the first are kept")
     stated = [sound.frames for sound in sounds]
     parts = [
-        lambda v=v, s=s, e=e: whole_blocks(v, False, 16, s, e)
+        lambda v=v, s=s, e=e: whole_blocks(v, False, 16, 0 if container == "MPEG" else s, e)
         for v, s, e in zip(views, stated, least, strict=True)
     ]
     rate, channels = shapes.pop()

@@ -140,6 +140,7 @@ class Mpeg:
     per_frame: int = 0
     trimmed: int = 0  # samples that LAME's tag tells a decoder to leave out
     stated: int = 0  # frames that the information frame counts
+    music: int = -1  # where the first frame after it begins
 
     @property
     def n_samples(self) -> int:
@@ -172,13 +173,44 @@ def mpeg_links(view: View) -> tuple[list[Mpeg], int]:
         if informed is not None or not links:
             links.append(Mpeg(at, at, layer, rate, channels, per_frame=per_frame))
         if informed is not None:
-            links[-1].stated, links[-1].trimmed = informed
+            (links[-1].stated, links[-1].trimmed) = informed
         else:
+            links[-1].music = at if links[-1].music < 0 else links[-1].music
             links[-1].frames += at + size <= view.size
         at += size
         links[-1].end = min(at, view.size)
     expect(bool(links), BadInput, "MPEG", "no frame", "frames of MPEG audio")
     return links, junk + tags
+
+
+def counted(view: View, link: Mpeg, notes: list[str]) -> View:
+    """Return a run of frames whose information frame counts them all: libsndfile reads no more than it, or a guess, says.
+
+    Where it is missing or wrong, one is put in front, and nothing is trimmed.
+    """
+    whole = view.cut(link.start, link.end)
+    if link.layer != 3 or link.stated == link.frames or not link.frames:
+        return whole
+    if link.stated > link.frames:
+        notes.append(f"the file ends early: {link.frames} of {link.stated} frames are there")
+    elif link.stated:
+        notes.append(f"the information frame counts {link.stated} frames, {link.frames} are there: all are kept")
+    link.trimmed = 0
+    head = bytearray(view.at(link.music, 4))
+    head[1] |= 1  # without a CRC
+    at = next(at for at in range(1, 15) if frame_size(bytes([*head[:2], head[2] & 0xF | at << 4, head[3]])) >= 64)
+    head[2] = head[2] & 0xF | at << 4
+    side = 4 + {(3, 1): 17, (3, 2): 32}.get((head[1] >> 3 & 3, link.channels), {1: 9, 2: 17}[link.channels])
+    frame = (bytes(head) + bytes(side - 4) + b"Xing" + struct.pack(">II", 1, link.frames)).ljust(frame_size(bytes(head)), b"\0")
+    room = (link.music, link.music + len(frame))  # bytes that stand there anyway, read as the new frame
+    enough = room[1] <= link.end
+    return View(view, [room, (link.music, link.end)], {0: frame}) if enough else whole
+
+
+def frame_size(raw: bytes) -> int:
+    """Return the bytes of a frame by its header."""
+    head = frame_header(raw)
+    return head[0] if head else 0
 
 
 def follows(view: View, at: int, head: tuple[int, ...]) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.sound_samples import Attached
-from laconic.sound_walk import Piece, View, Walk, chunks, wav_format
+from laconic.sound_walk import Piece, View, Walk, chunks
 
 Comments = tuple[tuple[str, str], ...]
 # The names that plain tags have, in the order in which libsndfile gives them; no other name reaches it.
@@ -140,7 +140,6 @@ def named_pieces(found: Walk, head: View) -> list[str]:
 
 def of_flac(view: View, before: View, after: View) -> Beside:
     """Read the metadata blocks of a FLAC file, and the tags of other formats before and after it."""
-    import mutagen
     import mutagen.flac
 
     notes = list[str]()
@@ -149,7 +148,7 @@ def of_flac(view: View, before: View, after: View) -> Beside:
     try:
         view.seek(0)
         file: Any = mutagen.flac.FLAC(view)
-    except (mutagen.MutagenError, ValueError) as error:
+    except tag_errors() as error:
         return beside_of([], attached, [*notes, f"the tags are left out: found damage ({error})"])
     for block in file.metadata_blocks:
         kind = next((kind for kind, code in BLOCKS.items() if code == block.code), None)
@@ -160,9 +159,30 @@ def of_flac(view: View, before: View, after: View) -> Beside:
     return beside_of(list(file.tags or []), attached, notes)
 
 
+def tag_errors() -> tuple[type[Exception], ...]:
+    """Return what mutagen raises for damaged tags: its own errors, and those of Python that it lets through."""
+    import mutagen
+
+    return (mutagen.MutagenError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, struct.error)
+
+
+def undamaged(attached: Iterable[Attached]) -> tuple[Attached, ...]:
+    """Return what is attached without pictures and cue sheets that are damaged."""
+    import mutagen.flac
+
+    readers = {"picture": mutagen.flac.Picture, "cuesheet": mutagen.flac.CueSheet}
+    kept = []
+    for one in attached:
+        try:
+            readers.get(one.kind, bytes)(one.data)
+        except tag_errors():
+            continue
+        kept.append(one)
+    return tuple(kept)
+
+
 def of_ogg(links: list[View], codec: str, before: bytes) -> Beside:
     """Read the comments of an Ogg file's first stream; pictures in them become pictures. before: an ID3 tag in front."""
-    import mutagen
     import mutagen.flac
     import mutagen.oggflac
     import mutagen.oggopus
@@ -178,7 +198,7 @@ def of_ogg(links: list[View], codec: str, before: bytes) -> Beside:
     try:
         links[0].seek(0)
         pairs = list(readers[codec](links[0]).tags)
-    except (mutagen.MutagenError, ValueError) as error:
+    except tag_errors() as error:
         return Beside(notes=[f"the tags are left out: found damage ({error})"])
     pictures = [pair for pair in pairs if pair[0].upper() == "METADATA_BLOCK_PICTURE"]
     attached = [Attached("id3", before)] if before else []
@@ -186,7 +206,7 @@ def of_ogg(links: list[View], codec: str, before: bytes) -> Beside:
         try:
             raw = base64.b64decode(pair[1], validate=True)
             mutagen.flac.Picture(raw)
-        except (ValueError, mutagen.MutagenError):
+        except tag_errors():
             continue  # it stays among the comments, as it is
         attached.append(Attached("picture", raw))
         pairs.remove(pair)
@@ -195,8 +215,6 @@ def of_ogg(links: list[View], codec: str, before: bytes) -> Beside:
 
 def of_mpeg(view: View, start: int, end: int) -> Beside:
     """Read ID3v2 before, APEv2 and ID3v1 after the frames of an MPEG file."""
-    import mutagen
-    import mutagen.apev2
     import mutagen.id3
 
     raw = view.at(0, start)
@@ -207,14 +225,14 @@ def of_mpeg(view: View, start: int, end: int) -> Beside:
         try:
             old = mutagen.id3.ParseID3v1(tail) or {}
             pairs += texts_of_frames(old.values())
-        except (mutagen.MutagenError, ValueError):
+        except tag_errors():
             notes.append("left out: a damaged ID3v1 tag")
     if b"APETAGEX" in view.at(end, min(view.size - end, MAX_TEXT)):
         try:
             ape, pictures = ape_texts(view)
             pairs += ape
             attached += pictures
-        except (mutagen.MutagenError, ValueError, KeyError) as error:
+        except tag_errors() as error:
             notes.append(f"left out: a damaged APE tag ({error})")
     if b"LYRICS" in view.at(end, min(view.size - end, MAX_TEXT)):
         notes.append("left out: a Lyrics3 tag")
@@ -242,14 +260,13 @@ def ape_texts(view: View) -> tuple[list[tuple[str, str]], list[Attached]]:
 
 def id3_of(attached: Iterable[Attached]) -> Any:
     """Return the first whole ID3 tag among what is attached, as mutagen reads it, or None."""
-    import mutagen
     import mutagen.id3
 
     for one in attached:
         if one.kind == "id3":
             try:
                 return mutagen.id3.ID3(io.BytesIO(one.data))
-            except (mutagen.MutagenError, ValueError, EOFError):
+            except tag_errors():
                 continue
     return None
 
@@ -390,8 +407,8 @@ def of_wrapping(around: tuple[bytes, bytes]) -> tuple[Comments, tuple[Attached, 
             pairs += info_texts(raw[4:], "<")
         elif piece.name in (b"id3 ", b"ID3 "):
             attached.append(Attached("id3", raw))
-        elif piece.name == b"fmt " and len(raw) >= 16:
-            layout = wav_format(raw, "<", "WAV").layout
+        elif piece.name == b"fmt " and len(raw) >= 24 and raw[:2] == b"\xfe\xff":
+            layout = int.from_bytes(raw[20:24], "little")
         elif piece.name not in QUIET and piece.name != b"data":
             names.append(piece.name.decode("latin-1").strip())
     return tuple(pairs), tuple(attached), names, layout

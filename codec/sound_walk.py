@@ -16,6 +16,7 @@ from typing import Protocol
 
 from laconic.entropy.errors import BadInput, expect
 
+MAX_PIECES = 1 << 14  # chunks of a file
 UNKNOWN = 0xFFFFFFFF  # a size of 32 bits that says nothing
 SMALL_TAIL = 1024  # bytes after a finished file that are no forgotten samples
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
@@ -170,7 +171,7 @@ def walk_riff(view: View, start: bytes) -> Walk:
     for piece in chunks(view, 12, order, long_sizes):
         content = view.at(piece.start, min(piece.end - piece.start, 64))
         if piece.name == b"data":
-            samples.append(sample_span(view, piece.start, piece.end - piece.start, order, "WAV", notes))
+            samples.append(sample_span(view, piece, piece.start, order, "WAV", samples, notes))
             if samples[-1][1] != piece.end:
                 break
             continue
@@ -198,9 +199,9 @@ def wav_format(found: bytes, order: str, container: str) -> Walk:
     coding = CODINGS.get(tag, f"format {tag:#06x}")
     expect(channels > 0, BadInput, "channels", channels, "1 to 8")
     width = 8 * align // channels
-    if coding in ("PCM", "FLOAT"):
-        ok = align % channels == 0 and 0 < bits <= width
-        expect(ok, BadInput, "WAV samples", f"{bits} bits in {align} bytes of {channels} channels", "whole bytes for each")
+    if coding in ("PCM", "FLOAT") and (align % channels or not 0 < bits <= width):
+        width = (bits + 7) // 8 * 8  # some writers fill in the bits alone
+        expect(bits > 0, BadInput, "WAV samples", f"{bits} bits in {align} bytes of {channels} channels", "one bit or more")
     return Walk(container, coding, rate, channels, width, big=order == ">", unsigned=width == 8, layout=mask)
 
 
@@ -218,24 +219,34 @@ def chunks(view: View, at: int, order: str, long_sizes: dict[bytes, int] | None 
 
     long_sizes: sizes by name, for chunks whose own 32 bits say nothing; the caller may fill it on the way.
     """
-    while len(head := view.at(at, 8)) == 8 and printable(head[:4]):
+    for _ in range(MAX_PIECES):
+        head = view.at(at, 8)
+        if len(head) < 8 or not printable(head[:4]):
+            return
         (size,) = struct.unpack(order + "I", head[4:])
         size = (long_sizes or {}).get(head[:4], size) if size in (0, UNKNOWN) else size
         yield Piece(head[:4], at + 8, at + 8 + size)
         at += 8 + size
         if size % 2 and not (view.at(at, 1) != b"\0" and printable(view.at(at, 4))):
             at += 1  # some writers forget the pad byte
+    raise BadInput(f"sound: found more than {MAX_PIECES} chunks, expected fewer")
 
 
 def printable(name: bytes) -> bool:
     return len(name) == 4 and all(32 <= byte < 127 for byte in name)
 
 
-def sample_span(view: View, start: int, size: int, order: str, name: str, notes: list[str]) -> tuple[int, int]:
-    """Return where the samples begin and end: as the header says, or with the file where that is seen to be wrong."""
-    stop = start + size
-    if stop >= view.size:
-        return start, view.size
+def sample_span(
+    view: View, piece: Piece, start: int, order: str, name: str, before: list[tuple[int, int]], notes: list[str]
+) -> tuple[int, int]:
+    """Return where the samples begin and end: as the header says, or with the file where that is seen to be wrong.
+
+    before: the spans of samples so far, after which whole chunks were seen to follow.
+    """
+    start, stop = min(start, view.size), max(start, piece.end)
+    size = stop - start
+    if stop >= view.size or before:
+        return start, max(start, min(stop, view.size))
     if ends_well(view, stop + stop % 2, order) or ends_well(view, stop, order):
         return start, stop
     if size and view.size - stop <= SMALL_TAIL:
@@ -246,7 +257,9 @@ def sample_span(view: View, start: int, size: int, order: str, name: str, notes:
 
 def ends_well(view: View, at: int, order: str) -> bool:
     """Say whether what stands from `at` on is whole chunks, or a tag that some program has added."""
-    while view.size - at > 1:
+    for _ in range(MAX_PIECES):
+        if view.size - at <= 1:
+            break
         if view.at(at, 11).startswith(TRAILERS):
             return True
         head = view.at(at, 8)
@@ -291,8 +304,7 @@ def walk_aiff(view: View) -> Walk:
     for piece in chunks(view, 12, ">"):
         if piece.name == b"SSND":
             offset, block = struct.unpack(">II", view.at(piece.start, 8))
-            size, first = piece.end - piece.start - 8 - offset, piece.start + 8 + offset
-            spans.append(sample_span(view, first, max(0, size), ">", "AIFF", notes))
+            spans.append(sample_span(view, piece, piece.start + 8 + offset, ">", "AIFF", spans, notes))
             if spans[-1][1] != piece.end:
                 break
         elif piece.name == b"COMM":

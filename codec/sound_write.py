@@ -25,6 +25,7 @@ from laconic.sound_tags import (
     id3_tag,
     id3_texts,
     of_wrapping,
+    undamaged,
     write_flac_tags,
 )
 
@@ -73,9 +74,12 @@ def with_all(source: Source) -> Source:
         more, tags, names, mask = of_wrapping(source.around)
         pairs, attached, layout = joined(pairs, more), [*attached, *tags], layout or mask
         source.notes.extend([f"left out: the WAV chunks {', '.join(dict.fromkeys(names))}"] * bool(names))
-    pairs = joined(pairs, id3_texts(attached))
+    whole = undamaged(attached)
+    damaged = len(attached) - len(whole)
+    source.notes.extend([f"left out: {damaged} damaged pictures or cue sheets"] * bool(damaged))
+    pairs = joined(pairs, id3_texts(whole))
     pairs = [(name, text) for name, text in pairs if text]
-    return replace(source, comments=tuple(pairs), attached=tuple(attached), layout=layout)
+    return replace(source, comments=tuple(pairs), attached=whole, layout=layout)
 
 
 def joined(pairs: list[tuple[str, str]], more: Comments) -> list[tuple[str, str]]:

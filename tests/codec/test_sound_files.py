@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic
-from laconic import sound, sound_read
+from laconic import sound, sound_read, sound_streams
 from laconic.sound_read import TABLE
 
 made_sounds = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("made_sounds.py"))))
@@ -350,6 +350,24 @@ def test_an_mp3_with_tags_everywhere() -> None:
     once, _ = read(mp3)
     for raw in (mp3 + b"TAG" + bytes(125), ID3 + mp3, mp3[152:]):
         assert np.array_equal(read(raw)[0], once)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_mp3_of_changing_bit_rate_whose_count_is_missing_or_wrong(channels: int) -> None:
+    """libsndfile reads as many samples as the information frame counts, or as it guesses from the first bit rate."""
+    loud = np.random.default_rng(0).normal(0, 0.05, (200_000, channels)) * (np.arange(200_000) % 100_000 < 30_000)[:, None]
+    out = io.BytesIO()
+    ramp = np.linspace(0, 1, 200_000)[:, None]
+    x = np.sin(np.arange(200_000) * 0.05)[:, None] * ramp + loud
+    soundfile.write(out, x, 44100, "MPEG_LAYER_III", format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    raw = out.getvalue()
+    at, frame = max(raw.find(b"Xing"), raw.find(b"Info")) + 8, sound_streams.frame_size(raw[:4])
+    assert at > 8 and len(read(raw)[0]) == 200_000
+    for count in (0, 1, 20, 2000):
+        samples, source = read(raw[:at] + struct.pack(">I", count) + raw[at + 4 :])
+        assert len(samples) >= 200_000 and len(source.notes) == (1 if count == 0 else 2)
+    assert len(read(raw[frame:])[0]) == len(samples)
+    assert len(read(raw[: len(raw) // 2])[0]) > 80_000
 
 
 def test_pipes_of_other_codings() -> None:

@@ -315,6 +315,57 @@ def test_damage_beside_the_samples(kind: int, payload: bytes) -> None:
     assert len(notes) == 1 and notes[0].startswith("damaged, left out")
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_tags_do_no_harm(data: st.DataObject) -> None:
+    """Samples come, texts come or not; only our errors, whatever the bytes of a tag."""
+    kind = data.draw(st.sampled_from(["id3", "flac", "ogg", "ape", "aiff"]))
+    files = {"id3": FORMATS / "mp3_id3v2_stereo_44k.mp3", "ogg": FORMATS / "vorbis_stereo_44k.ogg"}
+    raw = bytearray(files[kind].read_bytes() if kind in files else tag_files()[kind])
+    first, last = {"id3": (10, 150), "ogg": (58, 200), "ape": (len(raw) - 100, len(raw))}.get(kind, (42, 600))
+    if kind == "aiff":
+        first, last = len(raw) - 100, len(raw)
+    for _ in range(data.draw(st.integers(1, 5))):
+        raw[data.draw(st.integers(first, last - 1))] = data.draw(st.sampled_from([0, 1, 2, 127, 128, 255]))
+    try:
+        source = opened(bytes(raw))
+        samples = next(source.blocks(100))
+    except laconic.BadInput:
+        return
+    assert len(samples) == 100
+    made = sound.Source(RATE, 2, 16, 0, lambda n: iter(()), tags=source.tags, comments=source.comments, attached=source.attached)
+    for format in ("FLAC", "AIFF", "WAV", "CAF"):
+        sound.write(io.BytesIO(), [], made, format)
+
+
+def tag_files() -> dict[str, bytes]:
+    """Files with the tags that are damaged."""
+    mp3 = io.BytesIO((FORMATS / "mp3_id3v2_stereo_44k.mp3").read_bytes()[152:])
+    ape = mutagen.apev2.APEv2()
+    ape["Artist"], ape["Cover Art (Front)"] = ["a", "b"], mutagen.apev2.APEBinaryValue(b"c.png\0\x89PNG")
+    ape.save(mp3)
+    flac, aiff = io.BytesIO(by_library(FEW, "FLAC", "PCM_16")), io.BytesIO(by_library(FEW, "AIFF", "PCM_16"))
+    one: Any = mutagen.flac.FLAC(flac)
+    one.tags.extend(TEXTS)
+    one.add_picture(picture(3, "front"))
+    flac.seek(0)
+    one.save(flac, padding=lambda info: 0)
+    two: Any = mutagen.aiff.AIFF(aiff)
+    two.add_tags()
+    two.tags.add(mutagen.id3.TPE1(encoding=3, text=["a", "b"]))
+    two.tags.add(mutagen.id3.APIC(encoding=3, mime="image/png", type=3, desc="front", data=b"\x89PNG"))
+    aiff.seek(0)
+    two.save(aiff, padding=lambda info: 0)
+    return {"ape": mp3.getvalue(), "flac": flac.getvalue(), "aiff": aiff.getvalue()}
+
+
+def test_damaged_pictures_are_left_out_with_a_note() -> None:
+    held = laconic.Sound(np.zeros(9, np.int16), RATE, 16, attached=(Attached("picture", b"\xff" * 9), Attached("other", b"1")))
+    data = laconic.compress(held, lossless=True)
+    for format in ("FLAC", "AIFF", "WAV"):
+        assert any("1 damaged" in note for note in out_of(data, format)[1])
+
+
 def test_texts_too_long_to_keep_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lossless_sound, "MAX_TEXTS", 100)
     held = laconic.Sound(np.zeros(9, np.int16), RATE, 16, {"title": "x" * 99}, (("a", "y" * 99),))
