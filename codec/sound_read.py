@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from laconic.sound_streams import (
     Flac,
     Link,
     Mpeg,
+    counted,
     flac_info,
     mpeg_links,
     ogg_links,
@@ -32,7 +33,7 @@ from laconic.sound_tags import Beside, named_pieces, of_flac, of_mpeg, of_ogg, o
 from laconic.sound_walk import View, Walk, walk
 
 PCM_WIDTHS, FLOAT_WIDTHS, ALL_CHANNELS = frozenset({8, 16, 24, 32}), frozenset({32, 64}), range(1, 9)
-ANY_WIDTH = frozenset(range(1, 129))  # of a coding that has no width of its own
+ANY_WIDTH = frozenset[int]()  # of a coding whose samples have no width of their own
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ TABLE = (
     Row(("AIFF",), ("IMA_ADPCM", "GSM610"), ANY_WIDTH, "decoded", 16, range(1, 3)),
     Row(("AIFF",), ("DWVW",), frozenset({16, 24}), "exact"),
     Row(("CAF",), ("ALAC",), frozenset({16, 24, 32}), "exact"),
-    Row(("CAF",), ("ALAC",), frozenset({20}), "exact", 24),
+    Row(("CAF",), ("ALAC",), frozenset({20}), "exact", 24, range(1, 2)),  # libsndfile 1.2.2 gives a pair wrongly
     Row(("AU",), ("G721_32", "G723_24", "G723_40"), ANY_WIDTH, "decoded", 16, range(1, 2)),
     Row(("FLAC", "Ogg"), ("FLAC",), frozenset({8, 16, 24}), "exact"),
     Row(("Ogg",), ("VORBIS", "OPUS"), ANY_WIDTH, "decoded", 16),
     Row(("MPEG",), ("MPEG",), ANY_WIDTH, "decoded", 16, range(1, 3)),
 )
 MAX_WRAPPING = 1 << 24  # bytes around the samples that are worth keeping
+MAX_LINKS = 1 << 10  # streams one after the other
 BLOCK = 1 << 16  # samples that are asked of libsndfile at a time
 REMEDY = "`ffmpeg -i FILE out.wav` converts most"
 
@@ -78,11 +80,11 @@ def row_of(container: str, coding: str, width: int, channels: int) -> Row:
     expected = f"{', '.join(kinds)}; {REMEDY}"
     expect(bool(of_kind), BadInput, "sound", f"{container} of coding {coding}", expected)
     widths = sorted(set().union(*(row.widths for row in of_kind)))
-    known = [row for row in of_kind if width in row.widths]
+    known = [row for row in of_kind if width in row.widths or row.widths == ANY_WIDTH]
     expected = f"{', '.join(map(str, widths))} bits; {REMEDY}"
     expect(bool(known), BadInput, "sound", f"{container} of {coding} samples of {width} bits", expected)
     most = known[0].channels
-    expect(channels in most, BadInput, "channels", channels, f"1 to {most.stop - 1} of {container} {coding}")
+    expect(channels in most, BadInput, "channels", channels, f"at most {most.stop - 1} in {container} {coding} of {width} bits")
     return known[0]
 
 
@@ -102,7 +104,8 @@ def read_walked(view: View, head: View, found: Walk) -> Source:
     if row.reader == "own":
         samples = View(head, found.parts)
         n = min(found.n_held, found.n_samples if found.n_samples is not None else found.n_held)
-        wrapping = Wrapping(view, head, found, n, notes)
+        kept = sum(len(one.data) for one in beside.attached)
+        wrapping = Wrapping(view, head, found, n, notes, kept)
         return checked(Source(*shape, n, own_blocks(samples, found, n), wrapping, floating=floating, **extra))
     notes += decoded_note(found.coding) if row.reader == "decoded" else []
     patched = finished_header(head, found)
@@ -148,11 +151,12 @@ class Wrapping:
     found: Walk
     n_samples: int
     notes: list[str]
+    kept: int  # bytes that are kept elsewhere
 
     def __call__(self) -> tuple[bytes, bytes] | None:
         """Return the bytes before the samples and after them; a note where a WAV file's cannot be kept. Raises BadInput."""
         size = self.n_samples * self.found.frame
-        around = self.view.size - size
+        around = self.view.size - size - self.kept
         expected = f"at most {MAX_WRAPPING} bytes around the samples; --strip leaves them out"
         expect(around <= MAX_WRAPPING, BadInput, "what stands around the samples", f"{around} bytes", expected)
         if self.found.container not in ("WAV", "RF64"):
@@ -176,10 +180,17 @@ def finished_header(head: View, found: Walk) -> View:
     """Return a file that libsndfile reads to its last sample, whose header says where they end. Raises BadInput."""
     expect(len(found.parts) == 1, BadInput, "sound", f"{len(found.parts)} data chunks of {found.coding}", "one")
     start, end = found.parts[0]
-    if found.container == "WAV" and any("never finished" in note for note in found.notes):
-        expect(end - start < 1 << 32, BadInput, "WAV data", f"{end - start} bytes", "less than 4 GiB")
-        return head.cut(0, None, {4: (head.size - 8).to_bytes(4, "little"), start - 4: (end - start).to_bytes(4, "little")})
     finished = not any("never finished" in note for note in found.notes)
+    size = end - start
+    if not finished and found.container in ("WAV", "AU"):
+        expect(size < 1 << 32, BadInput, f"{found.container} data", f"{size} bytes", "less than 4 GiB")
+        order: Literal["big", "little"] = "big" if found.big else "little"
+        riff = {4: (head.size - 8).to_bytes(4, "little"), start - 4: size.to_bytes(4, "little")}
+        return head.cut(0, None, riff if found.container == "WAV" else {8: size.to_bytes(4, order)})
+    if not finished and found.container == "W64":
+        return head.cut(0, None, {16: head.size.to_bytes(8, "little"), start - 8: (size + 24).to_bytes(8, "little")})
+    if not finished and found.container == "CAF":
+        return head.cut(0, None, {start - 12: (size + 4).to_bytes(8, "big")})
     expect(finished, BadInput, f"{found.container} of {found.coding}", "a header that was never finished", REMEDY)
     return head.cut(0, None, {0: b"RF64"}) if head.at(0, 4) == b"BW64" else head
 
@@ -227,12 +238,12 @@ def library_blocks(view: View, exact: bool, bits: int, n: int, most: int = 1 << 
 
 
 def whole_blocks(view: View, exact: bool, bits: int, stated: int, least: int) -> Iterator[Samples]:
-    """Yield all samples: as many as libsndfile states, and no fewer than the file itself does. Raises BadInput."""
+    """Yield all samples: as many as libsndfile states (0: it guesses), no fewer than the file itself does. Raises BadInput."""
     done = 0
     for block in library_blocks(view, exact, bits, BLOCK):
         done += len(block)
         yield block
-    expect(done == stated, BadInput, "sound", f"{done} samples", f"{stated}, as the file states")
+    expect(stated in (0, done), BadInput, "sound", f"{done} samples", f"{stated}, as the file states")
     expect(done >= least, BadInput, "sound", f"{done} samples", f"{least}, as the file states: it is damaged or read in part")
 
 
@@ -267,6 +278,7 @@ def read_flac(view: View, start: int, end: int) -> Source:
 
 def source_of_flac(container: str, views: list[View], size: int, beside: Beside) -> Source:
     """Read native FLAC streams one after the other as a single sound."""
+    expect(len(views) <= MAX_LINKS, BadInput, container, f"{len(views)} streams", f"at most {MAX_LINKS}")
     infos = [flac_info(one) for one in views]
     shapes = {(info.rate, info.channels, info.bits) for info in infos}
     expect(len(shapes) == 1, BadInput, container, f"streams of {sorted(shapes)} (Hz, channels, bits)", "the same in each")
@@ -300,15 +312,19 @@ def flac_starts(view: View, start: int, end: int) -> list[int]:
 def flac_blocks(view: View, info: Flac, notes: list[str]) -> Iterator[Samples]:
     """Yield the samples of a FLAC stream to its end, whatever STREAMINFO counts; its MD5 is compared. Raises BadInput."""
     done, md5, width = 0, hashlib.md5(usedforsecurity=False), (info.bits + 7) // 8
+    endless, counted_at = without_total(view, info), 0
     try:
-        for block in flac_steps(view, info):
+        for block in flac_steps(endless, info):
             done += len(block)
+            counted_at = endless.tell()
             md5.update(block.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :width].tobytes())
             yield block
     except BadInput as error:
         whole = done == info.n_samples > 0 and (info.md5 == md5.digest() or not any(info.md5))
         if not whole:
             raise BadInput(f"{error}, after {done} samples of {info.n_samples or 'an unknown number'}") from None
+        junk = view.size - counted_at  # that libFLAC had not asked for when it gave the last sample
+        expect(junk <= MAX_WRAPPING, BadInput, "FLAC", f"{junk} bytes after the last sample", f"at most {MAX_WRAPPING}")
         notes.append("bytes after the last sample, which are no FLAC, are left out")
     if 0 < info.n_samples != done:
         expect(done > info.n_samples, BadInput, "FLAC", f"{done} samples", f"{info.n_samples}, as STREAMINFO counts")
@@ -317,11 +333,11 @@ def flac_blocks(view: View, info: Flac, notes: list[str]) -> Iterator[Samples]:
     expect(right, BadInput, "FLAC's MD5 of the samples", md5.hexdigest(), f"{info.md5.hex()}: the file is damaged")
 
 
-def flac_steps(view: View, info: Flac) -> Iterator[Samples]:
+def flac_steps(endless: View, info: Flac) -> Iterator[Samples]:
     """Yield the samples that STREAMINFO counts, then any that follow: an error there spoils none of the first."""
-    if not flac_frames(view):
+    if not flac_frames(endless):
         return
-    sound, done = opened(without_total(view, info), info.channels), 0
+    sound, done = opened(endless, info.channels), 0
     while True:
         left = info.n_samples - done
         with library_errors():
@@ -342,13 +358,14 @@ def flac_frames(view: View) -> bool:
     return at < view.size
 
 
-def read_ogg(view: View) -> Source:
-    """Read Ogg Vorbis, Opus and FLAC, chained ones too. Raises BadInput."""
+def read_ogg(view: View, before: bytes) -> Source:
+    """Read Ogg Vorbis, Opus and FLAC, chained ones too. before: an ID3 tag in front. Raises BadInput."""
     links, junk = ogg_links(view)
+    expect(junk <= MAX_WRAPPING, BadInput, "Ogg", f"{junk} bytes that belong to no page", f"at most {MAX_WRAPPING}")
     codecs = {link.codec for link in links}
     expect(len(codecs) == 1, BadInput, "Ogg", f"streams of {', '.join(sorted(codecs))}", "one coding")
     codec = links[0].codec
-    beside = of_ogg([view.cut(link.start, link.end) for link in links], codec)
+    beside = of_ogg([view.cut(link.start, link.end) for link in links], codec, before)
     missing = sum(link.missing for link in links)
     beside.notes += [f"{missing} pages are missing: what they held is lost"] * bool(missing)
     beside.notes += [f"{junk} bytes that belong to no page are left out"] * bool(junk)
@@ -356,6 +373,7 @@ def read_ogg(view: View) -> Source:
         return source_of_flac("Ogg", [View(view, link.bodies) for link in links], view.size, beside)
     row_of("Ogg", codec, 16, 1)
     views = [view.cut(link.start, link.end) for link in links]
+    expect(len(views) <= MAX_LINKS, BadInput, "Ogg", f"{len(views)} streams", f"at most {MAX_LINKS}")
     sounds = [opened(one) for one in views]
     expected = [least_of_ogg(link, sound.samplerate) for link, sound in zip(links, sounds, strict=True)]
     beside.notes += ["the layout of the channels is left out: it stands in Vorbis's order"] * (sounds[0].channels > 2)
@@ -375,7 +393,8 @@ def read_mpeg(view: View, start: int, end: int) -> Source:
     row_of("MPEG", "MPEG", 16, links[0].channels)
     beside = of_mpeg(view, start, end)
     beside.notes += [f"{junk} bytes that are no frame's are left out"] * bool(junk)
-    views = [frames.cut(link.start, link.end) for link in links]
+    expect(len(links) <= MAX_LINKS, BadInput, "MPEG", f"{len(links)} streams", f"at most {MAX_LINKS}")
+    views = [counted(frames, link, beside.notes) for link in links]
     sounds = [opened(one, link.channels) for one, link in zip(views, links, strict=True)]
     expected = [least_of_mpeg(link) for link in links]
     return source_of_links("MPEG", "MPEG_LAYER_" + "I" * links[0].layer, views, sounds, expected, view.size, beside)
@@ -397,7 +416,7 @@ def source_of_links(
         notes.append(f"{len(views)} streams one after the other are joined; the tags of the first are kept")
     stated = [sound.frames for sound in sounds]
     parts = [
-        lambda v=v, s=s, e=e: whole_blocks(v, False, 16, s, e)
+        lambda v=v, s=s, e=e: whole_blocks(v, False, 16, 0 if container == "MPEG" else s, e)
         for v, s, e in zip(views, stated, least, strict=True)
     ]
     rate, channels = shapes.pop()
@@ -414,7 +433,7 @@ def read_file(view: View) -> Source | None:
     if magic == b"fLaC":
         return read_flac(view, start, end)
     if magic == b"OggS":
-        return read_ogg(head)
+        return read_ogg(head, view.at(0, start))
     found = walk(head)
     if found is not None:
         return read_walked(view, head, found)

@@ -91,6 +91,9 @@ def ogg_links(view: View) -> tuple[list[Link], int]:
         sizes = head[27 : 27 + head[26]]
         body = at + 27 + len(sizes)
         stop = body + sum(sizes)
+        if stop > view.size:  # the last page was cut off
+            junk += view.size - at
+            break
         if flags & 2:
             codec = next((name for magic, name in OGG_CODECS.items() if view.at(body, 8).startswith(magic)), "unknown")
             expect(not beginning, BadInput, "Ogg", "several streams at a time", "a single stream of sound")
@@ -102,7 +105,7 @@ def ogg_links(view: View) -> tuple[list[Link], int]:
         link = links[-1]
         link.missing += max(0, number - sequence)
         sequence, link.pages = number + 1, link.pages + 1
-        link.end = min(stop, view.size)
+        link.end = stop
         if position > 0:
             link.first = position if link.first < 0 else link.first
             link.last = position
@@ -137,6 +140,7 @@ class Mpeg:
     per_frame: int = 0
     trimmed: int = 0  # samples that LAME's tag tells a decoder to leave out
     stated: int = 0  # frames that the information frame counts
+    music: int = -1  # where the first frame after it begins
 
     @property
     def n_samples(self) -> int:
@@ -148,13 +152,16 @@ def mpeg_links(view: View) -> tuple[list[Mpeg], int]:
 
     A new information frame (Xing, Info, VBRI) begins a new run: such files were one after the other.
     """
-    links, junk, at, form = list[Mpeg](), 0, 0, None
+    links, junk, tags, at, form = list[Mpeg](), 0, 0, 0, None
     raw, base = b"", 0
     while at + 4 <= view.size:
         if not base <= at <= base + len(raw) - 200 and base + len(raw) < view.size:
             raw, base = view.at(at, WINDOW), at
         head = frame_header(raw[at - base : at - base + 4])
-        if head is None or (links and junk and not follows(view, at, head)):
+        if raw[at - base : at - base + 3] == b"ID3" and (size := tags_around(view.cut(at))[0]):
+            tags, at = tags + size, at + size
+            continue
+        if head is None or ((junk or not links) and not follows(view, at, head)):
             junk, at = junk + 1, at + 1
             expect(junk <= MAX_JUNK, BadInput, "MPEG", f"{junk} bytes that are no frame's", "frames of MPEG audio")
             continue
@@ -166,13 +173,44 @@ def mpeg_links(view: View) -> tuple[list[Mpeg], int]:
         if informed is not None or not links:
             links.append(Mpeg(at, at, layer, rate, channels, per_frame=per_frame))
         if informed is not None:
-            links[-1].stated, links[-1].trimmed = informed
+            (links[-1].stated, links[-1].trimmed) = informed
         else:
+            links[-1].music = at if links[-1].music < 0 else links[-1].music
             links[-1].frames += at + size <= view.size
         at += size
         links[-1].end = min(at, view.size)
     expect(bool(links), BadInput, "MPEG", "no frame", "frames of MPEG audio")
-    return links, junk
+    return links, junk + tags
+
+
+def counted(view: View, link: Mpeg, notes: list[str]) -> View:
+    """Return a run of frames whose information frame counts them all: libsndfile reads no more than it, or a guess, says.
+
+    Where it is missing or wrong, one is put in front, and nothing is trimmed.
+    """
+    whole = view.cut(link.start, link.end)
+    if link.layer != 3 or link.stated == link.frames or not link.frames:
+        return whole
+    if link.stated > link.frames:
+        notes.append(f"the file ends early: {link.frames} of {link.stated} frames are there")
+    elif link.stated:
+        notes.append(f"the information frame counts {link.stated} frames, {link.frames} are there: all are kept")
+    link.trimmed = 0
+    head = bytearray(view.at(link.music, 4))
+    head[1] |= 1  # without a CRC
+    at = next(at for at in range(1, 15) if frame_size(bytes([*head[:2], head[2] & 0xF | at << 4, head[3]])) >= 64)
+    head[2] = head[2] & 0xF | at << 4
+    side = 4 + {(3, 1): 17, (3, 2): 32}.get((head[1] >> 3 & 3, link.channels), {1: 9, 2: 17}[link.channels])
+    frame = (bytes(head) + bytes(side - 4) + b"Xing" + struct.pack(">II", 1, link.frames)).ljust(frame_size(bytes(head)), b"\0")
+    room = (link.music, link.music + len(frame))  # bytes that stand there anyway, read as the new frame
+    enough = room[1] <= link.end
+    return View(view, [room, (link.music, link.end)], {0: frame}) if enough else whole
+
+
+def frame_size(raw: bytes) -> int:
+    """Return the bytes of a frame by its header."""
+    head = frame_header(raw)
+    return head[0] if head else 0
 
 
 def follows(view: View, at: int, head: tuple[int, ...]) -> bool:

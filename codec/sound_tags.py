@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.sound_samples import Attached
-from laconic.sound_walk import Piece, View, Walk, chunks, wav_format
+from laconic.sound_walk import Piece, View, Walk, chunks
 
 Comments = tuple[tuple[str, str], ...]
 # The names that plain tags have, in the order in which libsndfile gives them; no other name reaches it.
@@ -23,7 +23,7 @@ INFO_IDS |= {"date": b"ICRD", "genre": b"IGNR", "tracknumber": b"ITRK", "softwar
 INFO_NAMES = {name: key for key, name in INFO_IDS.items()}
 AIFF_TEXTS = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "copyright", b"ANNO": "comment"}
 QUIET = {b"fmt ", b"fact", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR", b"filr", b"PEAK", b"peak", b"free", b"FVER"}
-QUIET |= {b"desc", b"pakt", b"kuki", b"chan", b"CHAN", b"ID3 ", b"id3 ", b"info", b"text", b"levl", *AIFF_TEXTS}
+QUIET |= {b"desc", b"pakt", b"kuki", b"chan", b"CHAN", b"ID3 ", b"id3 ", b"info", b"levl", *AIFF_TEXTS}
 MAX_TEXT = 1 << 24  # bytes of a chunk of texts that are read
 PICTURE, CUESHEET, APPLICATION = 6, 5, 2  # blocks of FLAC
 BLOCKS = {"picture": PICTURE, "cuesheet": CUESHEET, "application": APPLICATION}
@@ -49,9 +49,10 @@ def beside_of(pairs: Iterable[tuple[str, str]], attached: Iterable[Attached], no
             layout = mask_of(text)
         elif text:
             clean.append((name, text.encode("utf-8", "replace").decode()))
-    tags = plain_tags(clean)
-    same = sorted((name.lower(), text) for name, text in clean) == sorted(tags.items())
-    return Beside(tags, () if same else tuple(clean), tuple(attached), notes, layout)
+    kept = tuple(attached)
+    same = sorted((name.lower(), text) for name, text in clean) == sorted(plain_tags(clean).items())
+    tags = plain_tags([*clean, *id3_texts(kept)])
+    return Beside(tags, () if same else tuple(clean), kept, notes, layout)
 
 
 def mask_of(text: str) -> int | None:
@@ -74,7 +75,7 @@ def plain_tags(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def of_walk(view: View, head: View, found: Walk) -> Beside:
     """Read the texts and ID3 tags of a file of chunks. A WAV file's ID3 tags stay with what stands around the samples."""
-    pairs, attached, notes = list[tuple[str, str]](), list[Attached](), list[str]()
+    pairs, attached, notes = list(found.texts), list[Attached](), list[str]()
     keeps = found.container in ("WAV", "RF64") and found.coding in ("PCM", "FLOAT")
     if view.size > head.size and not keeps:
         attached.append(Attached("id3", view.at(0, view.size - head.size)))
@@ -86,8 +87,6 @@ def of_walk(view: View, head: View, found: Walk) -> Beside:
             pairs.append((AIFF_TEXTS[piece.name], text_of(raw)))
         elif piece.name == b"info" and found.container == "CAF":
             pairs += caf_texts(raw)
-        elif piece.name == b"text" and found.container == "AU":
-            pairs.append(("comment", text_of(raw)))
         elif piece.name in (b"ID3 ", b"id3 ") and not keeps:
             attached.append(Attached("id3", head.at(piece.start, piece.end - piece.start)))
     out = beside_of(pairs, attached, notes)
@@ -130,12 +129,17 @@ def named_pieces(found: Walk, head: View) -> list[str]:
         kept = piece.name == b"LIST" and head.at(piece.start, 4) == b"INFO"
         if piece.name not in QUIET and not kept:
             names.append(piece.name.decode("latin-1").strip())
-    return [f"left out: the {found.container} chunks {', '.join(dict.fromkeys(names))}"] if names else []
+    ends = [head.size if found.container in ("NIST", "AU") else 0, *(p.end for p in found.pieces), *(b for _, b in found.parts)]
+    after = head.size - max(ends)
+    return [
+        *[f"left out: the {found.container} chunks {', '.join(dict.fromkeys(names))}"] * bool(names),
+        *[f"left out: {after} bytes after the last chunk"] * (after > 1),
+        *[f"{len(found.parts)} chunks of samples are joined"] * (len(found.parts) > 1),
+    ]
 
 
 def of_flac(view: View, before: View, after: View) -> Beside:
     """Read the metadata blocks of a FLAC file, and the tags of other formats before and after it."""
-    import mutagen
     import mutagen.flac
 
     notes = list[str]()
@@ -144,7 +148,7 @@ def of_flac(view: View, before: View, after: View) -> Beside:
     try:
         view.seek(0)
         file: Any = mutagen.flac.FLAC(view)
-    except (mutagen.MutagenError, ValueError) as error:
+    except tag_errors() as error:
         return beside_of([], attached, [*notes, f"the tags are left out: found damage ({error})"])
     for block in file.metadata_blocks:
         kind = next((kind for kind, code in BLOCKS.items() if code == block.code), None)
@@ -155,9 +159,30 @@ def of_flac(view: View, before: View, after: View) -> Beside:
     return beside_of(list(file.tags or []), attached, notes)
 
 
-def of_ogg(links: list[View], codec: str) -> Beside:
-    """Read the comments of an Ogg file's first stream; pictures in them become pictures."""
+def tag_errors() -> tuple[type[Exception], ...]:
+    """Return what mutagen raises for damaged tags: its own errors, and those of Python that it lets through."""
     import mutagen
+
+    return (mutagen.MutagenError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, struct.error)
+
+
+def undamaged(attached: Iterable[Attached]) -> tuple[Attached, ...]:
+    """Return what is attached without pictures and cue sheets that are damaged."""
+    import mutagen.flac
+
+    readers = {"picture": mutagen.flac.Picture, "cuesheet": mutagen.flac.CueSheet}
+    kept = []
+    for one in attached:
+        try:
+            readers.get(one.kind, bytes)(one.data)
+        except tag_errors():
+            continue
+        kept.append(one)
+    return tuple(kept)
+
+
+def of_ogg(links: list[View], codec: str, before: bytes) -> Beside:
+    """Read the comments of an Ogg file's first stream; pictures in them become pictures. before: an ID3 tag in front."""
     import mutagen.flac
     import mutagen.oggflac
     import mutagen.oggopus
@@ -173,15 +198,15 @@ def of_ogg(links: list[View], codec: str) -> Beside:
     try:
         links[0].seek(0)
         pairs = list(readers[codec](links[0]).tags)
-    except (mutagen.MutagenError, ValueError) as error:
+    except tag_errors() as error:
         return Beside(notes=[f"the tags are left out: found damage ({error})"])
     pictures = [pair for pair in pairs if pair[0].upper() == "METADATA_BLOCK_PICTURE"]
-    attached = []
+    attached = [Attached("id3", before)] if before else []
     for pair in pictures:
         try:
             raw = base64.b64decode(pair[1], validate=True)
             mutagen.flac.Picture(raw)
-        except (ValueError, mutagen.MutagenError):
+        except tag_errors():
             continue  # it stays among the comments, as it is
         attached.append(Attached("picture", raw))
         pairs.remove(pair)
@@ -190,8 +215,6 @@ def of_ogg(links: list[View], codec: str) -> Beside:
 
 def of_mpeg(view: View, start: int, end: int) -> Beside:
     """Read ID3v2 before, APEv2 and ID3v1 after the frames of an MPEG file."""
-    import mutagen
-    import mutagen.apev2
     import mutagen.id3
 
     raw = view.at(0, start)
@@ -202,21 +225,18 @@ def of_mpeg(view: View, start: int, end: int) -> Beside:
         try:
             old = mutagen.id3.ParseID3v1(tail) or {}
             pairs += texts_of_frames(old.values())
-        except (mutagen.MutagenError, ValueError):
+        except tag_errors():
             notes.append("left out: a damaged ID3v1 tag")
     if b"APETAGEX" in view.at(end, min(view.size - end, MAX_TEXT)):
         try:
             ape, pictures = ape_texts(view)
             pairs += ape
             attached += pictures
-        except (mutagen.MutagenError, ValueError, KeyError) as error:
+        except tag_errors() as error:
             notes.append(f"left out: a damaged APE tag ({error})")
     if b"LYRICS" in view.at(end, min(view.size - end, MAX_TEXT)):
         notes.append("left out: a Lyrics3 tag")
-    known = id3_texts(attached)
-    out = beside_of(pairs, attached, notes)
-    out.tags = plain_tags([*known, *pairs])
-    return out
+    return beside_of(pairs, attached, notes)
 
 
 def ape_texts(view: View) -> tuple[list[tuple[str, str]], list[Attached]]:
@@ -240,14 +260,13 @@ def ape_texts(view: View) -> tuple[list[tuple[str, str]], list[Attached]]:
 
 def id3_of(attached: Iterable[Attached]) -> Any:
     """Return the first whole ID3 tag among what is attached, as mutagen reads it, or None."""
-    import mutagen
     import mutagen.id3
 
     for one in attached:
         if one.kind == "id3":
             try:
                 return mutagen.id3.ID3(io.BytesIO(one.data))
-            except (mutagen.MutagenError, ValueError, EOFError):
+            except tag_errors():
                 continue
     return None
 
@@ -348,7 +367,7 @@ def write_flac_tags(file: Any, pairs: Comments, attached: Iterable[Attached]) ->
     flac.tags.clear()
     for name, text in pairs:
         if valid_name(name):
-            flac.tags.append((name.upper(), text))
+            flac.tags.append((name.upper() if name in PLAIN else name, text))
         else:
             notes.append(f"left out: the tag {name!r}, a name that FLAC cannot hold")
     for one in attached:
@@ -388,8 +407,8 @@ def of_wrapping(around: tuple[bytes, bytes]) -> tuple[Comments, tuple[Attached, 
             pairs += info_texts(raw[4:], "<")
         elif piece.name in (b"id3 ", b"ID3 "):
             attached.append(Attached("id3", raw))
-        elif piece.name == b"fmt " and len(raw) >= 16:
-            layout = wav_format(raw, "<", "WAV").layout
+        elif piece.name == b"fmt " and len(raw) >= 24 and raw[:2] == b"\xfe\xff":
+            layout = int.from_bytes(raw[20:24], "little")
         elif piece.name not in QUIET and piece.name != b"data":
             names.append(piece.name.decode("latin-1").strip())
     return tuple(pairs), tuple(attached), names, layout

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from laconic.entropy.errors import BadInput, expect
 
+MAX_PIECES = 1 << 14  # chunks of a file
 UNKNOWN = 0xFFFFFFFF  # a size of 32 bits that says nothing
 SMALL_TAIL = 1024  # bytes after a finished file that are no forgotten samples
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
@@ -30,6 +31,7 @@ AIFC_CODINGS |= {b"ulaw": "ULAW", b"ULAW": "ULAW", b"alaw": "ALAW", b"ALAW": "AL
 AIFC_CODINGS |= {b"GSM ": "GSM610", b"DWVW": "DWVW"}
 AIFC_BITS = {b"in24": 24, b"in32": 32, b"42ni": 24, b"23ni": 32, b"fl32": 32, b"FL32": 32, b"fl64": 64, b"FL64": 64}
 CAF_CODINGS = {b"alac": "ALAC", b"ulaw": "ULAW", b"alaw": "ALAW", b"ima4": "IMA_ADPCM"}
+NIST_LAYOUT = ("sample_coding", "sample_byte_format", "sample_sig_bits")  # fields that the samples themselves say
 AU_CODINGS = {1: ("ULAW", 8), 2: ("PCM", 8), 3: ("PCM", 16), 4: ("PCM", 24), 5: ("PCM", 32), 6: ("FLOAT", 32)}
 AU_CODINGS |= {7: ("FLOAT", 64), 23: ("G721_32", 4), 25: ("G723_24", 3), 26: ("G723_40", 5), 27: ("ALAW", 8)}
 # Core Audio's layouts whose channels stand in WAV's order: (number << 16 | channels) to the mask.
@@ -129,7 +131,7 @@ class Walk:
     layout: int = 0
     pieces: list[Piece] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    stated: bool = True  # whether a size in the header says where the samples end
+    texts: list[tuple[str, str]] = field(default_factory=list)  # that stand in the header itself
 
     @property
     def frame(self) -> int:
@@ -169,7 +171,7 @@ def walk_riff(view: View, start: bytes) -> Walk:
     for piece in chunks(view, 12, order, long_sizes):
         content = view.at(piece.start, min(piece.end - piece.start, 64))
         if piece.name == b"data":
-            samples.append(sample_span(view, piece.start, piece.end - piece.start, order, "WAV", notes))
+            samples.append(sample_span(view, piece, piece.start, order, "WAV", samples, notes))
             if samples[-1][1] != piece.end:
                 break
             continue
@@ -197,9 +199,9 @@ def wav_format(found: bytes, order: str, container: str) -> Walk:
     coding = CODINGS.get(tag, f"format {tag:#06x}")
     expect(channels > 0, BadInput, "channels", channels, "1 to 8")
     width = 8 * align // channels
-    if coding in ("PCM", "FLOAT"):
-        ok = align % channels == 0 and 0 < bits <= width
-        expect(ok, BadInput, "WAV samples", f"{bits} bits in {align} bytes of {channels} channels", "whole bytes for each")
+    if coding in ("PCM", "FLOAT") and (align % channels or not 0 < bits <= width):
+        width = (bits + 7) // 8 * 8  # some writers fill in the bits alone
+        expect(bits > 0, BadInput, "WAV samples", f"{bits} bits in {align} bytes of {channels} channels", "one bit or more")
     return Walk(container, coding, rate, channels, width, big=order == ">", unsigned=width == 8, layout=mask)
 
 
@@ -217,24 +219,34 @@ def chunks(view: View, at: int, order: str, long_sizes: dict[bytes, int] | None 
 
     long_sizes: sizes by name, for chunks whose own 32 bits say nothing; the caller may fill it on the way.
     """
-    while len(head := view.at(at, 8)) == 8 and printable(head[:4]):
+    for _ in range(MAX_PIECES):
+        head = view.at(at, 8)
+        if len(head) < 8 or not printable(head[:4]):
+            return
         (size,) = struct.unpack(order + "I", head[4:])
         size = (long_sizes or {}).get(head[:4], size) if size in (0, UNKNOWN) else size
         yield Piece(head[:4], at + 8, at + 8 + size)
         at += 8 + size
         if size % 2 and not (view.at(at, 1) != b"\0" and printable(view.at(at, 4))):
             at += 1  # some writers forget the pad byte
+    raise BadInput(f"sound: found more than {MAX_PIECES} chunks, expected fewer")
 
 
 def printable(name: bytes) -> bool:
     return len(name) == 4 and all(32 <= byte < 127 for byte in name)
 
 
-def sample_span(view: View, start: int, size: int, order: str, name: str, notes: list[str]) -> tuple[int, int]:
-    """Return where the samples begin and end: as the header says, or with the file where that is seen to be wrong."""
-    stop = start + size
-    if stop >= view.size:
-        return start, view.size
+def sample_span(
+    view: View, piece: Piece, start: int, order: str, name: str, before: list[tuple[int, int]], notes: list[str]
+) -> tuple[int, int]:
+    """Return where the samples begin and end: as the header says, or with the file where that is seen to be wrong.
+
+    before: the spans of samples so far, after which whole chunks were seen to follow.
+    """
+    start, stop = min(start, view.size), max(start, piece.end)
+    size = stop - start
+    if stop >= view.size or before:
+        return start, max(start, min(stop, view.size))
     if ends_well(view, stop + stop % 2, order) or ends_well(view, stop, order):
         return start, stop
     if size and view.size - stop <= SMALL_TAIL:
@@ -245,7 +257,9 @@ def sample_span(view: View, start: int, size: int, order: str, name: str, notes:
 
 def ends_well(view: View, at: int, order: str) -> bool:
     """Say whether what stands from `at` on is whole chunks, or a tag that some program has added."""
-    while view.size - at > 1:
+    for _ in range(MAX_PIECES):
+        if view.size - at <= 1:
+            break
         if view.at(at, 11).startswith(TRAILERS):
             return True
         head = view.at(at, 8)
@@ -270,9 +284,11 @@ def walk_w64(view: View) -> Walk:
             held = stop - at - 24
             notes += [unfinished("W64", n, held)] * (not ends and held > 0)
             notes += [f"the file ends early: {held} of {n} bytes of samples are there"] * (held < n)
+            if stop == view.size:
+                break
         elif name == b"fmt ":
             found = view.at(at + 24, 40)
-        else:
+        elif printable(name):
             pieces.append(Piece(name, at + 24, at + size))
         at += (max(size, 24) + 7) // 8 * 8
     expect(len(found) >= 16 and bool(samples), BadInput, "sound", "no fmt or data chunk", "a W64 file with both")
@@ -284,13 +300,12 @@ def walk_w64(view: View) -> Walk:
 
 def walk_aiff(view: View) -> Walk:
     """Walk AIFF and AIFC."""
-    notes, pieces, comm, span, block = list[str](), list[Piece](), b"", None, 0
+    notes, pieces, comm, spans, block = list[str](), list[Piece](), b"", list[tuple[int, int]](), 0
     for piece in chunks(view, 12, ">"):
         if piece.name == b"SSND":
             offset, block = struct.unpack(">II", view.at(piece.start, 8))
-            size, first = piece.end - piece.start - 8 - offset, piece.start + 8 + offset
-            span = sample_span(view, first, max(0, size), ">", "AIFF", notes)
-            if span[1] != piece.end:
+            spans.append(sample_span(view, piece, piece.start + 8 + offset, ">", "AIFF", spans, notes))
+            if spans[-1][1] != piece.end:
                 break
         elif piece.name == b"COMM":
             comm = view.at(piece.start, 22 + 256)
@@ -298,15 +313,15 @@ def walk_aiff(view: View) -> Walk:
             pieces.append(piece)
     expect(len(comm) >= 18, BadInput, "sound", "no COMM chunk", "an AIFF file with one")
     channels, n_stated, bits = struct.unpack(">HIH", comm[:8])
-    expect(span is not None or n_stated == 0, BadInput, "sound", "no SSND chunk", "an AIFF file with one")
+    expect(bool(spans) or n_stated == 0, BadInput, "sound", "no SSND chunk", "an AIFF file with one")
     kind = comm[18:22] if view.at(8, 4) == b"AIFC" else b"NONE"
     width = AIFC_BITS.get(kind, (bits + 7) // 8 * 8)
     coding = AIFC_CODINGS.get(kind, f"{kind!r}")
-    out = Walk("AIFF", coding, extended(comm[8:18]), channels, width, n_stated, [span] if span else [], True)
+    out = Walk("AIFF", coding, extended(comm[8:18]), channels, width, n_stated, spans)
     out.big, out.unsigned = kind not in (b"sowt", b"42ni", b"23ni"), kind == b"raw "
     out.pieces, out.notes = pieces, notes
     out.layout = core_layout(view, pieces, b"CHAN", channels, notes)
-    count_against_span(out, max(block, 2 * out.frame))
+    count_against_span(out, max(block, out.frame))
     return out
 
 
@@ -332,7 +347,7 @@ def extended(raw: bytes) -> float:
 
 def walk_caf(view: View) -> Walk:
     """Walk Apple's Core Audio Format."""
-    at, desc, span, pieces, notes, n_valid = 8, b"", None, list[Piece](), list[str](), None
+    at, desc, spans, pieces, notes, n_valid = 8, b"", list[tuple[int, int]](), list[Piece](), list[str](), None
     while len(head := view.at(at, 12)) == 12 and printable(head[:4]):
         name, size = head[:4], struct.unpack(">q", head[4:])[0]
         end = view.size if size < 0 else at + 12 + size
@@ -340,8 +355,8 @@ def walk_caf(view: View) -> Walk:
         if name == b"data":
             whole = size >= 4 and (end >= view.size - 1 or caf_follows(view, end))
             notes += [] if whole or size == -1 else [unfinished("CAF", max(0, size - 4), view.size - at - 16)]
-            span = (at + 16, min(end, view.size) if whole else view.size)
-            end = span[1]
+            end = min(end, view.size) if whole else view.size
+            spans.append((at + 16, end))
         elif name == b"desc":
             desc = view.at(at + 12, 32)
         else:
@@ -349,9 +364,9 @@ def walk_caf(view: View) -> Walk:
                 n_valid = struct.unpack(">q", view.at(at + 20, 8))[0]
             pieces.append(piece)
         at = end
-    expect(len(desc) == 32 and span is not None, BadInput, "sound", "no desc or data chunk", "a CAF file with both")
+    expect(len(desc) == 32 and bool(spans), BadInput, "sound", "no desc or data chunk", "a CAF file with both")
     rate, kind, flags, packet, per_packet, channels, bits = struct.unpack(">d4sIIIII", desc)
-    out = Walk("CAF", "", rate, channels, bits, n_valid, [span] if span else [], not flags & 2, False)
+    out = Walk("CAF", "", rate, channels, bits, n_valid, spans, not flags & 2)
     out.pieces, out.notes = pieces, notes
     out.layout = core_layout(view, pieces, b"chan", channels, notes)
     if kind == b"lpcm":
@@ -398,7 +413,7 @@ def walk_au(view: View) -> Walk:
     order = ">" if view.at(0, 4) == b".snd" else "<"
     start, size, kind, rate, channels = struct.unpack(order + "IIIII", view.at(4, 20))
     coding, width = AU_CODINGS.get(kind, (f"encoding {kind}", 8))
-    out = Walk("AU", coding, rate, channels, width, None, [], order == ">", stated=size != UNKNOWN)
+    out = Walk("AU", coding, rate, channels, width, None, [], order == ">")
     whole = size and start + size <= view.size and view.size - start - size <= SMALL_TAIL
     out.parts = [(start, start + size if whole else view.size)]
     if not whole and size != UNKNOWN:
@@ -407,8 +422,8 @@ def walk_au(view: View) -> Walk:
         elif view.size > start:
             out.notes.append(unfinished("AU", size, view.size - start))
     out.n_samples = out.n_held if coding in ("PCM", "FLOAT") else None
-    if text := view.at(24, max(0, start - 24)).rstrip(b"\0"):
-        out.pieces.append(Piece(b"text", 24, 24 + len(text)))
+    text = view.at(24, min(max(0, start - 24), 1 << 16)).split(b"\0")[0]
+    out.texts = [("comment", text.decode("latin-1"))] if text else []
     return out
 
 
@@ -427,5 +442,6 @@ def walk_nist(view: View) -> Walk:
     known = {"pcm": "PCM", "ulaw": "ULAW", "mu-law": "ULAW", "alaw": "ALAW"}.get(coding, coding)
     big = values.get("sample_byte_format", "01") == "10"
     out = Walk("NIST", known, rate, channels, 8 * width, n, [(length, max(length, view.size))], big)
-    count_against_span(out, SMALL_TAIL)
+    count_against_span(out, out.frame)
+    out.texts = [(name, value) for name, value in values.items() if name not in (*names, *NIST_LAYOUT)]
     return out

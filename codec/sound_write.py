@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from laconic.entropy.errors import BadInput, expect
 from laconic.sound_read import library_errors
-from laconic.sound_samples import FLOAT_SUBTYPES, SUBTYPES, Attached, Samples, Source, pack
+from laconic.sound_samples import FLOAT_SUBTYPES, FRONT, SUBTYPES, Attached, Samples, Source, pack
 from laconic.sound_streams import FLAC_LAYOUTS
 from laconic.sound_tags import (
     AIFF_TEXTS,
@@ -25,6 +25,7 @@ from laconic.sound_tags import (
     id3_tag,
     id3_texts,
     of_wrapping,
+    undamaged,
     write_flac_tags,
 )
 
@@ -73,11 +74,12 @@ def with_all(source: Source) -> Source:
         more, tags, names, mask = of_wrapping(source.around)
         pairs, attached, layout = joined(pairs, more), [*attached, *tags], layout or mask
         source.notes.extend([f"left out: the WAV chunks {', '.join(dict.fromkeys(names))}"] * bool(names))
-    pairs = joined(pairs, id3_texts(attached))
+    whole = undamaged(attached)
+    damaged = len(attached) - len(whole)
+    source.notes.extend([f"left out: {damaged} damaged pictures or cue sheets"] * bool(damaged))
+    pairs = joined(pairs, id3_texts(whole))
     pairs = [(name, text) for name, text in pairs if text]
-    if layout == FLAC_LAYOUTS[source.channels] and source.channels < 3:
-        layout = 0
-    return replace(source, comments=tuple(pairs), attached=tuple(attached), layout=layout)
+    return replace(source, comments=tuple(pairs), attached=whole, layout=layout)
 
 
 def joined(pairs: list[tuple[str, str]], more: Comments) -> list[tuple[str, str]]:
@@ -92,13 +94,11 @@ def left_out(source: Source, format: str) -> None:
     pictures = attached.count("picture") + len(id3_pictures(source.attached))
     names = [name for name, _ in source.comments]
     lost: list[str] = [] if format == "FLAC" else [kind for kind in ("cuesheet", "application") if kind in attached]
-    if format == "CAF":
-        lost += [f"{name} tags" for name in dict.fromkeys(names) if name.lower() not in PLAIN or names.count(name) > 1]
-    elif format == "W64":
+    if format == "W64":
         lost += [f"{name} tags" for name in dict.fromkeys(names)]
     if format in ("CAF", "W64"):
         lost += [f"{pictures} pictures"] * bool(pictures)
-    if format in ("AIFF", "CAF", "W64") and source.layout:
+    if format == "W64" and source.layout not in (0, FRONT.get(source.channels)):
         lost.append(f"the layout of the channels, {source.layout:#x}")
     if format in ("FLAC", "CAF", "W64"):
         lost += [f"the ID3 frames {', '.join(rest)}" for rest in [id3_rest(source.attached)] if rest]
@@ -116,7 +116,7 @@ def write_other(made: Any, blocks: Iterable[Samples], source: Source, format: st
     expect(fits, BadInput, f"{format} output", found, "samples that it can hold; WAV holds all")
     check_limits(source, format)
     done = 0
-    simple = format == "CAF" or (format == "AIFF" and needs_id3(source) is False)
+    simple = format == "AIFF" and not needs_id3(source)
     with library_errors():
         out = soundfile.SoundFile(made, "w", source.sample_rate, source.channels, subtype, format=format)
     with out:
@@ -129,8 +129,10 @@ def write_other(made: Any, blocks: Iterable[Samples], source: Source, format: st
                 out.write(block if source.floating else block << (32 - source.bits))
     if format == "FLAC":
         finish_flac(made, source, done)
-    elif format == "AIFF" and not simple:
-        append_id3(made, source)
+    elif format == "AIFF":
+        finish_aiff(made, source, b"" if simple else whole_id3(source))
+    elif format == "CAF":
+        finish_caf(made, source)
 
 
 def check_limits(source: Source, format: str) -> None:
@@ -164,7 +166,7 @@ def finish_flac(made: Any, source: Source, n_samples: int) -> None:
         sizes = struct.pack(">HH", 4096, 4096) + bytes(6)
         made.write(b"fLaC\x80\0\0\x22" + sizes + packed.to_bytes(8, "big") + EMPTY_MD5)
     pairs = list(source.comments)
-    if source.layout and source.layout != FLAC_LAYOUTS[source.channels]:
+    if source.layout != FLAC_LAYOUTS[source.channels] and (source.layout or source.channels > 2):
         pairs.append((MASK_NAME, f"0x{source.layout:04X}"))
     attached = [*source.attached, *id3_pictures(source.attached)]
     if pairs or any(one.kind in BLOCKS for one in attached):
@@ -172,14 +174,31 @@ def finish_flac(made: Any, source: Source, n_samples: int) -> None:
         source.notes.extend(write_flac_tags(made, tuple(pairs), attached))
 
 
-def append_id3(made: Any, source: Source) -> None:
-    """Append the ID3 chunk of an AIFF file."""
-    tag = whole_id3(source)
+def finish_aiff(made: Any, source: Source, tag: bytes) -> None:
+    """Append an ID3 tag and the layout of the channels to an AIFF file."""
+    new = [(b"ID3 ", tag)] * bool(tag) + [(b"CHAN", core_layout_of(source.layout))] * bool(source.layout)
     end = made.seek(0, 2)
-    made.write(bytes(end % 2) + b"ID3 " + struct.pack(">I", len(tag)) + tag + bytes(len(tag) % 2))
+    made.write(bytes(end % 2))
+    for name, content in new:
+        made.write(name + struct.pack(">I", len(content)) + content + bytes(len(content) % 2))
     end = made.tell()
     made.seek(4)
     made.write(struct.pack(">I", end - 8))
+
+
+def finish_caf(made: Any, source: Source) -> None:
+    """Append all texts and the layout of the channels to a CAF file."""
+    texts = b"".join(name.encode() + b"\0" + text.replace("\0", "/").encode() + b"\0" for name, text in source.comments)
+    new = [(b"info", struct.pack(">I", len(source.comments)) + texts)] * bool(texts)
+    new += [(b"chan", core_layout_of(source.layout))] * bool(source.layout)
+    made.seek(0, 2)
+    for name, content in new:
+        made.write(name + struct.pack(">q", len(content)) + content)
+
+
+def core_layout_of(mask: int) -> bytes:
+    """Return a layout of Core Audio by its bitmap, which has the bits of WAV's mask."""
+    return struct.pack(">III", 0x10000, mask, 0)
 
 
 def whole_id3(source: Source) -> bytes:
