@@ -71,7 +71,8 @@ def see_png(raw: bytes) -> Seen | None:
     data = sum(len(content) for name, content in chunks if name == b"IDAT")
     # Deflate makes at most 1032 bytes of one: what declares more is cut, and a few bytes must not cost gigabytes.
     cut = f"truncated: {data} bytes of samples for {width} x {height} pixels"
-    critical = [(n, c) for n, c in chunks if n in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (n == b"tRNS" and not key)]
+    critical = [(n, c) for n, c in chunks if n in (b"IHDR", b"PLTE", b"IDAT") or (n == b"tRNS" and not key)]
+    critical.append((b"IEND", b""))
     found, notes = metadata.of_png(raw)
     animation = parts.first(chunks, b"acTL")
     frames = int.from_bytes(animation[:4], "big") if animation else 1
@@ -84,24 +85,24 @@ def see_png(raw: bytes) -> Seen | None:
         frozenset(traits),
         key=key,
         n_pictures=frames,
-        clean=raw if is_cut(raw) else parts.PNG_MAGIC + b"".join(parts.png_chunk(*chunk) for chunk in critical),
+        clean=parts.PNG_MAGIC + b"".join(parts.png_chunk(*chunk) for chunk in critical),
         metadata=found,
         notes=tuple(notes),
-        damage=cut if height * bytes_of_row > 1032 * (data + 1) else "",
+        damage=cut if height * bytes_of_row > 1032 * (data + 1) else damage_of_png(raw),
     )
 
 
-def is_cut(raw: bytes) -> bool:
-    """Return whether a chunk of a PNG file is cut short or fails its checksum: then the reader says so."""
+def damage_of_png(raw: bytes) -> str:
+    """Return what is wrong with the chunks of a PNG file that hold the samples, else nothing."""
     position = len(parts.PNG_MAGIC)
     for name, content in parts.png_chunks(raw):
         end = position + 12 + len(content)
-        if raw[position:end] != parts.png_chunk(name, content):
-            return name[:1].isupper()
+        if name[:1].isupper() and raw[position:end] != parts.png_chunk(name, content):
+            return f"the checksum of the chunk {name.decode('latin-1')} is another"
         position = end
         if name == b"IEND":
-            return False
-    return True
+            return ""
+    return f"truncated: the chunk at byte {position} is cut" if position + 4 < len(raw) else ""
 
 
 def see_jpeg(raw: bytes) -> Seen | None:
@@ -119,6 +120,8 @@ def see_jpeg(raw: bytes) -> Seen | None:
     found, notes = metadata.of_jpeg(raw)
     known = [s for s in segments if not 0xE1 <= s[0] <= 0xEF and s[0] != 0xFE or s[0] == 0xEE or s[0] == 0xE8]  # of JPEG-LS, how colours are transformed
     end = segments[-1][2]
+    # Pillow finds where an ordinary file is cut; other readers fill up what is missing. Coded samples hold no FF D9.
+    is_cut = raw.find(b"\xff\xd9", end) < 0 and (bits != 8 or "lossless" in named)
     head = b"".join(parts.jpeg_segment(m, c) for m, c, at in known if at != end)
     return Seen(
         "JPEG-LS" if marker == 0xF7 else "JPEG",
@@ -132,6 +135,7 @@ def see_jpeg(raw: bytes) -> Seen | None:
         clean=raw[:2] + head + raw[end:],
         metadata=found,
         notes=tuple(notes),
+        damage="truncated: no end of the image" if is_cut else "",
     )
 
 
@@ -294,7 +298,17 @@ def see_tiff(raw: bytes) -> Seen | None:
         clean=tiff.bare(file, directory),
         metadata=metadata.of_tiff(file, directory),
         notes=tuple(notes),
+        damage=cut_of_tiff(raw, values),
     )
+
+
+def cut_of_tiff(raw: bytes, values: Values) -> str:
+    """Return what is wrong where strips or tiles reach beyond the end of the file, else nothing."""
+    for offsets, counts in ((273, 279), (324, 325)):
+        for offset, count in zip(values(offsets, ()), values(counts, ()), strict=False):
+            if offset + count > len(raw):
+                return f"truncated: samples up to byte {offset + count} of {len(raw)}"
+    return ""
 
 
 def tiff_traits(directory: tiff.Directory, values: Values, photometric: int, channels: int) -> set[str]:

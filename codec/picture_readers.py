@@ -208,7 +208,8 @@ def pnm_samples(seen: Seen) -> Samples:
             values = np.array([int(word) for word in words], np.int64)
     else:
         wide = np.dtype(np.uint8 if seen.white < 256 else ">u2")
-        values = np.frombuffer(data[1 : 1 + count * wide.itemsize][: len(data) // wide.itemsize * wide.itemsize], wide)
+        body = data[1 : 1 + count * wide.itemsize]
+        values = np.frombuffer(body[: len(body) // wide.itemsize * wide.itemsize], wide)
     if len(values) != count:
         raise BadInput(f"picture: found damage (truncated: {len(values)} of {count} samples), expected none")
     greatest = int(values.max())

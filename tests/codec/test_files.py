@@ -18,8 +18,9 @@ from PIL import Image
 import laconic
 from laconic import container
 from laconic.container import Chunk, Header
-from laconic.files import EXIF, KINDS
+from laconic.files import KINDS
 from laconic.golden import bit_digests
+from laconic.kinds import EXIF
 from laconic.targets import psnr_of
 from laconic.tools.own_model import TinyAutoencoder
 

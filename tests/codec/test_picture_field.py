@@ -359,6 +359,37 @@ def test_any_bytes_as_exif_are_read_or_an_error(data: bytes, start: bytes) -> No
         assert len(found) == len(raw) and tiff.orientation_of(found) in (None, 1)
 
 
+# Damage
+
+NOISE = np.random.default_rng(0).integers(0, 65536, (64, 64, 3)).astype(np.uint16)
+WHOLE = {
+    "PNG": made.png_of(NOISE),
+    "TIFF": made.tiff(NOISE, photometric="rgb"),
+    "TIFF of 8 bits": made.tiff(NOISE.astype(np.uint8), photometric="rgb"),
+    "packed TIFF": made.tiff(NOISE, photometric="rgb", compression="lzw", rowsperstrip=8),
+    "JPEG 2000": made.jp2(NOISE),
+    "JPEG 2000 of 8 bits": made.jp2(NOISE.astype(np.uint8)),
+    "JPEG-LS": bytes(imagecodecs.jpegls_encode(NOISE)),
+    "JPEG of 12 bits": bytes(imagecodecs.jpeg_encode(NOISE >> 4, bitspersample=12)),
+    "lossless JPEG": bytes(imagecodecs.jpeg_encode(NOISE, bitspersample=16, lossless=True)),
+    "AVIF": made.avif(NOISE >> 6, bitspersample=10),
+    "WebP": made.pillow(NOISE.astype(np.uint8), "WEBP", lossless=True),
+    "PGM": made.pnm(NOISE[:, :, :1], 65535),
+    "plain PPM": made.pnm(NOISE, 65535, plain=True),
+    **{name: made.pillow(NOISE.astype(np.uint8), name) for name in ("BMP", "TGA", "SGI", "PCX", "QOI", "ICO")},
+}
+
+
+@pytest.mark.parametrize("read", BOTH)
+@pytest.mark.parametrize("name", WHOLE)
+def test_no_reader_fills_up_what_a_cut_file_lacks(name: str, read: Any) -> None:
+    raw = WHOLE[name]
+    read(io.BytesIO(raw))
+    for part in (0.5, 0.9, 0.98):
+        with pytest.raises(laconic.BadInput, match="found .*, expected"):
+            read(io.BytesIO(raw[: int(len(raw) * part)]))
+
+
 # Words and limits
 
 NAMED = {
