@@ -248,6 +248,8 @@ def see_heif(raw: bytes) -> Seen | None:
     has_alpha = any(name == b"auxC" and b":alpha" in content or b"auxid:1" in content for name, content in properties)
     nclx = next((content for name, content in properties if name == b"colr" and content[:4] == b"nclx"), None)
     notes = ["the clean aperture of the AVIF is not applied"] if parts.first(properties, b"clap") else []
+    if parts.first(properties, b"mdcv") or parts.first(properties, b"clli"):
+        notes.append("the light levels (mdcv, clli) of the AVIF are not kept")
     if b"tmap" in brands or b"tmap" in raw[:4096]:
         notes.append("the gain map of the AVIF is not kept")
     width, height = struct.unpack(">2I", size[4:12])
@@ -393,7 +395,16 @@ def see_pnm(raw: bytes) -> Seen | None:
         white=white,
         clean=raw[:2] + raw[position:],
         metadata=metadata.present({"text": metadata.pack_texts(texts)}),
+        notes=after_pnm(raw, position, width * height * channels * (1 + (white > 255))),
     )
+
+
+def after_pnm(raw: bytes, position: int, n_bytes: int) -> tuple[str, ...]:
+    """Return a note of what follows the samples of a file: a stream of pictures is one such file."""
+    rest = raw[position + 1 + n_bytes :].strip() if raw[:2] in (b"P5", b"P6") else b""
+    if rest[:1] == b"P":
+        return ("only the first picture of the file is kept",)
+    return (f"{len(rest)} bytes after the samples are not kept",) if rest else ()
 
 
 def see_bmp(raw: bytes) -> Seen | None:

@@ -157,6 +157,22 @@ def test_further_pictures_of_a_file_are_said(read: Any) -> None:
     assert read(io.BytesIO(icons)).notes == ("only the largest of 2 pictures is kept",)
 
 
+@pytest.mark.parametrize("read", BOTH)
+def test_what_stands_beside_or_after_the_samples_is_said(read: Any) -> None:
+    two = made.pnm(RGB8, 255) * 2
+    assert read(io.BytesIO(two)).notes == ("only the first picture of the file is kept",)
+    bmp = bytearray(made.pillow(RGBA8, "BMP"))
+    struct.pack_into("<I", bmp, 30, 0)  # no masks: the fourth byte has no name
+    assert "fourth byte" in "".join(read(io.BytesIO(bytes(bmp))).notes)
+    gif = made.pillow(GRAY8, "GIF")
+    end = 13 + 3 * 256
+    profile = b"\x21\xff\x0bICCRGBG1012\3abc\0"
+    assert read(io.BytesIO(gif[:end] + profile + gif[end:])).notes == ("the ICC profile of the GIF is not kept",)
+    linear = bytearray(made.pillow(RGB8, "QOI"))
+    linear[13] = 1
+    assert read(io.BytesIO(bytes(linear))).notes == ("the samples of the QOI are linear, which is not kept",)
+
+
 # Transparency and orientation
 
 
