@@ -59,11 +59,13 @@ class Way:
     note: str = ""
 
     def fits(self, seen: Seen) -> bool:
+        """Return whether a file is one that this row is for."""
         own = (self.format, seen.bits in self.bits, seen.channels in self.channels)
         return own == (seen.format, True, True) and seen.traits <= self.traits
 
     @property
     def installed(self) -> bool:
+        """Return whether the reader is there."""
         return self.reader in (PILLOW, OWN) or find_spec("imagecodecs") is not None
 
 

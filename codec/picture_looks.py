@@ -54,6 +54,7 @@ def unread(name: str, reader: str) -> BadInput:
 
 
 def see_png(raw: bytes) -> Seen | None:
+    """Look at the chunks of a PNG file."""
     chunks = list(parts.png_chunks(raw))
     header = parts.first(chunks, b"IHDR")
     if header is None or len(header) != 13:
@@ -106,6 +107,7 @@ def damage_of_png(raw: bytes) -> str:
 
 
 def see_jpeg(raw: bytes) -> Seen | None:
+    """Look at the segments of a JPEG file before its first scan."""
     segments = list(parts.jpeg_segments(raw))
     frame = next(((m, c) for m, c, _ in segments if 0xC0 <= m <= 0xCF and m not in (0xC4, 0xC8, 0xCC)), None)
     frame = frame or next(((m, c) for m, c, _ in segments if m == 0xF7), None)
@@ -150,6 +152,7 @@ def pictures_of_mpf(segments: list[tuple[int, bytes, int]]) -> int:
 
 
 def see_jp2(raw: bytes) -> Seen | None:
+    """Look at the boxes and the codestream header of a JPEG 2000 file."""
     stream = raw if raw.startswith(b"\xff\x4f") else parts.box(raw, b"jp2c") or b""
     if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 42:
         return None
@@ -234,6 +237,7 @@ def jp2_metadata(raw: bytes, header: bytes) -> tuple[Metadata, tuple[str, ...]]:
 
 
 def see_heif(raw: bytes) -> Seen | None:
+    """Look at the boxes of an AVIF file. Raises BadInput naming HEIC and what else is built so."""
     kinds = parts.box(raw, b"ftyp") or b""
     brands = {kinds[:4], *(kinds[i : i + 4] for i in range(8, len(kinds), 4))}
     if not brands & {b"avif", b"avis"}:
@@ -268,6 +272,7 @@ def see_heif(raw: bytes) -> Seen | None:
 
 
 def see_tiff(raw: bytes) -> Seen | None:
+    """Look at the first directory of a TIFF file. Raises BadInput where that is not its main picture."""
     file = tiff.parse(raw)
     found = file.directory(file.start)
     if found is None:
@@ -374,7 +379,7 @@ def pages_of(file: tiff.Tiff) -> int:
 
 
 def see_pnm(raw: bytes) -> Seen | None:
-    """PGM and PPM; their readers are ours, since Pillow stretches samples to 8 or 16 bits."""
+    """Look at the header of a PGM or PPM file, which is read by us: Pillow stretches samples to 8 or 16 bits."""
     comments = list[bytes]()
     fields, position = list[int](), 2
     while len(fields) < 3 and (match := PNM_FIELD.match(raw, position)):
@@ -408,6 +413,7 @@ def after_pnm(raw: bytes, position: int, n_bytes: int) -> tuple[str, ...]:
 
 
 def see_bmp(raw: bytes) -> Seen | None:
+    """Look at the header of a BMP file, which may have a profile and a fourth byte in each pixel."""
     size = int.from_bytes(raw[14:18], "little")
     if size < 40 or len(raw) < 14 + size:
         return Seen("BMP", 0, 0, 8, 3, clean=raw)
@@ -428,6 +434,7 @@ def see_bmp(raw: bytes) -> Seen | None:
 
 
 def see_sgi(raw: bytes) -> Seen | None:
+    """Look at the header of an SGI file, whose samples may have 16 bits."""
     if len(raw) < 12:
         return None
     width, height, channels = struct.unpack(">3H", raw[6:12])
@@ -435,6 +442,7 @@ def see_sgi(raw: bytes) -> Seen | None:
 
 
 def see_webp(raw: bytes) -> Seen | None:
+    """Look at the chunks of a WebP file, whose samples always have 8 bits."""
     return Seen("WebP", 0, 0, 8, 3, clean=raw, metadata=metadata.of_webp(raw))
 
 

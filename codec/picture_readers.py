@@ -108,6 +108,7 @@ def decode_image(image: Image.Image, exact: bool, max_pixels: int, seen: Seen | 
 
 
 def with_notes(decoded: Decoded, notes: list[str]) -> Decoded:
+    """Return the same with more notes."""
     return Decoded(decoded.samples, decoded.white, decoded.metadata, (*decoded.notes, *notes))
 
 
@@ -150,10 +151,12 @@ def notes_on(seen: Seen, way: Way, exact: bool) -> Iterator[str]:
 
 
 def frames_note(n_frames: int) -> str:
+    """Return the note of a file with several frames or pages."""
     return f"only the first of {n_frames} frames or pages is kept"
 
 
 def white_of(seen: Seen) -> int:
+    """Return the largest value that a sample of a file may have."""
     return seen.white or (1 << (8 if seen.bits <= 8 else 16)) - 1
 
 
@@ -236,6 +239,7 @@ def pnm_samples(seen: Seen) -> Samples:
 
 
 def uncommented(data: bytes) -> bytes:
+    """Return the text of a plain PNM file without its comments."""
     return b"\n".join(line.partition(b"#")[0] for line in data.splitlines())
 
 
