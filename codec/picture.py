@@ -138,7 +138,7 @@ def decoded(source: Any, exact: bool, max_pixels: int) -> Decoded:
 
 
 def of_array(array: NDArray[Any], exact: bool, max_pixels: int) -> Decoded:
-    """uint8/uint16 [H, W], or [H, W, C] with C 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
+    """Take uint8/uint16 [H, W], or [H, W, C] with C 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA. Raises BadInput."""
     kind = type(array).__name__
     expect(not isinstance(array, np.ma.MaskedArray), BadInput, "array", kind, "one without a mask: fill it first")
     expect(not isinstance(array, np.matrix), BadInput, "array", kind, "numpy.ndarray: numpy.asarray makes it one")
@@ -154,7 +154,7 @@ def of_array(array: NDArray[Any], exact: bool, max_pixels: int) -> Decoded:
 
 
 def of_image(image: Image.Image, exact: bool, max_pixels: int) -> Decoded:
-    """A PIL image: from its file where that is open and the samples are not loaded, since the file tells the true depth."""
+    """Read a PIL image, from its file where that is open and nothing is loaded: the file tells the true depth."""
     check_mode(image)
     raw = unread(image)
     if raw is None:
@@ -171,6 +171,7 @@ def of_image(image: Image.Image, exact: bool, max_pixels: int) -> Decoded:
 
 
 def reduction(samples: Samples, exact: bool) -> tuple[str, ...]:
+    """Return the note of 16-bit samples that lossy coding reduces."""
     return ("reduced from 16 to 8 bit per sample",) if samples.dtype == np.uint16 and not exact else ()
 
 

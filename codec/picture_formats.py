@@ -59,11 +59,13 @@ class Way:
     note: str = ""
 
     def fits(self, seen: Seen) -> bool:
+        """Return whether a file is one that this row is for."""
         own = (self.format, seen.bits in self.bits, seen.channels in self.channels)
         return own == (seen.format, True, True) and seen.traits <= self.traits
 
     @property
     def installed(self) -> bool:
+        """Return whether the reader is there."""
         return self.reader in (PILLOW, OWN) or find_spec("imagecodecs") is not None
 
 
@@ -95,6 +97,9 @@ WAYS = (
     way("TIFF", (8,), ANY, "white_is_0 alpha extra planar packed fill_order_2 BigTIFF_MM", "tiff"),
     way("TIFF", (8,), ANY, "alpha packed", PILLOW),
     way("TIFF", (8,), (3,), "planar packed", PILLOW),
+    way("TIFF", (1,), (1,), "white_is_0 packed fax fill_order_2 BigTIFF_MM", "tiff"),
+    way("TIFF", (8,), (1,), "palette palette_of_16_bits packed BigTIFF_MM", "tiff"),
+    way("TIFF", (8,), (1, 3), "JPEG", "tiff"),
     way("TIFF", (1, 2, 4, 8), (1,), "white_is_0 packed fax fill_order_2", PILLOW),
     way("TIFF", (1, 2, 4, 8), (1,), "palette palette_of_16_bits packed", PILLOW),
     way("TIFF", (12,), (1,), "", PILLOW),

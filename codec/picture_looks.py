@@ -54,6 +54,7 @@ def unread(name: str, reader: str) -> BadInput:
 
 
 def see_png(raw: bytes) -> Seen | None:
+    """Look at the chunks of a PNG file."""
     chunks = list(parts.png_chunks(raw))
     header = parts.first(chunks, b"IHDR")
     if header is None or len(header) != 13:
@@ -71,7 +72,8 @@ def see_png(raw: bytes) -> Seen | None:
     data = sum(len(content) for name, content in chunks if name == b"IDAT")
     # Deflate makes at most 1032 bytes of one: what declares more is cut, and a few bytes must not cost gigabytes.
     cut = f"truncated: {data} bytes of samples for {width} x {height} pixels"
-    critical = [(n, c) for n, c in chunks if n in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (n == b"tRNS" and not key)]
+    critical = [(n, c) for n, c in chunks if n in (b"IHDR", b"PLTE", b"IDAT") or (n == b"tRNS" and not key)]
+    critical.append((b"IEND", b""))
     found, notes = metadata.of_png(raw)
     animation = parts.first(chunks, b"acTL")
     frames = int.from_bytes(animation[:4], "big") if animation else 1
@@ -84,27 +86,28 @@ def see_png(raw: bytes) -> Seen | None:
         frozenset(traits),
         key=key,
         n_pictures=frames,
-        clean=raw if is_cut(raw) else parts.PNG_MAGIC + b"".join(parts.png_chunk(*chunk) for chunk in critical),
+        clean=parts.PNG_MAGIC + b"".join(parts.png_chunk(*chunk) for chunk in critical),
         metadata=found,
         notes=tuple(notes),
-        damage=cut if height * bytes_of_row > 1032 * (data + 1) else "",
+        damage=cut if height * bytes_of_row > 1032 * (data + 1) else damage_of_png(raw),
     )
 
 
-def is_cut(raw: bytes) -> bool:
-    """Return whether a chunk of a PNG file is cut short or fails its checksum: then the reader says so."""
+def damage_of_png(raw: bytes) -> str:
+    """Return what is wrong with the chunks of a PNG file that hold the samples, else nothing."""
     position = len(parts.PNG_MAGIC)
     for name, content in parts.png_chunks(raw):
         end = position + 12 + len(content)
-        if raw[position:end] != parts.png_chunk(name, content):
-            return name[:1].isupper()
+        if name[:1].isupper() and raw[position:end] != parts.png_chunk(name, content):
+            return f"the checksum of the chunk {name.decode('latin-1')} is another"
         position = end
         if name == b"IEND":
-            return False
-    return True
+            return ""
+    return f"truncated: the chunk at byte {position} is cut" if position + 4 < len(raw) else ""
 
 
 def see_jpeg(raw: bytes) -> Seen | None:
+    """Look at the segments of a JPEG file before its first scan."""
     segments = list(parts.jpeg_segments(raw))
     frame = next(((m, c) for m, c, _ in segments if 0xC0 <= m <= 0xCF and m not in (0xC4, 0xC8, 0xCC)), None)
     frame = frame or next(((m, c) for m, c, _ in segments if m == 0xF7), None)
@@ -119,6 +122,8 @@ def see_jpeg(raw: bytes) -> Seen | None:
     found, notes = metadata.of_jpeg(raw)
     known = [s for s in segments if not 0xE1 <= s[0] <= 0xEF and s[0] != 0xFE or s[0] == 0xEE or s[0] == 0xE8]  # of JPEG-LS, how colours are transformed
     end = segments[-1][2]
+    # Pillow finds where an ordinary file is cut; other readers fill up what is missing. Coded samples hold no FF D9.
+    is_cut = raw.find(b"\xff\xd9", end) < 0 and (bits != 8 or "lossless" in named)
     head = b"".join(parts.jpeg_segment(m, c) for m, c, at in known if at != end)
     return Seen(
         "JPEG-LS" if marker == 0xF7 else "JPEG",
@@ -132,6 +137,7 @@ def see_jpeg(raw: bytes) -> Seen | None:
         clean=raw[:2] + head + raw[end:],
         metadata=found,
         notes=tuple(notes),
+        damage="truncated: no end of the image" if is_cut else "",
     )
 
 
@@ -146,6 +152,7 @@ def pictures_of_mpf(segments: list[tuple[int, bytes, int]]) -> int:
 
 
 def see_jp2(raw: bytes) -> Seen | None:
+    """Look at the boxes and the codestream header of a JPEG 2000 file."""
     stream = raw if raw.startswith(b"\xff\x4f") else parts.box(raw, b"jp2c") or b""
     if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 42:
         return None
@@ -230,6 +237,7 @@ def jp2_metadata(raw: bytes, header: bytes) -> tuple[Metadata, tuple[str, ...]]:
 
 
 def see_heif(raw: bytes) -> Seen | None:
+    """Look at the boxes of an AVIF file. Raises BadInput naming HEIC and what else is built so."""
     kinds = parts.box(raw, b"ftyp") or b""
     brands = {kinds[:4], *(kinds[i : i + 4] for i in range(8, len(kinds), 4))}
     if not brands & {b"avif", b"avis"}:
@@ -244,6 +252,8 @@ def see_heif(raw: bytes) -> Seen | None:
     has_alpha = any(name == b"auxC" and b":alpha" in content or b"auxid:1" in content for name, content in properties)
     nclx = next((content for name, content in properties if name == b"colr" and content[:4] == b"nclx"), None)
     notes = ["the clean aperture of the AVIF is not applied"] if parts.first(properties, b"clap") else []
+    if parts.first(properties, b"mdcv") or parts.first(properties, b"clli"):
+        notes.append("the light levels (mdcv, clli) of the AVIF are not kept")
     if b"tmap" in brands or b"tmap" in raw[:4096]:
         notes.append("the gain map of the AVIF is not kept")
     width, height = struct.unpack(">2I", size[4:12])
@@ -262,6 +272,7 @@ def see_heif(raw: bytes) -> Seen | None:
 
 
 def see_tiff(raw: bytes) -> Seen | None:
+    """Look at the first directory of a TIFF file. Raises BadInput where that is not its main picture."""
     file = tiff.parse(raw)
     found = file.directory(file.start)
     if found is None:
@@ -294,7 +305,17 @@ def see_tiff(raw: bytes) -> Seen | None:
         clean=tiff.bare(file, directory),
         metadata=metadata.of_tiff(file, directory),
         notes=tuple(notes),
+        damage=cut_of_tiff(raw, values),
     )
+
+
+def cut_of_tiff(raw: bytes, values: Values) -> str:
+    """Return what is wrong where strips or tiles reach beyond the end of the file, else nothing."""
+    for offsets, counts in ((273, 279), (324, 325)):
+        for offset, count in zip(values(offsets, ()), values(counts, ()), strict=False):
+            if offset + count > len(raw):
+                return f"truncated: samples up to byte {offset + count} of {len(raw)}"
+    return ""
 
 
 def tiff_traits(directory: tiff.Directory, values: Values, photometric: int, channels: int) -> set[str]:
@@ -358,7 +379,7 @@ def pages_of(file: tiff.Tiff) -> int:
 
 
 def see_pnm(raw: bytes) -> Seen | None:
-    """PGM and PPM; their readers are ours, since Pillow stretches samples to 8 or 16 bits."""
+    """Look at the header of a PGM or PPM file, which is read by us: Pillow stretches samples to 8 or 16 bits."""
     comments = list[bytes]()
     fields, position = list[int](), 2
     while len(fields) < 3 and (match := PNM_FIELD.match(raw, position)):
@@ -379,10 +400,20 @@ def see_pnm(raw: bytes) -> Seen | None:
         white=white,
         clean=raw[:2] + raw[position:],
         metadata=metadata.present({"text": metadata.pack_texts(texts)}),
+        notes=after_pnm(raw, position, width * height * channels * (1 + (white > 255))),
     )
 
 
+def after_pnm(raw: bytes, position: int, n_bytes: int) -> tuple[str, ...]:
+    """Return a note of what follows the samples of a file: a stream of pictures is one such file."""
+    rest = raw[position + 1 + n_bytes :].strip() if raw[:2] in (b"P5", b"P6") else b""
+    if rest[:1] == b"P":
+        return ("only the first picture of the file is kept",)
+    return (f"{len(rest)} bytes after the samples are not kept",) if rest else ()
+
+
 def see_bmp(raw: bytes) -> Seen | None:
+    """Look at the header of a BMP file, which may have a profile and a fourth byte in each pixel."""
     size = int.from_bytes(raw[14:18], "little")
     if size < 40 or len(raw) < 14 + size:
         return Seen("BMP", 0, 0, 8, 3, clean=raw)
@@ -403,6 +434,7 @@ def see_bmp(raw: bytes) -> Seen | None:
 
 
 def see_sgi(raw: bytes) -> Seen | None:
+    """Look at the header of an SGI file, whose samples may have 16 bits."""
     if len(raw) < 12:
         return None
     width, height, channels = struct.unpack(">3H", raw[6:12])
@@ -410,6 +442,7 @@ def see_sgi(raw: bytes) -> Seen | None:
 
 
 def see_webp(raw: bytes) -> Seen | None:
+    """Look at the chunks of a WebP file, whose samples always have 8 bits."""
     return Seen("WebP", 0, 0, 8, 3, clean=raw, metadata=metadata.of_webp(raw))
 
 

@@ -129,7 +129,7 @@ def of_png(raw: bytes) -> tuple[Metadata, list[str]]:
         elif name == b"pHYs" and len(content) == 9:
             x, y = int.from_bytes(content[:4], "big"), int.from_bytes(content[4:8], "big")
             found["resolution"] = pack_resolution(METRE if content[8] == 1 else NONE, (x, 1), (y, 1))
-        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+        elif name in (b"tEXt", b"zTXt", b"iTXt") and sum(len(t.text) for t in texts) <= MAX_METADATA_BYTES:
             texts += texts_of(name, content, found)
         elif name in COLOUR_CHUNKS:
             colours[name] = content
@@ -276,6 +276,7 @@ def of_nclx(content: bytes | None) -> Metadata:
 
 
 def present(found: Metadata) -> Metadata:
+    """Return what is not empty."""
     return {name: value for name, value in found.items() if value}
 
 
@@ -298,7 +299,7 @@ def pack_texts(texts: list[Text]) -> bytes:
 
 
 def unpack_texts(data: bytes) -> list[Text]:
-    """The inverse of `pack_texts`. Raises BadFile."""
+    """Invert `pack_texts`. Raises BadFile."""
     fields, position = [], 0
     while position < len(data):
         length, position = read_varint(data, position, "text length")
@@ -317,7 +318,7 @@ def pack_resolution(unit: int, x: tuple[int, int], y: tuple[int, int]) -> bytes:
 
 
 def unpack_resolution(data: bytes) -> tuple[int, Fraction, Fraction]:
-    """The inverse of `pack_resolution`. Raises BadFile."""
+    """Invert `pack_resolution`. Raises BadFile."""
     expect(1 <= len(data) and data[0] in range(1, 5), BadFile, "unit of the resolution", data[:1], "1 to 4")
     values, position = [], 1
     for name in ("x", "x", "y", "y"):
@@ -356,7 +357,7 @@ def pack_chunks(chunks: dict[bytes, bytes]) -> bytes:
 
 
 def unpack_chunks(data: bytes) -> dict[bytes, bytes]:
-    """The inverse of `pack_chunks`; chunks that this version does not know are left out. Raises BadFile."""
+    """Invert `pack_chunks`; chunks that this version does not know are left out. Raises BadFile."""
     found, position = {}, 0
     while position < len(data):
         name = data[position : position + 4]

@@ -51,7 +51,7 @@ def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
     seen = look(raw)
     if seen is None:
         image = open_image(raw, max_pixels)
-        return with_notes(decode_image(image, exact, max_pixels), beside(image, exact))
+        return with_notes(decode_image(image, exact, max_pixels), [*beside(image, exact), *unkept(raw)])
     way = choose_after(seen, raw, exact, max_pixels)
     notes = [*seen.notes, *notes_on(seen, way, exact)]
     if way.reader == PILLOW:
@@ -62,7 +62,7 @@ def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
         check_size(seen.width, seen.height, max_pixels)
         check_undamaged(seen)
         samples = pnm_samples(seen) if way.reader == OWN else by_imagecodecs(seen, way.reader)
-        found = Decoded(samples, white_of(seen), {}, ())
+        found = Decoded(samples, white_of(seen) if samples.dtype == np.uint8 or seen.white else 65535, {}, ())
         if seen.format == "AVIF":  # its ICC, EXIF and XMP, and its orientation, which lies in boxes of its own
             image = open_image(raw, max_pixels)
             frames = int(getattr(image, "n_frames", 1))
@@ -108,6 +108,7 @@ def decode_image(image: Image.Image, exact: bool, max_pixels: int, seen: Seen | 
 
 
 def with_notes(decoded: Decoded, notes: list[str]) -> Decoded:
+    """Return the same with more notes."""
     return Decoded(decoded.samples, decoded.white, decoded.metadata, (*decoded.notes, *notes))
 
 
@@ -120,6 +121,17 @@ def beside(image: Image.Image, exact: bool) -> list[str]:
     expected = "a format whose samples are known to be read unchanged: convert it to PNG, or code it lossy"
     expect(not exact, BadInput, "picture format", format, expected)
     return [f"{format} is read by Pillow as 8-bit pixels; what else it holds is not kept"]
+
+
+def unkept(raw: bytes) -> list[str]:
+    """Return notes of what GIF, TGA and QOI hold beside their pixels, which Pillow does not pass on."""
+    extension = int.from_bytes(raw[-26:-22], "little") if raw.endswith(b"TRUEVISION-XFILE.\0") else 0
+    found = {
+        "the ICC profile of the GIF is not kept": raw.startswith(b"GIF8") and b"ICCRGBG1012" in raw,
+        "the extension area of the TGA is not kept": extension > 0,
+        "the samples of the QOI are linear, which is not kept": raw.startswith(b"qoif") and raw[13:14] == b"\1",
+    }
+    return [note for note, holds in found.items() if holds]
 
 
 def notes_on(seen: Seen, way: Way, exact: bool) -> Iterator[str]:
@@ -139,10 +151,12 @@ def notes_on(seen: Seen, way: Way, exact: bool) -> Iterator[str]:
 
 
 def frames_note(n_frames: int) -> str:
+    """Return the note of a file with several frames or pages."""
     return f"only the first of {n_frames} frames or pages is kept"
 
 
 def white_of(seen: Seen) -> int:
+    """Return the largest value that a sample of a file may have."""
     return seen.white or (1 << (8 if seen.bits <= 8 else 16)) - 1
 
 
@@ -166,18 +180,20 @@ def samples_of(image: Image.Image, seen: Seen | None) -> Samples:
             deep: NDArray[np.uint16] = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)[:, :, None]
             return np.uint16(0xFFFF) - deep if seen and "white_is_0" in seen.traits else deep
         if seen and "palette_of_16_bits" in seen.traits:
-            return wide_palette(image, seen)
+            return coloured(np.asarray(image), seen)
         mode = target_mode(image)
         image = image if image.mode == mode else image.convert(mode)
         return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def wide_palette(image: Image.Image, seen: Seen) -> NDArray[np.uint16]:
-    """Return the colours, uint16, of a TIFF with a palette of more than 8 bits, which Pillow would reduce."""
+def coloured(indices: NDArray[np.uint8], seen: Seen) -> Samples:
+    """Return the colours of the indices of a TIFF file, uint8 or, where 8 bits do not hold them, uint16 [H, W, 3]."""
     file = tiff.parse(seen.clean)
     directory = next(file.directories())
-    colours = np.array(directory[320].values, np.uint16).reshape(3, -1).T
-    return np.ascontiguousarray(colours[np.asarray(image)])
+    with parsing():
+        colours: Samples = np.array(directory[320].values, np.uint16).reshape(3, -1).T
+        colours = colours if "palette_of_16_bits" in seen.traits else (colours >> 8).astype(np.uint8)
+        return np.ascontiguousarray(colours[indices])
 
 
 def by_imagecodecs(seen: Seen, name: str) -> Samples:
@@ -189,8 +205,12 @@ def by_imagecodecs(seen: Seen, name: str) -> Samples:
     if "planar" in seen.traits and found.shape == (seen.channels, *shape[:2]):
         found = found.transpose(1, 2, 0)
     right = found.size == math.prod(shape) and found.shape[:2] == shape[:2]
+    if found.dtype == np.bool_:
+        found = found.astype(np.uint8) * np.uint8(255)
     depth: Any = np.dtype(np.uint8 if seen.bits <= 8 else np.uint16)
     expect(right and found.dtype == depth, BadInput, f"{seen.format} as read", f"{found.dtype} {found.shape}", f"{depth} {shape}")
+    if "palette" in seen.traits:
+        return coloured(found.reshape(shape[:2]), seen)
     samples: Samples = np.ascontiguousarray(found.reshape(shape))
     if "white_is_0" in seen.traits:
         samples = samples.copy()
@@ -208,7 +228,8 @@ def pnm_samples(seen: Seen) -> Samples:
             values = np.array([int(word) for word in words], np.int64)
     else:
         wide = np.dtype(np.uint8 if seen.white < 256 else ">u2")
-        values = np.frombuffer(data[1 : 1 + count * wide.itemsize][: len(data) // wide.itemsize * wide.itemsize], wide)
+        body = data[1 : 1 + count * wide.itemsize]
+        values = np.frombuffer(body[: len(body) // wide.itemsize * wide.itemsize], wide)
     if len(values) != count:
         raise BadInput(f"picture: found damage (truncated: {len(values)} of {count} samples), expected none")
     greatest = int(values.max())
@@ -218,6 +239,7 @@ def pnm_samples(seen: Seen) -> Samples:
 
 
 def uncommented(data: bytes) -> bytes:
+    """Return the text of a plain PNM file without its comments."""
     return b"\n".join(line.partition(b"#")[0] for line in data.splitlines())
 
 

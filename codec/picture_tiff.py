@@ -35,21 +35,21 @@ class Tag:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """Integers; none for other types."""
+        """Return integers, none for other types."""
         letter = LETTERS.get(self.kind)
         count = len(self.data) // TYPE_BYTES.get(self.kind, 1)
         return struct.unpack(f"{self.order}{count}{letter}", self.data) if letter else ()
 
     @property
     def ratios(self) -> tuple[tuple[int, int], ...]:
-        """Numerators and denominators of rationals."""
+        """Return numerators and denominators of rationals, and integers over 1."""
         if self.kind != RATIONAL:
             return tuple((value, 1) for value in self.values)
         flat = struct.unpack(f"{self.order}{len(self.data) // 4}I", self.data)
         return tuple(zip(flat[::2], flat[1::2], strict=True))
 
     def ordered(self, order: str) -> Tag:
-        """The same values in a byte order."""
+        """Return the same values in a byte order."""
         size = {5: 4, 10: 4}.get(self.kind, TYPE_BYTES.get(self.kind, 1))
         if order == self.order or size == 1:
             return Tag(self.kind, self.data, order)
@@ -111,6 +111,7 @@ class Tiff:
         return self.raw[place : place + size] if kind in TYPE_BYTES and place + size <= len(self.raw) else None
 
     def number(self, position: int, n_bytes: int) -> int:
+        """Return the integer at a position."""
         return int.from_bytes(self.raw[position : position + n_bytes], "little" if self.order == "<" else "big")
 
 
@@ -182,7 +183,7 @@ def unfolded(
 
 
 def narrow(tag: Tag) -> Tag:
-    """The same values in a type that is not BigTIFF's alone, where they fit."""
+    """Return the same values in a type that is not BigTIFF's alone, where they fit."""
     if tag.kind in (16, 17, 18) and all(0 <= value < 1 << 32 for value in tag.values):
         return Tag(LONG, struct.pack(f"{tag.order}{len(tag.values)}I", *tag.values), tag.order)
     return tag

@@ -129,6 +129,7 @@ def turned(samples: Samples, orientation: int) -> Samples:
 
 
 def png(samples: Samples, kept: Metadata) -> bytes:
+    """Return a PNG file."""
     if samples.dtype == np.uint16 and samples.shape[2] > 1:
         data = bytes(deep_library().png_encode(samples))
     else:
@@ -191,6 +192,7 @@ def decoded(comment: bytes) -> str:
 
 
 def resolution_of_png(data: bytes) -> bytes:
+    """Return the content of pHYs."""
     found = metadata.resolution_in(data, metadata.METRE)
     x, y = found or metadata.unpack_resolution(data)[1:]
     if found is None:  # a ratio alone: as whole numbers
@@ -200,6 +202,7 @@ def resolution_of_png(data: bytes) -> bytes:
 
 
 def jpeg(samples: Samples, kept: Metadata) -> bytes:
+    """Return a JPEG file, of quality 95 and full chroma."""
     options = {metadata.INFO_KEYS[name]: kept[name] for name in ("icc", "exif", "xmp") if name in kept}
     data = by_pillow(samples, "JPEG", options)
     head, rest = data[:20], data[20:]  # the start of the file, and the whole JFIF segment
@@ -273,6 +276,7 @@ def tags_of(kept: Metadata) -> tuple[tiff.Directory, dict[int, tiff.Directory]]:
 
 
 def bmp(samples: Samples, kept: Metadata) -> bytes:
+    """Return a BMP file."""
     data = by_pillow(samples, "BMP", {})
     found = metadata.resolution_in(kept["resolution"], metadata.METRE) if "resolution" in kept else None
     if found is None:
@@ -289,10 +293,12 @@ def ppm(samples: Samples, kept: Metadata) -> bytes:
 
 
 def webp(samples: Samples, kept: Metadata) -> bytes:
+    """Return a lossless WebP file."""
     return by_pillow(samples, "WEBP", {metadata.INFO_KEYS[name]: kept[name] for name in kept})
 
 
 def avif(samples: Samples, kept: Metadata) -> bytes:
+    """Return an AVIF file, of quality 95 and full chroma."""
     return by_pillow(samples, "AVIF", {metadata.INFO_KEYS[name]: kept[name] for name in kept})
 
 

@@ -157,6 +157,22 @@ def test_further_pictures_of_a_file_are_said(read: Any) -> None:
     assert read(io.BytesIO(icons)).notes == ("only the largest of 2 pictures is kept",)
 
 
+@pytest.mark.parametrize("read", BOTH)
+def test_what_stands_beside_or_after_the_samples_is_said(read: Any) -> None:
+    two = made.pnm(RGB8, 255) * 2
+    assert read(io.BytesIO(two)).notes == ("only the first picture of the file is kept",)
+    bmp = bytearray(made.pillow(RGBA8, "BMP"))
+    struct.pack_into("<I", bmp, 30, 0)  # no masks: the fourth byte has no name
+    assert "fourth byte" in "".join(read(io.BytesIO(bytes(bmp))).notes)
+    gif = made.pillow(GRAY8, "GIF")
+    end = 13 + 3 * 256
+    profile = b"\x21\xff\x0bICCRGBG1012\3abc\0"
+    assert read(io.BytesIO(gif[:end] + profile + gif[end:])).notes == ("the ICC profile of the GIF is not kept",)
+    linear = bytearray(made.pillow(RGB8, "QOI"))
+    linear[13] = 1
+    assert read(io.BytesIO(bytes(linear))).notes == ("the samples of the QOI are linear, which is not kept",)
+
+
 # Transparency and orientation
 
 
@@ -357,6 +373,37 @@ def test_any_bytes_as_exif_are_read_or_an_error(data: bytes, start: bytes) -> No
         except laconic.BadInput:
             continue
         assert len(found) == len(raw) and tiff.orientation_of(found) in (None, 1)
+
+
+# Damage
+
+NOISE = np.random.default_rng(0).integers(0, 65536, (64, 64, 3)).astype(np.uint16)
+WHOLE = {
+    "PNG": made.png_of(NOISE),
+    "TIFF": made.tiff(NOISE, photometric="rgb"),
+    "TIFF of 8 bits": made.tiff(NOISE.astype(np.uint8), photometric="rgb"),
+    "packed TIFF": made.tiff(NOISE, photometric="rgb", compression="lzw", rowsperstrip=8),
+    "JPEG 2000": made.jp2(NOISE),
+    "JPEG 2000 of 8 bits": made.jp2(NOISE.astype(np.uint8)),
+    "JPEG-LS": bytes(imagecodecs.jpegls_encode(NOISE)),
+    "JPEG of 12 bits": bytes(imagecodecs.jpeg_encode(NOISE >> 4, bitspersample=12)),
+    "lossless JPEG": bytes(imagecodecs.jpeg_encode(NOISE, bitspersample=16, lossless=True)),
+    "AVIF": made.avif(NOISE >> 6, bitspersample=10),
+    "WebP": made.pillow(NOISE.astype(np.uint8), "WEBP", lossless=True),
+    "PGM": made.pnm(NOISE[:, :, :1], 65535),
+    "plain PPM": made.pnm(NOISE, 65535, plain=True),
+    **{name: made.pillow(NOISE.astype(np.uint8), name) for name in ("BMP", "TGA", "SGI", "PCX", "QOI", "ICO")},
+}
+
+
+@pytest.mark.parametrize("read", BOTH)
+@pytest.mark.parametrize("name", WHOLE)
+def test_no_reader_fills_up_what_a_cut_file_lacks(name: str, read: Any) -> None:
+    raw = WHOLE[name]
+    read(io.BytesIO(raw))
+    for part in (0.5, 0.9, 0.98):
+        with pytest.raises(laconic.BadInput, match="found .*, expected"):
+            read(io.BytesIO(raw[: int(len(raw) * part)]))
 
 
 # Words and limits

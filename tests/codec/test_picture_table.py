@@ -100,10 +100,15 @@ def tiff_cases(way: Way, bits: int, n: int) -> Iterator[Case]:
             colours = RGB16.reshape(-1, 3)[:256]
             table = np.zeros((256, 3), np.uint16)
             table[: len(colours)] = colours
+            plain = (table >> 8) * 257
+            yield made.tiff(GRAY8, photometric="palette", colormap=plain.T), (table >> 8).astype(np.uint8)[GRAY8]
             yield made.tiff(GRAY8, photometric="palette", colormap=table.T), table[GRAY8]
         return
     if bits == 1:
-        yield made.tiff(GRAY8 > 90, photometric="minisblack"), np.where(GRAY8 > 90, 255, 0).astype(np.uint8)[:, :, None]
+        black = np.where(GRAY8 > 90, 255, 0).astype(np.uint8)[:, :, None]
+        yield made.tiff(GRAY8 > 90, photometric="minisblack"), black
+        yield made.tiff(GRAY8 > 90, photometric="miniswhite"), 255 - black
+        yield made.pillow(GRAY8 > 90, "TIFF", compression="group4"), black
     if "JPEG" in way.traits:
         yield made.tiff(RGB8 if n == 3 else GRAY8, photometric="rgb" if n == 3 else "minisblack", compression="jpeg"), None
         return
