@@ -45,8 +45,9 @@ CHUNK = 256  # rows of a thread at a time
 class Layer:
     """Nodes of one kind whose children are all in layers before.
 
-    first: number of its first node. n: how many there are. child, parent, weight: int64 [E], an entry per edge, ordered by
-    parent: the number of the child, the place of the parent in the layer, and for sums the place of the weight in theta.
+    first: number of its first node. n: how many there are. child, parent, weight: int64 [E], an entry per edge, ordered
+    by parent: the number of the child, the place of the parent in the layer, and for sums the place of the weight in
+    theta.
     """
 
     is_sum: bool
@@ -60,8 +61,8 @@ class Layer:
 class Edges(NamedTuple):
     """A circuit as kernels read it.
 
-    variables, tables: as in `Circuit`. child, weight: int64 [edges]; node i has the edges first[i] .. first[i + 1] - 1, and
-    inputs have none. first: int64 [nodes + 1]. is_sum: bool [nodes].
+    variables, tables: as in `Circuit`. child, weight: int64 [edges]; node i has the edges first[i] .. first[i + 1] - 1,
+    and inputs have none. first: int64 [nodes + 1]. is_sum: bool [nodes].
     """
 
     variables: NDArray[np.int64]
@@ -74,10 +75,11 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True)
 class Circuit:
-    """A circuit over n_variables variables, each with values 0..k - 1, in layers of flat arrays: inputs first, the root last.
+    """A circuit over n_variables variables, each with values 0..k - 1, in layers of flat arrays: inputs first, the root
+    last.
 
-    variables, tables: int64 [inputs], the variable of each input and its place in `families`. theta: float64 [P], the weights
-    of all sums, each parameter once. bounds: int64, where those of each parameter begin in theta, and the end.
+    variables, tables: int64 [inputs], the variable of each input and its place in `families`. theta: float64 [P], the
+    weights of all sums, each parameter once. bounds: int64, where those of each parameter begin in theta, and the end.
     """
 
     n_variables: int
@@ -115,8 +117,8 @@ class Circuit:
     def log_likelihood(self, x: ArrayLike, device: str = "cpu") -> Floats:
         """Return the logarithm of each row's probability in nats, float64 [N].
 
-        x: integers [N, D] below k; a negative one is missing, and summed over. device: "cpu" for the kernels, else torch's
-        name of a device. Raises BadInput.
+        x: integers [N, D] below k; a negative one is missing, and summed over. device: "cpu" for the kernels, else
+        torch's name of a device. Raises BadInput.
         """
         rows = self.rows(x)
         if device == "cpu":
@@ -191,7 +193,8 @@ def layers_of(nodes: list[Node], height: dict[int, int], place: dict[int, int]) 
 def propagated(
     circuit: Circuit, rows: NDArray[np.int64], learning: bool, threads: int | None
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """Yield for each chunk of rows its nats and, where learning, expected counts of theta [P] and of values [families, k].
+    """Yield for each chunk of rows its nats and, where learning, expected counts of theta [P] and of values [families,
+    k].
 
     Chunks are the same, and so are the sums of their counts, for any number of threads.
     """

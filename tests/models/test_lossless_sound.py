@@ -1,4 +1,4 @@
-"""Lossless sound: what went in comes out, whatever it is; easy sounds cost little, hard ones no more than stored; damage is safe."""
+"""Lossless sound: what went in comes out, whatever it is; easy sounds cost little, hard ones no more than stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Samples = NDArray[np.int32]
 
 
 def tones(n: int, channels: int, bits: int, seed: int = 1) -> Samples:
-    """Integers that look like music: resonances struck by noise, a common one in all channels. The same on every machine."""
+    """Integers like music: resonances struck by noise, a common one in all channels. The same on every machine."""
     state, out = seed, np.zeros((n, channels), np.int64)
     a = b = 0
     own = [(0, 0)] * channels
@@ -238,7 +238,8 @@ def test_gathered_rows_are_the_covariances() -> None:
 
 def test_presets_have_whole_vectors() -> None:
     for preset in PRESETS.values():
-        sizes = [(one.own, one.other) for one in preset.least_squares] + [f for one in preset.cascades for f in one.filters]
+        sizes = [(one.own, one.other) for one in preset.least_squares]
+        sizes += [size for one in preset.cascades for size in one.filters]
         assert all(own % LANES == other % LANES == 0 and other <= own for own, other in sizes)
 
 
