@@ -1,5 +1,6 @@
-"""Probabilistic circuits: sums, products and inputs, whose every marginal is one evaluation (Choi, Vergari, Van den
-Broeck, "Probabilistic circuits", 2020). docs/circuits.md shows their use.
+"""Probabilistic circuits: sums, products and inputs, whose every marginal is one evaluation.
+
+After: Choi, Vergari, Van den Broeck, "Probabilistic circuits", 2020. docs/circuits.md shows their use.
 
     circuit_nodes    ── Circuit.of ──►  layers of flat arrays   log_likelihood, conditional: float64, kernels or torch
     circuit_shapes   ─────────────────►      │                  (a negative value is missing, and summed over)
@@ -75,8 +76,7 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True)
 class Circuit:
-    """A circuit over n_variables variables, each with values 0..k - 1, in layers of flat arrays: inputs first, the root
-    last.
+    """A circuit in layers of flat arrays, inputs first, the root last: n_variables variables, values 0..k - 1.
 
     variables, tables: int64 [inputs], the variable of each input and its place in `families`. theta: float64 [P], the
     weights of all sums, each parameter once. bounds: int64, where those of each parameter begin in theta, and the end.
@@ -193,8 +193,7 @@ def layers_of(nodes: list[Node], height: dict[int, int], place: dict[int, int]) 
 def propagated(
     circuit: Circuit, rows: NDArray[np.int64], learning: bool, threads: int | None
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """Yield for each chunk of rows its nats and, where learning, expected counts of theta [P] and of values [families,
-    k].
+    """Yield for each chunk of rows nats and, where learning, expected counts: theta's [P], values' [families, k].
 
     Chunks are the same, and so are the sums of their counts, for any number of threads.
     """

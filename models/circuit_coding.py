@@ -1,10 +1,9 @@
-"""Exact coding with circuits of any shape: integers alone, variables in a fixed order (Liu, Mandt, Van den Broeck, ICLR
-2022).
+"""Exact coding with circuits of any shape: integers alone, variables in a fixed order.
 
 Each step codes one variable given those before, and evaluates again only the nodes above it: O(log D) times the circuit
-in all where the circuit is balanced. The CDF of the next variable comes from one pass down instead of a bisection of
-evaluations, because the root is linear in the inputs of a variable: their CDFs, weighted by the derivatives of the
-root. Hidden Chow-Liu trees have a faster way of their own: `hclt.py`.
+in all where the circuit is balanced (Liu, Mandt, Van den Broeck, ICLR 2022). The CDF of the next variable comes from
+one pass down instead of a bisection of evaluations, because the root is linear in the inputs of a variable: their CDFs,
+weighted by the derivatives of the root. Hidden Chow-Liu trees have a faster way of their own: `hclt.py`.
 
 A value is a mantissa of 31 bits and an exponent, m * 2**e, and rounding is always down: the same everywhere.
 """
@@ -117,8 +116,7 @@ def nodes_above(edges: Edges, variable: int) -> NDArray[np.int64]:
 
 @numba.njit(cache=True, nogil=True)
 def code(arrays, rows, starts, freqs, states, words):  # type: ignore[no-untyped-def]
-    """Put the intervals of rows [n, D] into starts and freqs, or where there is a state, the symbols of a stream into
-    rows.
+    """Code rows [n, D]: put their intervals into starts and freqs, or where there is a state, read them from a stream.
 
     arrays: `Integers.arrays`. starts, freqs: int64 [n * D], empty where decoding. states: uint64 [1], empty where
     encoding. Returns how many words were read.

@@ -10,8 +10,7 @@ from laconic.models.circuit_nodes import Categorical, Floats, Input, Node, Produ
 
 
 def hclt(parent: ArrayLike, states: int, k: int, shared: bool = False, seed: int = 0) -> Circuit:
-    """Return a hidden Chow-Liu tree with random parameters: a hidden state per variable, and the variables hang on
-    them.
+    """Return a hidden Chow-Liu tree with random parameters: each variable hangs on a hidden state of its own.
 
     parent: integers [D], the parent of each variable in the tree, -1 at the root. states: of each hidden variable. k:
     values of a variable. shared: one transition and one emission serve all places, as for patches whose statistics do

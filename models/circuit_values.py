@@ -18,10 +18,9 @@ SHIFT, HALF_SHIFT = 2.0**512, 2.0**256  # a value is m * SHIFT**e, 1 / HALF_SHIF
 
 @numba.njit(cache=True, nogil=True)
 def propagate(edges, rows, theta, tables, learning, logs, used, seen):  # type: ignore[no-untyped-def]
-    """Put the nats of rows [n, D] into logs [n]; where learning, add expected counts to used [P] and seen [families,
-    k].
+    """Put the nats of rows [n, D] into logs [n]; where learning, add expected counts to `used` and `seen`.
 
-    edges: `circuit.Edges`. theta: float64 [P]. tables: float64 [families, k].
+    edges: `circuit.Edges`. theta, used: float64 [P]. tables, seen: float64 [families, k].
     """
     n_nodes = len(edges.first) - 1
     m, e, flow = np.empty((n_nodes, LANES)), np.empty((n_nodes, LANES), np.int64), np.empty((n_nodes, LANES))

@@ -37,12 +37,12 @@ EMISSION_BITS = 20  # rows of B sum to 2**20
 WEIGHT_BITS = 16  # the mixture's weights sum to 2**16
 CDF_SHIFT = WEIGHT_BITS + EMISSION_BITS - WIDE_BITS  # from sums of 2**36 to the CDF's 2**31
 COARSE, COARSE_SHIFT = 1 << 15, 5  # emissions of 2**15 and more are stored in units of 32: see `unpacked`
-INVERSE_BITS = 60
-PART = 64  # pictures coded at a time by `codelength`
+INVERSE_BITS = 60  # of the fixed point in which messages are divided by their sum
+PART = 64  # pictures that `codelength` codes at a time
 PREDICTION_BITS = 8  # of the fraction in a context's weights
 MAX_STATES = 256
 MAX_PIXELS = 1 << 14
-EMIT, DOWN, UP = 0, 1, 2
+EMIT, DOWN, UP = 0, 1, 2  # kinds of steps: see `make_plan`
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -311,8 +311,8 @@ def first_places(sizes: NDArray[Any]) -> NDArray[np.int64]:
 
 @numba.njit(cache=True, nogil=True)
 def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[no-untyped-def]
-    """Put the intervals of pictures [n, D] into starts and freqs, or where there is a state, a stream's symbols into
-    pictures.
+    """Code pictures [n, D]: put their intervals into starts and freqs, or where there is a state, read them from a
+    stream.
 
     tables: `Hclt.tables`. starts, freqs: uint32 [D * n], empty where decoding. states: uint64 [1], empty where
     encoding. Returns how many words were read. It does what `hclt_reference.Reference` does, but each step for all the
@@ -322,6 +322,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
     n, most, deepest = pictures.shape[0], 1, 0
     for i in range(plan.shape[0]):
         most, deepest = max(most, plan[i, 3]), max(deepest, plan[i, 1] + 1)
+    # The messages of `Reference`, one row per depth: depth-first, at most one pixel per depth is open.
     a, up = np.ones((deepest + 1, n, most), np.uint32), np.ones((deepest + 1, n, most), np.uint32)
     w, wide, cursor, at = np.empty(most, np.uint32), np.empty(most, np.uint64), U64(0), 0
     decoding = states.size > 0
@@ -336,7 +337,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
             if step == EMIT:
                 c = context(pictures[b], near[v], near[v + 1], neighbours, weights, cuts[v], cuts[v + 1], thresholds)
                 table = U64(places[v] + c * VALUES * m)
-                mixture(here, w)
+                mixture(here, w)  # how likely each state is, given all that was coded before
                 if decoding:
                     value, low, high = search(w, bounds, table, m, U32(x & U64((1 << WIDE_BITS) - 1)))
                     x, cursor = pop_wide(x, U64(low), U64(high - low), U64(WIDE_BITS), words, cursor)
@@ -349,7 +350,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
                 row = table + U64(value * m)
                 absorb(here, bounds, row, value == VALUES - 1, wide)
                 absorb(evidence, bounds, row, value == VALUES - 1, wide)
-            elif step == DOWN:
+            elif step == DOWN:  # a times the transition is the child's a; nothing of its subtree is coded yet
                 below = a[depth + 1, b, :inner]
                 for j in range(inner):
                     wide[j] = U64(0)
@@ -358,7 +359,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
                         wide[j] += U64(here[k]) * U64(transitions[place + U64(k * inner + j)])
                 rescale(wide, below)
                 up[depth + 1, b, :inner] = U32(1)
-            else:
+            else:  # the transition times the child's up is what its subtree says of the parent's state
                 answer = up[depth + 1, b, :inner]
                 for k in range(m):
                     total = U64(0)
@@ -393,6 +394,7 @@ def mixture(a, w):  # type: ignore[no-untyped-def]
         top = max(top, a[j])
     while a[first] < top:
         first += 1
+    # One division for all messages. Rounding is down, so what is left is 0 or more.
     inverse, left = (U64(1) << U64(INVERSE_BITS)) // total, U32(1 << WEIGHT_BITS)
     for j in range(a.size):
         w[j] = U32((U64(a[j]) * inverse) >> U64(INVERSE_BITS - WEIGHT_BITS))

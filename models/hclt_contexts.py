@@ -83,8 +83,7 @@ class Contexts:
 
 
 def best_thresholds(prediction: NDArray[np.int64], values: NDArray[np.int64], most: int) -> list[int]:
-    """Return at most `most` - 1 thresholds of a prediction [N], each where it lowers the entropy of the values [N]
-    most.
+    """Return at most `most` - 1 thresholds of a prediction [N] that lower the entropy of the values [N] most.
 
     Both are integers in 0..255. Thresholds are found one after the other, each given those before.
     """

@@ -138,7 +138,7 @@ class Learner:
 
     def _line(self, what: str, bits: float, begun: float, held_out: NDArray[np.uint8] | None) -> str:
         seen = f", held out {self.bpd(held_out):.4f}" if held_out is not None and len(held_out) else ""
-        return f"{what}: {bits:.4f} bits a pixel{seen}, {time.monotonic() - begun:.0f} s"
+        return f"{what}: {bits:.4f} bits per pixel{seen}, {time.monotonic() - begun:.0f} s"
 
     def epoch(self, batch: int, step: float) -> float:
         """Go once through the pictures, in batches that move the counts by a step.
@@ -320,11 +320,11 @@ def bits_per_dimension(nats_each: NDArray[np.float64], n: int) -> float:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def up_rows(rows, table, pixels, places, messages, u, m, scale):  # type: ignore[no-untyped-def]
-    """Do what `Learner.weigh` does for one slot; messages are scaled after every third factor, before they get too
-    small.
+    """Do what `Learner.weigh` does, for one slot.
 
-    rows: int32 [D, B]. table: all emissions. pixels, places: those that hang on the slot, and where their emissions
-    begin. messages: where the children's messages begin in u. m: float32 [B, M]. scale: float64 [B].
+    Messages are scaled after every third factor, before they get too small. rows: int32 [D, B]. table: all emissions.
+    pixels, places: those that hang on the slot, and where their emissions begin. messages: where the children's
+    messages begin in u. m: float32 [B, M]. scale: float64 [B].
     """
     n, states = m.shape
     for b in range(n):

@@ -127,8 +127,7 @@ def choose_states(pictures: NDArray[np.uint8], parent: NDArray[np.int64], most: 
 
 @numba.njit(cache=True, nogil=True)
 def mutual_information(levels, pairs):  # type: ignore[no-untyped-def]
-    """Return the mutual information of rows of levels [D, N], each in 0..15, for pairs of rows [P, 2]: nats, float64
-    [P].
+    """Return the mutual information of pairs [P, 2] of rows of levels [D, N], each in 0..15: nats, float64 [P].
 
     A tenth of a picture is spread over the 256 cells, so that none is empty.
     """

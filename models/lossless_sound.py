@@ -1,5 +1,4 @@
-"""Lossless sound: adaptive predictors, blended on line; what they leave, bit by bit under mixed models. One kernel both
-ways.
+"""Lossless sound: adaptive predictors, blended; what they leave, bit by bit under mixed models. One kernel both ways.
 
     samples ─ shift, order ─► for each sample in turn of each channel:
         sound_windows      least squares on own and the partner channel's past (and the partner's present): K guesses
@@ -190,8 +189,7 @@ class Layout:
 
 
 def alike(samples: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return how much channels have in common, float64 [C, C] in 0..1: the size of the correlation of their
-    differences.
+    """Return how much channels have in common, float64 [C, C] in 0..1: the correlation of their differences.
 
     Only the encoder asks, so that these floats need not be the same everywhere.
     """

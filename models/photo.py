@@ -1,5 +1,5 @@
-"""Photo model: a variable-rate mean-scale hyperprior (Minnen et al. 2018, arXiv:1809.02736) with context in four
-passes.
+"""Photo model: a variable-rate mean-scale hyperprior with context in four passes (Minnen et al. 2018,
+arXiv:1809.02736).
 
     x ─ unshuffle(8) ─ g_a ─► y · gain(q) ─ − mean ─ round ─► y symbols       y [N, M, H/16, W/16]
                                 │                ▲
@@ -140,8 +140,7 @@ class Photo(nn.Module):
         return mean.float()
 
     def prior(self, z: Tensor, quality: int) -> Tensor:
-        """Return the table rows of y before context, [N, M, 4h, 4w]: integers in float32, 2**SHIFT per row, exact
-        everywhere.
+        """Return the table rows of y before context, [N, M, 4h, 4w]: integers in float32, 2**SHIFT per row. Exact.
 
         z: symbols as float [N, Z, h, w]. quality: the integer of the file, quality x 100.
         """
@@ -183,8 +182,7 @@ class Photo(nn.Module):
                     raise ValueError(f"{name}: found a sum of {bound}, expected less than {EXACT_LIMIT}")
 
     def check_numbers(self) -> None:
-        """Raise ValueError unless all weights are finite, and those of tables so small that every machine rounds them
-        alike.
+        """Raise ValueError unless all weights are finite and those of tables are small enough for exact integers.
 
         A NaN or a number beyond int64 would become some integer, another one on another machine.
         """

@@ -74,8 +74,7 @@ SIDE, OCTAVES, HALVING = range(3)  # phases of `code_sample`
 
 
 class Decisions(NamedTuple):
-    """What the models of the decisions have learnt, flat arrays, channel after channel; and room for the sample at
-    hand.
+    """What the models of the decisions have learnt, channel after channel, and room for the sample at hand.
 
     errors: float64 [C * EXPERTS], mean errors of the experts. classes: int64 [C * 2], sign and size of the latest two
     errors. counters: uint32 [C * SETS * NODES * CELLS]. mixers: int32 [C * (NODES + PLACES) * (EXPERTS + SETS)]. maps:

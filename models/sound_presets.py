@@ -26,8 +26,7 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class Cascade:
-    """NLMS filters one after the other, on what least-squares predictor `source` leaves: G(source, filters) of
-    FORMAT.md.
+    """NLMS filters in turn, on what least-squares predictor `source` leaves: G(source, filters) of FORMAT.md.
 
     filters: (own, other) per filter, how many errors of the channel and of its partner it sees, multiples of 8.
     """
