@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import Stream, open_stream
 from laconic.entropy.rans_numba import I64, U64
+from laconic.entropy.threads import stop_if_over
 from laconic.models.mixing import decoder, encoder, finish_decoder, push_tapes
 from laconic.models.sound_arithmetic import F64, LANES, Solver, flush
 from laconic.models.sound_blend import Blend, blended, learn_blend
@@ -93,6 +94,7 @@ def take_samples(stream: Stream, layout: Layout, columns: NDArray[np.int64], bit
     decisions = Decisions.of(channels)
     coder, tape = decoder(stream)
     for begin in range(0, n, CHUNK):
+        stop_if_over()
         run(columns, begin, min(begin + CHUNK, n), arrays, predictors, decisions, coder, tape)
         expect(int(coder[1]) <= n_words, BadFile, "words of a segment", n_words, "more, for the samples still to come")
     finish_decoder(stream, coder)
@@ -105,6 +107,7 @@ def tapes(layout: Layout, columns: NDArray[np.int64], bits: int, effort: int) ->
     decisions = Decisions.of(channels)
     tape = np.empty(CHUNK * channels * TAPE, np.uint32)
     for begin in range(0, n, CHUNK):
+        stop_if_over()
         coder = encoder()
         run(columns, begin, min(begin + CHUNK, n), arrays, predictors, decisions, coder, tape)
         yield tape[: int(coder[1])].copy()

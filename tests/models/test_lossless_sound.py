@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from contextlib import suppress
 
 import numba
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from laconic.entropy.errors import BadFile, BadInput
+from laconic.entropy.threads import LOCAL, mapped
 from laconic.models import lossless_sound
 from laconic.models.lossless_sound import CHUNK, decode_segment, encode_segment, segment_length
 from laconic.models.sound_arithmetic import LANES, solve, to_grid
@@ -168,6 +170,26 @@ def test_decoding_stops_once_the_words_have_run_out(monkeypatch: pytest.MonkeyPa
     silence = np.zeros((3 * CHUNK, 1), np.int32)
     assert np.array_equal(decode_segment(encode_segment(silence, 16, 1), len(silence), 1, 16), silence)
     assert begun[1:] == 2 * [0, CHUNK, 2 * CHUNK]
+
+
+@pytest.mark.parametrize("coding", [True, False])
+def test_a_segment_that_nobody_waits_for_is_given_up(coding: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    silence = np.zeros((5 * CHUNK, 1), np.int32)
+    data, calls, begun = encode_segment(silence, 16, 1), list[int](), threading.Event()
+
+    def waiting(samples: Samples, begin: int, *rest: object) -> None:
+        calls.append(begin)
+        begun.set()
+        assert LOCAL.over.wait(10)
+
+    def work(i: int) -> object:
+        return encode_segment(silence, 16, 1) if coding else decode_segment(data, len(silence), 1, 16)
+
+    monkeypatch.setattr(lossless_sound, "run", waiting)
+    results = mapped(lambda i: work(i) if i else begun.wait(10), range(2), 2)
+    assert next(results) is True
+    results.close()  # type: ignore[attr-defined]
+    assert calls == [0]
 
 
 @pytest.mark.parametrize("place, value", [(0, 10), (1, 2), (1, 1), (2, 2), (3, 16)])
