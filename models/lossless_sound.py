@@ -39,8 +39,8 @@ from laconic.models.sound_windows import FLUSH_EVERY, Windows, accumulate, guess
 
 MOST_CHANNELS = 8
 MOST_SEGMENT = 1 << 20  # samples
-CHUNK = 4096  # samples per call of the kernel: between calls an interrupt is noticed, and a stream that has run out
-TAPE = 96  # intervals that a sample needs at most
+CHUNK = 4096  # values per call of the kernel: between calls an interrupt is noticed, and a stream that has run out
+TAPE = 96  # intervals that a value needs at most
 
 
 def segment_length(sample_rate: int) -> int:
@@ -72,7 +72,7 @@ def encode_segment(samples: NDArray[np.int32], bits: int, effort: int) -> bytes:
 def decode_segment(data: bytes | memoryview, n: int, channels: int, bits: int) -> NDArray[np.int32]:
     """Return the samples, int32 [n, channels], that `encode_segment` was given.
 
-    Raises BadFile on damage, at the latest CHUNK samples after the stream has run out.
+    Raises BadFile on damage, at the latest CHUNK values after the stream has run out.
     """
     check(channels, bits)
     raw = bytes(data)
@@ -93,9 +93,10 @@ def take_samples(stream: Stream, layout: Layout, columns: NDArray[np.int64], bit
     arrays, predictors = layout.arrays(bits), Predictors.of(PRESETS[effort], channels)
     decisions = Decisions.of(channels)
     coder, tape = decoder(stream)
-    for begin in range(0, n, CHUNK):
+    step = CHUNK // channels
+    for begin in range(0, n, step):
         stop_if_over()
-        run(columns, begin, min(begin + CHUNK, n), arrays, predictors, decisions, coder, tape)
+        run(columns, begin, min(begin + step, n), arrays, predictors, decisions, coder, tape)
         expect(int(coder[1]) <= n_words, BadFile, "words of a segment", n_words, "more, for the samples still to come")
     finish_decoder(stream, coder)
 
@@ -105,11 +106,11 @@ def tapes(layout: Layout, columns: NDArray[np.int64], bits: int, effort: int) ->
     n, channels = columns.shape
     arrays, predictors = layout.arrays(bits), Predictors.of(PRESETS[effort], channels)
     decisions = Decisions.of(channels)
-    tape = np.empty(CHUNK * channels * TAPE, np.uint32)
-    for begin in range(0, n, CHUNK):
+    step, tape = CHUNK // channels, np.empty(CHUNK * TAPE, np.uint32)
+    for begin in range(0, n, step):
         stop_if_over()
         coder = encoder()
-        run(columns, begin, min(begin + CHUNK, n), arrays, predictors, decisions, coder, tape)
+        run(columns, begin, min(begin + step, n), arrays, predictors, decisions, coder, tape)
         yield tape[: int(coder[1])].copy()
 
 
