@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from itertools import chain
 from typing import TypeVar
 
@@ -19,7 +19,8 @@ from laconic.entropy.errors import BadInput, expect
 T = TypeVar("T")
 R = TypeVar("R")
 MAX_THREADS = 256
-LOCAL = threading.local()  # of each thread: `busy`, whether it works for `in_parts`; `words`, the memory of `scratch`
+# Of each thread: `busy`, whether it works for `in_parts`; `words`, the memory of `scratch`; `over`, an event of `mapped`.
+LOCAL = threading.local()
 POOL: list[ThreadPoolExecutor] = []  # one, or none yet
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.clear)  # a fork takes no threads along
@@ -33,14 +34,16 @@ def each(work: Callable[[T], R], jobs: list[T], threads: int | None) -> list[R]:
 def mapped(work: Callable[[T], R], items: Iterable[T], threads: int | None) -> Iterator[R]:
     """Yield the work's result on each item, in order, as items come.
 
-    Items are taken, and results kept, for no more than two per thread ahead of what the caller has read.
+    Items are taken, and results kept, for no more than two per thread ahead of what the caller has read. Where the caller
+    stops before the end, or an interrupt or an error stops it, work that has begun ends at its next `stop_if_over`.
     """
     n = n_threads(threads)
     if n == 1:
         yield from map(work, items)
         return
     begun: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(n)
+    over = threading.Event()
+    pool = ThreadPoolExecutor(n, initializer=setattr, initargs=(LOCAL, "over", over))
     try:
         for item in items:
             begun.append(pool.submit(work, item))
@@ -49,7 +52,15 @@ def mapped(work: Callable[[T], R], items: Iterable[T], threads: int | None) -> I
         while begun:
             yield begun.popleft().result()
     finally:
+        over.set()
         pool.shutdown(cancel_futures=True)
+
+
+def stop_if_over() -> None:
+    """Raise CancelledError in a thread of `mapped` for whose result nobody waits any more. Long work calls it at times."""
+    over = getattr(LOCAL, "over", None)
+    if over is not None and over.is_set():
+        raise CancelledError
 
 
 def in_parts(work: Callable[[list[T]], list[R]], jobs: list[T], threads: int | None) -> list[R]:

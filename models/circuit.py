@@ -1,5 +1,6 @@
-"""Probabilistic circuits: sums, products and inputs, whose every marginal is one evaluation (Choi, Vergari, Van den
-Broeck, "Probabilistic circuits", 2020). docs/circuits.md shows their use.
+"""Probabilistic circuits: sums, products and inputs, whose every marginal is one evaluation.
+
+After: Choi, Vergari, Van den Broeck, "Probabilistic circuits", 2020. docs/circuits.md shows their use.
 
     circuit_nodes    ── Circuit.of ──►  layers of flat arrays   log_likelihood, conditional: float64, kernels or torch
     circuit_shapes   ─────────────────►      │                  (a negative value is missing, and summed over)
@@ -45,8 +46,9 @@ CHUNK = 256  # rows of a thread at a time
 class Layer:
     """Nodes of one kind whose children are all in layers before.
 
-    first: number of its first node. n: how many there are. child, parent, weight: int64 [E], an entry per edge, ordered by
-    parent: the number of the child, the place of the parent in the layer, and for sums the place of the weight in theta.
+    first: number of its first node. n: how many there are. child, parent, weight: int64 [E], an entry per edge, ordered
+    by parent: the number of the child, the place of the parent in the layer, and for sums the place of the weight in
+    theta.
     """
 
     is_sum: bool
@@ -60,8 +62,8 @@ class Layer:
 class Edges(NamedTuple):
     """A circuit as kernels read it.
 
-    variables, tables: as in `Circuit`. child, weight: int64 [edges]; node i has the edges first[i] .. first[i + 1] - 1, and
-    inputs have none. first: int64 [nodes + 1]. is_sum: bool [nodes].
+    variables, tables: as in `Circuit`. child, weight: int64 [edges]; node i has the edges first[i] .. first[i + 1] - 1,
+    and inputs have none. first: int64 [nodes + 1]. is_sum: bool [nodes].
     """
 
     variables: NDArray[np.int64]
@@ -74,10 +76,10 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True)
 class Circuit:
-    """A circuit over n_variables variables, each with values 0..k - 1, in layers of flat arrays: inputs first, the root last.
+    """A circuit in layers of flat arrays, inputs first, the root last: n_variables variables, values 0..k - 1.
 
-    variables, tables: int64 [inputs], the variable of each input and its place in `families`. theta: float64 [P], the weights
-    of all sums, each parameter once. bounds: int64, where those of each parameter begin in theta, and the end.
+    variables, tables: int64 [inputs], the variable of each input and its place in `families`. theta: float64 [P], the
+    weights of all sums, each parameter once. bounds: int64, where those of each parameter begin in theta, and the end.
     """
 
     n_variables: int
@@ -115,8 +117,8 @@ class Circuit:
     def log_likelihood(self, x: ArrayLike, device: str = "cpu") -> Floats:
         """Return the logarithm of each row's probability in nats, float64 [N].
 
-        x: integers [N, D] below k; a negative one is missing, and summed over. device: "cpu" for the kernels, else torch's
-        name of a device. Raises BadInput.
+        x: integers [N, D] below k; a negative one is missing, and summed over. device: "cpu" for the kernels, else
+        torch's name of a device. Raises BadInput.
         """
         rows = self.rows(x)
         if device == "cpu":
@@ -191,7 +193,7 @@ def layers_of(nodes: list[Node], height: dict[int, int], place: dict[int, int]) 
 def propagated(
     circuit: Circuit, rows: NDArray[np.int64], learning: bool, threads: int | None
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """Yield for each chunk of rows its nats and, where learning, expected counts of theta [P] and of values [families, k].
+    """Yield for each chunk of rows nats and, where learning, expected counts: theta's [P], values' [families, k].
 
     Chunks are the same, and so are the sums of their counts, for any number of threads.
     """

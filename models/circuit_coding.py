@@ -1,9 +1,9 @@
-"""Exact coding with circuits of any shape: integers alone, variables in a fixed order (Liu, Mandt, Van den Broeck, ICLR 2022).
+"""Exact coding with circuits of any shape: integers alone, variables in a fixed order.
 
-Each step codes one variable given those before, and evaluates again only the nodes above it: O(log D) times the circuit in all
-where the circuit is balanced. The CDF of the next variable comes from one pass down instead of a bisection of evaluations,
-because the root is linear in the inputs of a variable: their CDFs, weighted by the derivatives of the root. Hidden Chow-Liu
-trees have a faster way of their own: `hclt.py`.
+Each step codes one variable given those before, and evaluates again only the nodes above it: O(log D) times the circuit
+in all where the circuit is balanced (Liu, Mandt, Van den Broeck, ICLR 2022). The CDF of the next variable comes from
+one pass down instead of a bisection of evaluations, because the root is linear in the inputs of a variable: their CDFs,
+weighted by the derivatives of the root. Hidden Chow-Liu trees have a faster way of their own: `hclt.py`.
 
 A value is a mantissa of 31 bits and an exponent, m * 2**e, and rounding is always down: the same everywhere.
 """
@@ -33,12 +33,12 @@ MANTISSA_BITS = 31
 class Integers:
     """A circuit in integers that codes variables one after the other, whatever the circuit's shape.
 
-    Bytes depend on these integers, and floats are not the same everywhere: a decoder on another machine needs these arrays, not
-    the circuit that they were made from.
+    Bytes depend on these integers, and floats are not the same everywhere: a decoder on another machine needs these
+    arrays, not the circuit that they were made from.
 
-    order: int64 [D], which variable is coded when. tables: int64 [inputs, k + 1], CDFs of 2**20. weights: int64 [edges], 1 or
-    more, those of a sum being of 2**20. steps: for each variable v, from begins[v] on, the inner nodes above its inputs,
-    children first: what changes when v becomes known.
+    order: int64 [D], which variable is coded when. tables: int64 [inputs, k + 1], CDFs of 2**20. weights: int64
+    [edges], 1 or more, those of a sum being of 2**20. steps: for each variable v, from begins[v] on, the inner nodes
+    above its inputs, children first: what changes when v becomes known.
     """
 
     circuit: Circuit
@@ -50,7 +50,10 @@ class Integers:
 
     @staticmethod
     def of(circuit: Circuit, order: ArrayLike | None = None) -> Integers:
-        """Round a circuit to integers. order: a permutation of the variables; None for 0, 1, 2 and so on. Raises BadInput."""
+        """Round a circuit to integers.
+
+        order: a permutation of the variables; None for 0, 1, 2 and so on. Raises BadInput.
+        """
         ranks = np.asarray(order if order is not None else range(circuit.n_variables), np.int64)
         ok = sorted(ranks.tolist()) == list(range(circuit.n_variables))
         expect(ok, BadInput, "order", ranks.tolist(), "a permutation")
@@ -74,7 +77,10 @@ class Integers:
         return encode_intervals(starts, freqs, WIDE_BITS)
 
     def decode(self, data: bytes, n: int) -> NDArray[np.int64]:
-        """Return the n rows that were coded, int64 [n, D]. Raises BadFile where the stream's length or end is not right."""
+        """Return the n rows that were coded, int64 [n, D].
+
+        Raises BadFile where the stream's length or end is not right.
+        """
         stream, end = open_stream(data, n * self.circuit.n_variables, WIDE_BITS)
         expect(end == len(data), BadFile, "coded rows", f"{len(data) - end} bytes more", "the end")
         rows, none = np.zeros((n, self.circuit.n_variables), np.int64), np.zeros(0, np.int64)
@@ -90,7 +96,7 @@ class Integers:
 
 
 def in_integers(p: Floats) -> NDArray[np.int64]:
-    """Return a distribution in integers, 1 or more, that sum to 2**20; what rounding leaves goes to the first maximum."""
+    """Return p in integers, 1 or more, that sum to 2**20; what rounding leaves goes to the first maximum."""
     expect(len(p) <= 1 << (TABLE_BITS - 4), BadInput, "values or children", len(p), f"at most {1 << (TABLE_BITS - 4)}")
     out = 1 + np.floor(p / p.sum() * ((1 << TABLE_BITS) - len(p))).astype(np.int64)
     out[out.argmax()] += (1 << TABLE_BITS) - out.sum()
@@ -110,10 +116,10 @@ def nodes_above(edges: Edges, variable: int) -> NDArray[np.int64]:
 
 @numba.njit(cache=True, nogil=True)
 def code(arrays, rows, starts, freqs, states, words):  # type: ignore[no-untyped-def]
-    """Put the intervals of rows [n, D] into starts and freqs, or where there is a state, the symbols of a stream into rows.
+    """Code rows [n, D]: put their intervals into starts and freqs, or where there is a state, read them from a stream.
 
-    arrays: `Integers.arrays`. starts, freqs: int64 [n * D], empty where decoding. states: uint64 [1], empty where encoding.
-    Returns how many words were read.
+    arrays: `Integers.arrays`. starts, freqs: int64 [n * D], empty where decoding. states: uint64 [1], empty where
+    encoding. Returns how many words were read.
     """
     order, variables, tables, child, first, is_sum, weights, steps, begins = arrays
     n_nodes, k, at, cursor = len(first) - 1, tables.shape[1] - 1, 0, U64(0)
@@ -166,8 +172,8 @@ def evaluate(above, child, first, is_sum, weights, m, e):  # type: ignore[no-unt
 def derivatives(above, v, variables, child, first, is_sum, weights, m, e, dm, de):  # type: ignore[no-untyped-def]
     """Put the derivatives of the root by each node above variable v, and by its inputs, into dm and de.
 
-    Those of a sum's children are its own times their weights, those of a product's children its own times all other children.
-    Places of other nodes hold what is left of earlier calls, or part of a sum: they are not looked at.
+    Those of a sum's children are its own times their weights, those of a product's children its own times all other
+    children. Places of other nodes hold what is left of earlier calls, or part of a sum: they are not looked at.
     """
     for node in above:
         dm[node] = 0

@@ -1,8 +1,9 @@
 """Learning the parameters of circuits: expectation maximisation, by kernels on the CPU or by torch on a device.
 
-The expected count of an edge, given a row, is how likely the edge is in use when the circuit draws that row: a pass up gives all
-values, a pass down all counts. It is also the gradient of the log-likelihood by the logarithm of the edge's weight, which is
-how torch finds it (Peharz et al. 2020, "Einsum networks", section 3.3). To train large circuits on a GPU see PyJuice.
+The expected count of an edge, given a row, is how likely the edge is in use when the circuit draws that row: a pass up
+gives all values, a pass down all counts. It is also the gradient of the log-likelihood by the logarithm of the edge's
+weight, which is how torch finds it (Peharz et al. 2020, "Einsum networks", section 3.3). To train large circuits on a
+GPU see PyJuice.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def learn(
 ) -> Circuit:
     """Return the circuit with parameters learnt from rows, by expectation maximisation.
 
-    x: integers [N, D] below k; a negative one is missing. epochs: how often all rows are seen. batch: rows at a time, None for
-    all. step: how far a batch moves the counts, above 0 to 1. pseudocount: spread over the children or values of each
-    parameter. device: "cpu" for the kernels, which give the same for any number of threads, else torch's name of a device.
-    Raises BadInput.
+    x: integers [N, D] below k; a negative one is missing. epochs: how often all rows are seen. batch: rows at a time,
+    None for all. step: how far a batch moves the counts, above 0 to 1. pseudocount: spread over the children or values
+    of each parameter. device: "cpu" for the kernels, which give the same for any number of threads, else torch's name
+    of a device. Raises BadInput.
     """
     rows, rng = circuit.rows(x), np.random.default_rng(seed)
     size = min(batch or len(rows), len(rows))
@@ -52,7 +53,7 @@ def learn(
 def expected(
     circuit: Circuit, rows: NDArray[np.int64], device: str = "cpu", threads: int | None = None
 ) -> tuple[Floats, Floats]:
-    """Return how often, over the rows, each weight [P] and each value of each family [families, k] is expected to be used."""
+    """Return how often the rows are expected to use each weight, [P], and each value of each family, [families, k]."""
     if device != "cpu":
         return gradients(circuit, rows, device)
     used, seen = (np.zeros_like(parameter) for parameter in circuit.parameters())

@@ -1,8 +1,8 @@
 """Nodes of probabilistic circuits, as one writes them down: inputs, products and sums. `Circuit.of` compiles them.
 
-A sum is smooth where all its children are over the same variables, a product decomposable where its children are over different
-ones. Both are what makes every marginal one evaluation (Choi, Vergari, Van den Broeck, "Probabilistic circuits", 2020,
-section 3), so both are checked here.
+A sum is smooth where all its children are over the same variables, a product decomposable where its children are over
+different ones. Both are what makes every marginal one evaluation (Choi, Vergari, Van den Broeck, "Probabilistic
+circuits", 2020, section 3), so both are checked here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ LEAST_P = 1e-12  # a cut distribution gives each value at least that, before it 
 
 
 class Family(Protocol):
-    """A distribution of one variable over 0..k - 1. The same object in several inputs is one parameter, learnt from all."""
+    """A distribution of one variable over 0..k - 1.
+
+    The same object in several inputs is one parameter, learnt from all.
+    """
 
     def pmf(self, k: int) -> Floats:
         """Return the probabilities, float64 [k], which sum to 1."""
@@ -62,7 +65,7 @@ class Logistic:
         return np.asarray(floored / floored.sum())
 
     def fitted(self, counts: Floats, pseudocount: float) -> Logistic:
-        """Return the distribution of the same mean and variance as the counts; the pseudocount counts for the old ones."""
+        """Return the member with the counts' mean and variance; the pseudocount counts for the old ones."""
         values, total = np.arange(len(counts)), counts.sum() + pseudocount
         variance = (self.scale * np.pi) ** 2 / 3
         if total <= 0:
@@ -143,7 +146,10 @@ def topological(root: Node) -> list[Node]:
 
 
 def checked_scopes(nodes: list[Node]) -> dict[int, frozenset[int]]:
-    """Return the variables below each node, by its id; nodes: children first. Raises BadInput where they are no circuit."""
+    """Return the variables below each node, by its id. Raises BadInput where the nodes are no circuit.
+
+    nodes: children first.
+    """
     scopes: dict[int, frozenset[int]] = {}
     for i, node in enumerate(nodes):
         if isinstance(node, Input):
@@ -160,7 +166,7 @@ def checked_scopes(nodes: list[Node]) -> dict[int, frozenset[int]]:
 
 
 def check_sum(i: int, node: Sum, below: list[frozenset[int]]) -> None:
-    """Raise BadInput unless node i, whose children are over the variables `below`, is a smooth sum with fitting weights."""
+    """Raise BadInput unless node i is a smooth sum with fitting weights. below: the variables of each child."""
     w, whole = np.asarray(node.weights.values), frozenset[int]().union(*below)
     ok = len(w) == len(below) and bool((w >= 0).all()) and w.sum() > 0
     expect(ok, BadInput, f"sum {i}, weights", len(w), f"{len(below)} of 0 and more, not all 0")
@@ -169,7 +175,7 @@ def check_sum(i: int, node: Sum, below: list[frozenset[int]]) -> None:
 
 
 def check_product(i: int, below: list[frozenset[int]]) -> None:
-    """Raise BadInput unless node i, whose children are over the variables `below`, is a decomposable product."""
+    """Raise BadInput unless node i is a decomposable product. below: the variables of each child."""
     whole = frozenset[int]().union(*below)
     twice = [v for v in sorted(whole) if sum(v in scope for scope in below) > 1]
     expected = f"each variable in one child only, of {names(whole)}"

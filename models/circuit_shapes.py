@@ -10,11 +10,11 @@ from laconic.models.circuit_nodes import Categorical, Floats, Input, Node, Produ
 
 
 def hclt(parent: ArrayLike, states: int, k: int, shared: bool = False, seed: int = 0) -> Circuit:
-    """Return a hidden Chow-Liu tree with random parameters: a hidden state per variable, and the variables hang on them.
+    """Return a hidden Chow-Liu tree with random parameters: each variable hangs on a hidden state of its own.
 
-    parent: integers [D], the parent of each variable in the tree, -1 at the root. states: of each hidden variable. k: values
-    of a variable. shared: one transition and one emission serve all places, as for patches whose statistics do not depend on
-    the place. After: Liu, Mandt, Van den Broeck, ICLR 2022.
+    parent: integers [D], the parent of each variable in the tree, -1 at the root. states: of each hidden variable. k:
+    values of a variable. shared: one transition and one emission serve all places, as for patches whose statistics do
+    not depend on the place. After: Liu, Mandt, Van den Broeck, ICLR 2022.
     """
     above, rng = np.asarray(parent, np.int64), np.random.default_rng(seed)
     children = [np.flatnonzero(above == v).tolist() for v in range(len(above))]
@@ -40,8 +40,8 @@ def hclt(parent: ArrayLike, states: int, k: int, shared: bool = False, seed: int
 def rat(n_variables: int, k: int, sums: int = 4, repetitions: int = 2, seed: int = 0) -> Circuit:
     """Return a circuit over random regions with random parameters: no tree (Peharz et al. 2019, RAT-SPNs).
 
-    Variables are split in halves at random, and halves again, differently in each repetition. sums: nodes of a region, each a
-    mixture of all pairs of nodes of its halves.
+    Variables are split in halves at random, and halves again, differently in each repetition. sums: nodes of a region,
+    each a mixture of all pairs of nodes of its halves.
     """
     rng = np.random.default_rng(seed)
     inputs = [[Input(v, Categorical(near_flat(rng, k))) for _ in range(sums)] for v in range(n_variables)]

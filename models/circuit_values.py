@@ -1,7 +1,8 @@
 """Values and expected counts of circuits, as kernels on flat arrays: what `Circuit` evaluates and `learn` learns from.
 
-A value is a probability and becomes as small as 10**-3600 in a few hundred variables, so it is a float m with an exponent e of
-its own, m * SHIFT**e (`keep_in_range`). That is a multiplication per node where logarithms would take exp and log per edge.
+A value is a probability and becomes as small as 10**-3600 in a few hundred variables, so it is a float m with an
+exponent e of its own, m * SHIFT**e (`keep_in_range`). That is a multiplication per node where logarithms would take exp
+and log per edge.
 
 Kernels take LANES rows side by side: a row of the inner loops is a vector.
 """
@@ -17,9 +18,9 @@ SHIFT, HALF_SHIFT = 2.0**512, 2.0**256  # a value is m * SHIFT**e, 1 / HALF_SHIF
 
 @numba.njit(cache=True, nogil=True)
 def propagate(edges, rows, theta, tables, learning, logs, used, seen):  # type: ignore[no-untyped-def]
-    """Put the nats of rows [n, D] into logs [n]; where learning, add expected counts to used [P] and seen [families, k].
+    """Put the nats of rows [n, D] into logs [n]; where learning, add expected counts to `used` and `seen`.
 
-    edges: `circuit.Edges`. theta: float64 [P]. tables: float64 [families, k].
+    edges: `circuit.Edges`. theta, used: float64 [P]. tables, seen: float64 [families, k].
     """
     n_nodes = len(edges.first) - 1
     m, e, flow = np.empty((n_nodes, LANES)), np.empty((n_nodes, LANES), np.int64), np.empty((n_nodes, LANES))
@@ -84,8 +85,8 @@ def shift(e):  # type: ignore[no-untyped-def]
 def downward(edges, rows, theta, m, e, flow, used, seen):  # type: ignore[no-untyped-def]
     """Pass flow down from the root, and add what edges and inputs get of it to used and seen.
 
-    flow: float64 [nodes, LANES], how likely a node is in use, given the row: 1 at the root, 0 elsewhere at first. The edges of
-    a sum share its flow by their values; each child of a product gets all of it.
+    flow: float64 [nodes, LANES], how likely a node is in use, given the row: 1 at the root, 0 elsewhere at first. The
+    edges of a sum share its flow by their values; each child of a product gets all of it.
     """
     variables, tables_of, child, weight, first, is_sum = edges
     for node in range(len(first) - 2, len(variables) - 1, -1):

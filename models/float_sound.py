@@ -1,9 +1,9 @@
 """Lossless float samples: integers, coded as in `lossless_sound`, and what makes the floats of them again, to the bit.
 
-Floats are often integers in disguise: converted (n / 2**15), normalised (n / 32767), turned down (0.7 * n / 2**15), rounded
-once. The factor of a channel is found from its smallest samples, and nothing but the integers remains to be coded. Where
-there is none, samples are cut to 24 bits of the loudest one's grid, and the mantissa bits below it stand as they are, for
-they are noise. Bytes: FORMAT.md, section "Coded sound samples", Float samples.
+Floats are often integers in disguise: converted (n / 2**15), normalised (n / 32767), turned down (0.7 * n / 2**15),
+rounded once. The factor of a channel is found from its smallest samples, and nothing but the integers remains to be
+coded. Where there is none, samples are cut to 24 bits of the loudest one's grid, and the mantissa bits below it stand
+as they are, for they are noise. Bytes: FORMAT.md, section "Coded sound samples", Float samples.
 
 After: WavPack's float mode (the cut) and the approximate common factor of MPEG-4 ALS (ISO/IEC 14496-3).
 """
@@ -83,7 +83,10 @@ def decode_segment(data: bytes | memoryview, n: int, channels: int, width: int) 
 def read_odd(
     raw: bytes, at: int, integers: Integers, kind: np.dtype[Any]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Floats, int]:
-    """Read which samples are odd, which of these stand as they are, those, and the position after them. Raises BadFile."""
+    """Read which samples are odd, which of these stand as they are, those, and the position after them.
+
+    Raises BadFile.
+    """
     odd, at = read_plane(raw, at, integers == 0)
     kept, at = read_plane(raw, at, odd)
     end = at + kind.itemsize * int(kept.sum())
@@ -105,9 +108,9 @@ def read_rest(raw: bytes, at: int, widths: Integers) -> Integers:
 class Split:
     """A channel as integers times a factor.
 
-    integers: int64 [T]. odd: bool [T], the samples that do not come out of that; their integer is 0. cut: whether the factor
-    is a power of two and integers are cut towards zero. widths, rest: int64 [T], how many bits of the mantissa a cut sample
-    lost, and those bits; 0 elsewhere.
+    integers: int64 [T]. odd: bool [T], the samples that do not come out of that; their integer is 0. cut: whether the
+    factor is a power of two and integers are cut towards zero. widths, rest: int64 [T], how many bits of the mantissa a
+    cut sample lost, and those bits; 0 elsewhere.
     """
 
     integers: Integers
@@ -119,7 +122,7 @@ class Split:
 
 
 def split_channel(samples: Floats) -> Split:
-    """Split a channel [T]: by a common factor where there is one, else by a cut; where it is too quiet all samples are odd."""
+    """Split a channel [T] by a common factor where there is one, else by a cut; if it is too quiet all are odd."""
     size = samples.dtype.itemsize
     plain = np.isfinite(samples) & (np.abs(samples) >= LEAST[size])
     values = np.where(plain, samples, 0).astype(np.float64)
@@ -138,7 +141,10 @@ def split_channel(samples: Floats) -> Split:
 
 
 def cut_channel(samples: Floats, values: NDArray[np.float64], exponent: int) -> Split:
-    """Split a channel by a cut: CUT_BITS of the loudest value, which lies below 2**exponent, and the bits below as they are."""
+    """Split a channel by a cut: so many bits of the loudest value, and the bits below as they are.
+
+    values: float64 [T], the samples, 0 where they are to be odd. exponent: they are smaller than 2**exponent.
+    """
     size = samples.dtype.itemsize
     integers = np.trunc(np.ldexp(values, CUT_BITS - exponent)).astype(np.int64)
     widths = rest_widths(integers, True, size)

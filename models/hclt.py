@@ -4,20 +4,19 @@ A tree over the pixels; each inner pixel v has a hidden state z_v, a leaf hangs 
 
     P(x) = sum_z  pi[z_root]  prod_v A_v[z_parent, z_v]  prod_v B_v[z, c_v, x_v]
 
-c_v is the pixel's context, one of a few classes of an integer prediction from pixels near by that come earlier in coding
-order. With one context each it is the plain HCLT, a probabilistic circuit with all its marginals (`circuit.hclt`); with more it
-is a circuit gated by what is known already: the picture's probability is as exact, marginals are those of beginnings in
-coding order.
+c_v is the pixel's context, one of a few classes of an integer prediction from pixels near by that come earlier in
+coding order. With one context each it is the plain HCLT, a probabilistic circuit with all its marginals
+(`circuit_shapes.hclt`); with more it is a circuit gated by what is known already: the picture's probability is as
+exact, marginals are those of beginnings in coding order.
 
-Coding visits the tree depth-first, where every message is needed once: see `Reference`, the plain form. All is integers:
-messages of 20 bits, mixture CDFs linear in integer weights of 16 bits, intervals of 2**31 for the wide rANS. `Hclt` is what
-files depend on; `hclt_learn.Learner` makes one.
+Coding visits the tree depth-first, where every message is needed once: see `hclt_reference.py`, the plain form. All is
+integers: messages of 20 bits, mixture CDFs linear in integer weights of 16 bits, intervals of 2**31 for the wide rANS.
+`Hclt` is what files depend on (FORMAT.md, section "Archive"); `hclt_learn.Learner` makes one.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +26,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.entropy import rans
 from laconic.entropy.errors import BadFile, BadInput, expect
-from laconic.entropy.intervals import WIDE_BITS, Stream, encode_intervals, open_stream, write_stream
-from laconic.entropy.rans import START_WIDE
+from laconic.entropy.intervals import WIDE_BITS, Stream, encode_intervals, open_stream
 from laconic.entropy.rans_numba import I64, U32, U64, pop_wide
 
 VALUES = 256
@@ -40,23 +37,24 @@ EMISSION_BITS = 20  # rows of B sum to 2**20
 WEIGHT_BITS = 16  # the mixture's weights sum to 2**16
 CDF_SHIFT = WEIGHT_BITS + EMISSION_BITS - WIDE_BITS  # from sums of 2**36 to the CDF's 2**31
 COARSE, COARSE_SHIFT = 1 << 15, 5  # emissions of 2**15 and more are stored in units of 32: see `unpacked`
-INVERSE_BITS = 60
-PART = 64  # pictures coded at a time by `codelength`
+INVERSE_BITS = 60  # of the fixed point in which messages are divided by their sum
+PART = 64  # pictures that `codelength` codes at a time
 PREDICTION_BITS = 8  # of the fraction in a context's weights
 MAX_STATES = 256
 MAX_PIXELS = 1 << 14
-EMIT, DOWN, UP = 0, 1, 2
+EMIT, DOWN, UP = 0, 1, 2  # kinds of steps: see `make_plan`
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Hclt:
-    """The integers of a model, as its file holds them. D pixels, row by row; M_v = states[v].
+    """The integers of a model, as its file holds them: D pixels, row by row; pixel v has M_v = states[v] hidden states.
 
     parent: int16 [D], -1 at the root. states: uint16 [D], 0 at leaves, else 1 to 256; the root is never a leaf.
-    initial: uint16 [M_root], of 2**15. transitions: uint16, one after the other in coding order [M_parent, M_v], each row of
-    2**15. emissions: uint16, pixel by pixel [contexts, 256, M of v or of its parent], packed, each [c, :, z] of 2**20 and >= 1.
-    n_contexts, n_neighbours: uint8 [D]. neighbours: int16, pixels earlier in coding order, and weights: int16, of 1/256,
-    pixel by pixel. thresholds: uint8, n_contexts - 1 a pixel, rising: the context is how many the prediction reaches.
+    initial: uint16 [M_root], sums to 2**15. transitions: uint16, in coding order [M_parent, M_v] for each inner pixel
+    but the root, rows sum to 2**15. emissions: uint16, by pixel [contexts, 256, M of v or of its parent], packed, each
+    [c, :, z] of 1 and more, sums to 2**20. n_contexts, n_neighbours: uint8 [D]. neighbours: int16, by pixel, pixels
+    earlier in coding order; weights: int16, theirs, of 1/256. thresholds: uint8, by pixel n_contexts - 1 of them,
+    rising: the context is how many the prediction reaches.
     """
 
     height: int
@@ -73,18 +71,18 @@ class Hclt:
     thresholds: NDArray[np.uint8]
 
     def encode(self, pictures: NDArray[np.uint8]) -> bytes:
-        """uint8 [N, H, W] -> one stream. Raises BadInput."""
+        """Code pictures, uint8 [N, H, W], as one stream. Raises BadInput."""
         starts, freqs = self.intervals(pictures)
         return encode_intervals(starts, freqs, WIDE_BITS)
 
     def decode(self, data: bytes | memoryview, n: int) -> NDArray[np.uint8]:
-        """The n pictures of a stream, uint8 [n, H, W]. Raises BadFile where the stream's length or end is not right."""
+        """Return the n pictures of a stream, uint8 [n, H, W]. Raises BadFile where its length or end is not right."""
         stream, rows, none = self.open(data, n), np.zeros((n, self.n_pixels), np.uint8), np.zeros(0, np.uint32)
         stream.finish(code_block(self.tables, rows, none, none, stream.states, stream.words))
         return rows.reshape(n, self.height, self.width)
 
     def open(self, data: bytes | memoryview, n: int) -> Stream:
-        """The stream of n pictures, which fills the data. Raises BadFile."""
+        """Open the stream of n pictures, which must fill the data. Raises BadFile."""
         stream, end = open_stream(data, n * self.n_pixels, WIDE_BITS)
         n_bytes, lanes = memoryview(data).nbytes, len(stream.states)
         expect(end == n_bytes, BadFile, "coded pictures", f"{n_bytes - end} bytes more", "the end")
@@ -92,21 +90,24 @@ class Hclt:
         return stream
 
     def intervals(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """start and freq, of 2**31, of each sample: uint32 [D * N], pixel by pixel in coding order, in it picture by picture."""
+        """Return the intervals of all samples, starts and freqs of 2**31, uint32 [D * N].
+
+        They go pixel by pixel in coding order, and for each pixel picture by picture. Raises BadInput.
+        """
         rows = self.rows(pictures)
         starts, freqs = np.empty(rows.size, np.uint32), np.empty(rows.size, np.uint32)
         code_block(self.tables, rows, starts, freqs, np.zeros(0, np.uint64), np.zeros(0, np.uint32))
         return starts, freqs
 
     def rows(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 [N, H, W] -> [N, D]. Raises BadInput."""
+        """Return pictures, uint8 [N, H, W], as rows [N, D]. Raises BadInput where they do not fit the model."""
         shape, expected = pictures.shape, f"[N, {self.height}, {self.width}] of uint8"
         ok = pictures.dtype == np.uint8 and pictures.ndim == 3 and shape[1:] == (self.height, self.width)
         expect(ok, BadInput, "pictures", f"{list(shape)} of {pictures.dtype}", expected)
         return np.require(pictures, requirements=["C", "W"]).reshape(-1, self.n_pixels)
 
     def codelength(self, pictures: NDArray[np.uint8]) -> float:
-        """Bits of the pictures under the integer model, ideally coded."""
+        """Return how many bits the pictures, uint8 [N, H, W], cost under the integer model, ideally coded."""
         parts = (self.intervals(pictures[k : k + PART])[1] for k in range(0, len(pictures), PART))
         return sum(float((WIDE_BITS - np.log2(freqs)).sum()) for freqs in parts)
 
@@ -133,56 +134,78 @@ class Hclt:
         return {"class": "laconic.models.hclt.Hclt", "height": self.height, "width": self.width}
 
     def check(self) -> Hclt:
-        """Itself, fit for coding whatever comes. Raises BadInput that names the field."""
-        n = self.height * self.width
-        expect(0 < n <= MAX_PIXELS, BadInput, "pixels", n, f"1 to {MAX_PIXELS}")
+        """Return itself, fit for coding whatever comes. Raises BadInput that names the field."""
+        ok = self.height > 0 and self.width > 0 and self.n_pixels <= MAX_PIXELS
+        expect(ok, BadInput, "pixels", f"{self.height} x {self.width}", f"1 to {MAX_PIXELS}")
+        self._check_types()
+        self._check_tree()
+        self._check_lengths()
+        self._check_neighbours()
+        self._check_rows()
+        return self
+
+    def _check_types(self) -> None:
+        """Check types and axes, and the lengths of what there is one of per pixel."""
         for field, dtype in FIELDS.items():
             array = getattr(self, field)
             found = (str(array.dtype), array.ndim)
             expect(found == (dtype, 1), BadInput, f"{field}, type and axes", found, (dtype, 1))
         for field in ("parent", "states", "n_contexts", "n_neighbours"):
-            expect(len(getattr(self, field)) == n, BadInput, field, len(getattr(self, field)), f"{n}, one a pixel")
-        roots, parent = np.flatnonzero(self.parent == -1), self.parent.astype(np.int64)
-        ok = len(roots) == 1 and self.parent.min() >= -1 and self.parent.max() < n
-        expect(ok, BadInput, "parent", f"{len(roots)} roots", "one, and numbers of pixels")
-        m = self.states.astype(np.int64)
-        ok = m.max() <= MAX_STATES and m[roots[0]] > 0 and bool((m[parent[parent >= 0]] > 0).all())
-        expect(ok, BadInput, "states", m.max(), f"at most {MAX_STATES}, and at all parents one or more")
-        order = self.plan[self.plan[:, 0] == EMIT, 2]
-        expect(len(order) == n, BadInput, "parent", f"{len(order)} pixels below the root", f"{n}")
-        inner = (m > 0) & (parent >= 0)
+            length = len(getattr(self, field))
+            expect(length == self.n_pixels, BadInput, field, length, f"{self.n_pixels}, one per pixel")
         expect(bool((self.n_contexts > 0).all()), BadInput, "n_contexts", 0, "1 or more")
+
+    def _check_tree(self) -> None:
+        """Check that the parents make one tree over all pixels, and that all parents have states."""
+        roots, parent, m = np.flatnonzero(self.parent == -1), self.parent.astype(np.int64), self.states
+        ok = len(roots) == 1 and parent.min() >= -1 and parent.max() < self.n_pixels
+        expect(ok, BadInput, "parent", f"{len(roots)} roots", "one, and numbers of pixels")
+        ok = m.max() <= MAX_STATES and m[roots[0]] > 0 and bool((m[parent[parent >= 0]] > 0).all())
+        expect(ok, BadInput, "states", int(m.max()), f"at most {MAX_STATES}, and at all parents one or more")
+        n = len(self.order)
+        expect(n == self.n_pixels, BadInput, "parent", f"{n} pixels below the root", f"{self.n_pixels}")
+
+    def _check_lengths(self) -> None:
+        """Check that what is flat is as long as states, contexts and neighbours say."""
+        m, parent = self.states.astype(np.int64), self.parent.astype(np.int64)
+        inner = (m > 0) & (parent >= 0)
         sizes = {
-            "initial": m[roots[0]],
+            "initial": m[parent == -1].sum(),
             "transitions": (m[inner] * m[parent[inner]]).sum(),
             "emissions": (self.n_contexts.astype(np.int64) * VALUES * m[self.owners]).sum(),
             "neighbours": self.n_neighbours.sum(dtype=np.int64),
             "weights": self.n_neighbours.sum(dtype=np.int64),
-            "thresholds": self.n_contexts.sum(dtype=np.int64) - n,
+            "thresholds": self.n_contexts.sum(dtype=np.int64) - self.n_pixels,
         }
         for field, size in sizes.items():
             expect(len(getattr(self, field)) == size, BadInput, field, len(getattr(self, field)), f"{size} integers")
-        rank, owner = np.argsort(order), np.repeat(np.arange(n), self.n_neighbours)
+
+    def _check_neighbours(self) -> None:
+        """Check that each pixel looks at pixels alone that are known when it is coded."""
+        rank, owner = np.argsort(self.order), np.repeat(np.arange(self.n_pixels), self.n_neighbours)
         near = self.neighbours.astype(np.int64)
-        ok = bool(((near >= 0) & (near < n)).all()) and bool((rank[near] < rank[owner]).all())
+        ok = bool(((near >= 0) & (near < self.n_pixels)).all()) and bool((rank[near] < rank[owner]).all())
         expect(ok, BadInput, "neighbours", "another pixel", "those earlier in coding order")
+
+    def _check_rows(self) -> None:
+        """Check that all distributions are of 1 and more, and sum to what they should."""
         for step, _, _, above, below, place in self.plan.tolist():
             if step == DOWN:
                 rows = self.transitions[place : place + above * below].reshape(above, below)
                 expect_rows("transitions", rows, 1, 1 << ROW_BITS)
         expect_rows("initial", self.initial[None], 1, 1 << ROW_BITS)
         for v, (first, last) in enumerate(itertools.pairwise(self.tables[1].tolist())):
-            table = unpacked(self.emissions[first:last]).reshape(-1, VALUES, int(m[self.owners[v]]))
+            table = unpacked(self.emissions[first:last]).reshape(-1, VALUES, int(self.states[self.owners[v]]))
             expect_rows("emissions", table, 1, 1 << EMISSION_BITS)
-        return self
 
     @property
     def n_pixels(self) -> int:
+        """How many pixels a picture has."""
         return self.height * self.width
 
     @cached_property
     def owners(self) -> NDArray[np.int64]:
-        """int64 [D]: the pixel whose hidden state a pixel hangs on: itself, or of a leaf its parent."""
+        """The pixel whose hidden state each pixel hangs on, int64 [D]: itself, or its parent where it is a leaf."""
         return np.where(self.states > 0, np.arange(self.n_pixels), self.parent).astype(np.int64)
 
     @cached_property
@@ -190,9 +213,14 @@ class Hclt:
         """What coding does, step by step: see `make_plan`."""
         return make_plan(self.parent, self.states)
 
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """The pixels in coding order, int64 [D]."""
+        return np.asarray(self.plan[self.plan[:, 0] == EMIT, 2])
+
     @cached_property
     def tables(self) -> tuple[NDArray[Any], ...]:
-        """What `code_block` reads: the plan, lower bounds of the CDFs, where each pixel's begin, and the rest as it is."""
+        """What `code_block` reads: the plan, where each pixel's CDFs begin, their lower bounds, the rest as it is."""
         widths, contexts = self.states[self.owners].astype(np.int64), self.n_contexts.astype(np.int64)
         places = first_places(contexts * VALUES * widths)
         bounds = np.zeros(len(self.emissions), np.uint32)
@@ -220,16 +248,17 @@ FIELDS = {
 
 
 def expect_rows(field: str, rows: NDArray[Any], axis: int, total: int) -> None:
+    """Raise BadInput unless all values are 1 or more and sum to a total along the axis."""
     ok = bool((rows > 0).all()) and bool((rows.sum(axis, dtype=np.int64) == total).all())
     expect(ok, BadInput, field, "other rows", f"integers of 1 and more that sum to {total}")
 
 
 def make_plan(parent: NDArray[Any], states: NDArray[Any]) -> NDArray[np.int64]:
-    """Steps (step, depth, pixel, m, n, place), int64 [steps, 6], depth-first from the root.
+    """Return the steps of coding, (step, depth, pixel, m, n, place), int64 [steps, 6], depth-first from the root.
 
-    EMIT codes a pixel from the state at the depth, of m values. DOWN sends the message to a child with n states, UP takes
-    its answer; the transition begins at the place. A pixel comes first, then its leaves, then its inner children, both by
-    their number.
+    EMIT codes a pixel from the state at the depth, of m values. DOWN sends the message to a child with n states, UP
+    takes its answer; the transition begins at the place. A pixel comes first, then its leaves, then its inner children,
+    both by their number.
     """
     children: list[list[int]] = [[] for _ in parent]
     for v, p in enumerate(parent.tolist()):
@@ -256,9 +285,10 @@ def make_plan(parent: NDArray[Any], states: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def packed(emissions: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Integers [contexts, 256, M], >= 1 and of 2**20 over the values, in 16 bits.
+    """Pack emissions, integers [contexts, 256, M] of 1 and more that sum to 2**20 over the values, into 16 bits each.
 
-    Up to 2**15 as they are, above in units of 32: what that takes away goes to the first of the least, which stays small.
+    Those below 2**15 stand as they are, larger ones in units of 32. What that takes away goes to the first of the
+    smallest, so that the sum stays; that one remains small enough itself.
     """
     coarse = emissions >= COARSE
     left = np.where(coarse, emissions % (1 << COARSE_SHIFT), 0)
@@ -269,26 +299,30 @@ def packed(emissions: NDArray[np.int64]) -> NDArray[np.uint16]:
 
 
 def unpacked(codes: NDArray[np.uint16]) -> NDArray[np.uint32]:
-    """Emissions from 16 bits each."""
+    """Return the emissions that were packed, uint32 of the same shape."""
     wide = codes.astype(np.uint32)
     return np.where(wide < COARSE, wide, (wide - np.uint32(COARSE)) << np.uint32(COARSE_SHIFT))
 
 
 def first_places(sizes: NDArray[Any]) -> NDArray[np.int64]:
-    """Where parts of these sizes begin, and where the last one ends."""
+    """Return where parts of these sizes begin, one after the other, and where the last one ends: int64 [n + 1]."""
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
 @numba.njit(cache=True, nogil=True)
 def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[no-untyped-def]
-    """Pictures [n, D] -> intervals, or where there is a state, the stream's symbols -> pictures. Returns the words read.
+    """Code pictures [n, D]: put their intervals into starts and freqs, or where there is a state, read them from a
+    stream.
 
-    As `Reference`, for all the pictures of a block at once, step by step: so the tables of a step stay in the cache.
+    tables: `Hclt.tables`. starts, freqs: uint32 [D * n], empty where decoding. states: uint64 [1], empty where
+    encoding. Returns how many words were read. It does what `hclt_reference.Reference` does, but each step for all the
+    pictures of a block at once, so that the tables of a step stay in the cache.
     """
     plan, places, bounds, transitions, initial, near, neighbours, weights, cuts, thresholds = tables
     n, most, deepest = pictures.shape[0], 1, 0
     for i in range(plan.shape[0]):
         most, deepest = max(most, plan[i, 3]), max(deepest, plan[i, 1] + 1)
+    # The messages of `Reference`, one row per depth: depth-first, at most one pixel per depth is open.
     a, up = np.ones((deepest + 1, n, most), np.uint32), np.ones((deepest + 1, n, most), np.uint32)
     w, wide, cursor, at = np.empty(most, np.uint32), np.empty(most, np.uint64), U64(0), 0
     decoding = states.size > 0
@@ -303,7 +337,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
             if step == EMIT:
                 c = context(pictures[b], near[v], near[v + 1], neighbours, weights, cuts[v], cuts[v + 1], thresholds)
                 table = U64(places[v] + c * VALUES * m)
-                mixture(here, w)
+                mixture(here, w)  # how likely each state is, given all that was coded before
                 if decoding:
                     value, low, high = search(w, bounds, table, m, U32(x & U64((1 << WIDE_BITS) - 1)))
                     x, cursor = pop_wide(x, U64(low), U64(high - low), U64(WIDE_BITS), words, cursor)
@@ -316,7 +350,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
                 row = table + U64(value * m)
                 absorb(here, bounds, row, value == VALUES - 1, wide)
                 absorb(evidence, bounds, row, value == VALUES - 1, wide)
-            elif step == DOWN:
+            elif step == DOWN:  # a times the transition is the child's a; nothing of its subtree is coded yet
                 below = a[depth + 1, b, :inner]
                 for j in range(inner):
                     wide[j] = U64(0)
@@ -325,7 +359,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
                         wide[j] += U64(here[k]) * U64(transitions[place + U64(k * inner + j)])
                 rescale(wide, below)
                 up[depth + 1, b, :inner] = U32(1)
-            else:
+            else:  # the transition times the child's up is what its subtree says of the parent's state
                 answer = up[depth + 1, b, :inner]
                 for k in range(m):
                     total = U64(0)
@@ -342,7 +376,7 @@ def code_block(tables, pictures, starts, freqs, states, words):  # type: ignore[
 
 @numba.njit(cache=True, nogil=True)
 def context(picture, first, end, neighbours, weights, cut, last_cut, thresholds):  # type: ignore[no-untyped-def]
-    """The class of the prediction from the neighbours."""
+    """Return the context of a pixel of a picture [D]: how many thresholds its neighbours' prediction reaches."""
     prediction, c = 0, 0
     for k in range(first, end):
         prediction += I64(weights[k]) * I64(picture[neighbours[k]])
@@ -353,13 +387,14 @@ def context(picture, first, end, neighbours, weights, cut, last_cut, thresholds)
 
 @numba.njit(cache=True, nogil=True)
 def mixture(a, w):  # type: ignore[no-untyped-def]
-    """Messages -> weights that sum to 2**16; what rounding leaves goes to the first maximum."""
+    """Put messages scaled to sum to 2**16 into w, the mixture's weights; the rest goes to the first maximum."""
     total, top, first = U64(0), U32(0), 0
     for j in range(a.size):
         total += U64(a[j])
         top = max(top, a[j])
     while a[first] < top:
         first += 1
+    # One division for all messages. Rounding is down, so what is left is 0 or more.
     inverse, left = (U64(1) << U64(INVERSE_BITS)) // total, U32(1 << WEIGHT_BITS)
     for j in range(a.size):
         w[j] = U32((U64(a[j]) * inverse) >> U64(INVERSE_BITS - WEIGHT_BITS))
@@ -370,7 +405,7 @@ def mixture(a, w):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def lower(w, bounds, table, m, value):  # type: ignore[no-untyped-def]
-    """The mixture's CDF below a value, of 2**31.
+    """Return the mixture's CDF below a value, of 2**31.
 
     It rises everywhere: as emissions are >= 1, a value adds sum(w) = 2**16 to the sum at least, 2**11 after the shift.
     """
@@ -384,7 +419,7 @@ def lower(w, bounds, table, m, value):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def search(w, bounds, table, m, slot):  # type: ignore[no-untyped-def]
-    """The value whose interval holds the slot, and the interval's bounds."""
+    """Return the value whose interval holds the slot, and the bounds of the interval, by bisection."""
     value, size, low, high = 0, VALUES, U32(0), U32(1 << WIDE_BITS)
     while size > 1:
         size >>= 1
@@ -398,7 +433,10 @@ def search(w, bounds, table, m, slot):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def absorb(a, bounds, row, last, wide):  # type: ignore[no-untyped-def]
-    """Multiply messages by what each state gives the value whose lower bounds are at the row; the last ends at 2**20."""
+    """Multiply messages by how likely each state makes the value whose lower bounds are at the row.
+
+    last: whether it is the last value, which ends at 2**20.
+    """
     m = U64(a.size)
     for j in range(m):
         upper = U32(1 << EMISSION_BITS) if last else bounds[row + m + j]
@@ -408,6 +446,7 @@ def absorb(a, bounds, row, last, wide):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def multiply(a, message, wide):  # type: ignore[no-untyped-def]
+    """Multiply messages by another one."""
     for j in range(a.size):
         wide[j] = U64(a[j]) * U64(message[j])
     rescale(wide, a)
@@ -415,7 +454,7 @@ def multiply(a, message, wide):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def rescale(wide, out):  # type: ignore[no-untyped-def]
-    """Shift so that the maximum has 20 bits; no message is below 1."""
+    """Put the values of `wide`, shifted so that the maximum has 20 bits, and then at least 1, into out."""
     top = U64(0)
     for j in range(out.size):
         top = max(top, wide[j])
@@ -426,114 +465,9 @@ def rescale(wide, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def length(x):  # type: ignore[no-untyped-def]
-    """How many bits x > 0 has."""
+    """Return how many bits x > 0 has."""
     x, n = U64(x), 1
     for step in (32, 16, 8, 4, 2, 1):
         if x >> U64(step):
             x, n = x >> U64(step), n + step
     return n
-
-
-class Reference:
-    """`code_block` in plain words: one visit of the tree, for n pictures at once. int64 [n, M] messages.
-
-    a[z]: weight of the state given all that was coded outside the subtree so far, and the subtree's part that is done.
-    up[z]: probability of what was coded in the subtree, given the state.
-    """
-
-    def __init__(self, model: Hclt, n: int, code: Callable[[int, NDArray[np.int64]], NDArray[np.int64]]) -> None:
-        """code: called for each pixel in coding order with CDFs int64 [n, 257] of 2**31; gives the values [n]."""
-        self.model, self.n, self.code = model, n, code
-        self.pictures = np.zeros((n, model.n_pixels), np.int64)
-        self.children = [np.flatnonzero(model.parent == v).tolist() for v in range(model.n_pixels)]
-        self.read = 0  # transitions
-
-    def run(self) -> NDArray[np.uint8]:
-        """The pictures, uint8 [n, H, W]."""
-        (root,) = np.flatnonzero(self.model.parent == -1).tolist()
-        self.visit(root, np.tile(self.model.initial.astype(np.int64), (self.n, 1)))
-        return self.pictures.astype(np.uint8).reshape(self.n, self.model.height, self.model.width)
-
-    def visit(self, v: int, a: NDArray[np.int64]) -> NDArray[np.int64]:
-        states, up = self.model.states, np.ones_like(a)
-        inner = [c for c in self.children[v] if states[c]]
-        for pixel in [v, *(c for c in self.children[v] if not states[c])]:
-            likelihood = self.emit(pixel, a)
-            a, up = rescaled(a * likelihood), rescaled(up * likelihood)
-        for c in inner:
-            m, n = int(states[v]), int(states[c])
-            transition = self.model.transitions[self.read : self.read + m * n].astype(np.int64).reshape(m, n)
-            self.read += m * n
-            message = rescaled(self.visit(c, rescaled(a @ transition)) @ transition.T)
-            a, up = rescaled(a * message), rescaled(up * message)
-        return up
-
-    def emit(self, pixel: int, a: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Code a pixel of all pictures; what each state gives its values, [n, M]."""
-        weights = (a * ((1 << INVERSE_BITS) // a.sum(1, keepdims=True))) >> (INVERSE_BITS - WEIGHT_BITS)
-        weights[np.arange(self.n), a.argmax(1)] += (1 << WEIGHT_BITS) - weights.sum(1)
-        rows = self.emissions(pixel)[self.contexts(pixel)]  # [n, 256, M]
-        cdf = np.zeros((self.n, VALUES + 1), np.int64)
-        cdf[:, 1:] = np.cumsum((rows @ weights[:, :, None])[:, :, 0], 1) >> CDF_SHIFT
-        self.pictures[:, pixel] = self.code(pixel, cdf)
-        return np.asarray(rows[np.arange(self.n), self.pictures[:, pixel]])
-
-    def emissions(self, pixel: int) -> NDArray[np.int64]:
-        """[contexts, 256, M] of a pixel."""
-        widths = self.model.states[self.model.owners].astype(np.int64)
-        first = first_places(self.model.n_contexts.astype(np.int64) * VALUES * widths)
-        flat = self.model.emissions[first[pixel] : first[pixel + 1]]
-        return np.asarray(unpacked(flat).astype(np.int64).reshape(-1, VALUES, widths[pixel]))
-
-    def contexts(self, pixel: int) -> NDArray[np.int64]:
-        """The class of the prediction in each picture, [n]."""
-        near, cuts = first_places(self.model.n_neighbours), first_places(self.model.n_contexts.astype(np.int64) - 1)
-        part = slice(near[pixel], near[pixel + 1])
-        seen = self.pictures[:, self.model.neighbours[part]]
-        prediction = (seen @ self.model.weights[part].astype(np.int64)) >> PREDICTION_BITS
-        thresholds = self.model.thresholds[cuts[pixel] : cuts[pixel + 1]].astype(np.int64)
-        return np.asarray((prediction[:, None] >= thresholds).sum(1))
-
-
-def rescaled(messages: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Shifted so that each row's maximum has 20 bits, and at least 1."""
-    shifts = np.array([int(top).bit_length() - MESSAGE_BITS for top in messages.max(1)])[:, None]
-    shifted = np.where(shifts >= 0, messages >> np.maximum(shifts, 0), messages << np.maximum(-shifts, 0))
-    return np.asarray(np.maximum(shifted, 1))
-
-
-def encode_reference(model: Hclt, pictures: NDArray[np.uint8]) -> bytes:
-    """As `Hclt.encode`."""
-    rows, words = pictures.reshape(len(pictures), -1).astype(np.int64), list[int]()
-    starts, freqs = list[int](), list[int]()
-
-    def code(pixel: int, cdf: NDArray[np.int64]) -> NDArray[np.int64]:
-        values, each = rows[:, pixel], np.arange(len(rows))
-        starts.extend(cdf[each, values].tolist())
-        freqs.extend((cdf[each, values + 1] - cdf[each, values]).tolist())
-        return values
-
-    Reference(model, len(pictures), code).run()
-    x = START_WIDE
-    for start, freq in zip(reversed(starts), reversed(freqs), strict=True):
-        x = rans.push_wide(x, start, freq, WIDE_BITS, words)
-    return write_stream(np.array([x], np.uint64), np.array(words[::-1], np.uint32))
-
-
-def decode_reference(model: Hclt, data: bytes, n: int) -> NDArray[np.uint8]:
-    """As `Hclt.decode`."""
-    stream, _ = open_stream(data, n * model.n_pixels, WIDE_BITS)
-    x, words = int(stream.states[0]), iter(stream.words[:-1].tolist())
-
-    def code(pixel: int, cdf: NDArray[np.int64]) -> NDArray[np.int64]:
-        nonlocal x
-        values = np.zeros(n, np.int64)
-        for b in range(n):
-            value = int(np.searchsorted(cdf[b], x % (1 << WIDE_BITS), side="right")) - 1
-            x = rans.pop_wide(x, int(cdf[b, value]), int(cdf[b, value + 1] - cdf[b, value]), WIDE_BITS)
-            if x < START_WIDE:
-                x = x << 32 | next(words)
-            values[b] = value
-        return values
-
-    return Reference(model, n, code).run()

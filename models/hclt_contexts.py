@@ -1,7 +1,7 @@
 """The contexts of a hidden Chow-Liu tree: what pixels near by, coded earlier, say of a pixel (`Hclt.contexts`).
 
-A prediction by least squares, rounded to integer weights, is cut by thresholds into a few classes. They are chosen one after the
-other where they tell most about the value.
+A prediction by least squares, rounded to integer weights, is cut by thresholds into a few classes. They are chosen one
+after the other where they tell most about the value.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LEAST_GAIN = 1e-3  # nats per picture that a threshold has to tell
 class Contexts:
     """The contexts of all pixels, by pixel.
 
-    neighbours: int64 [n], numbers of pixels. weights: int64 [n], of 1 / 256. thresholds: integers in 0..255, rising, one fewer
-    than there are contexts.
+    neighbours: int64 [n], numbers of pixels. weights: int64 [n], of 1 / 256. thresholds: integers in 0..255, rising,
+    one fewer than there are contexts.
     """
 
     neighbours: list[NDArray[np.int64]]
@@ -38,7 +38,7 @@ class Contexts:
 
     @staticmethod
     def fit(data: NDArray[np.uint8], height: int, width: int, order: NDArray[np.int64], most: int) -> Contexts:
-        """Find the contexts of pictures [N, D] whose pixels are coded in an order [D], at most `most` for each pixel."""
+        """Find the contexts of pictures [N, D] whose pixels are coded in an order [D], at most `most` per pixel."""
         sample = data[:SAMPLE].astype(np.float32)
         y, x = np.divmod(np.arange(height * width), width)
         rank = np.argsort(order)
@@ -74,7 +74,7 @@ class Contexts:
         }
 
     def rows(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        """Return each pixel's row in its table of emissions, 256 * context + value: uint16 [D, N], of pictures [N, D]."""
+        """Return each pixel's row in its table, 256 * context + value: uint16 [D, N], of pictures [N, D]."""
         a = self.arrays()
         near, cuts = first_places(a["n_neighbours"]), first_places(self.sizes - 1)
         rows = np.empty(pictures.shape[::-1], np.uint16)
@@ -83,7 +83,7 @@ class Contexts:
 
 
 def best_thresholds(prediction: NDArray[np.int64], values: NDArray[np.int64], most: int) -> list[int]:
-    """Return at most `most` - 1 thresholds of a prediction [N], each where it lowers the entropy of the values [N] most.
+    """Return at most `most` - 1 thresholds of a prediction [N] that lower the entropy of the values [N] most.
 
     Both are integers in 0..255. Thresholds are found one after the other, each given those before.
     """
@@ -113,7 +113,10 @@ def nats(counts: NDArray[np.float64]) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def context_rows(pictures, near, neighbours, weights, cuts, thresholds, rows):  # type: ignore[no-untyped-def]
-    """Put what `Contexts.rows` returns into rows. near, cuts: where the neighbours and thresholds of each pixel begin."""
+    """Put what `Contexts.rows` returns into rows.
+
+    near, cuts: where the neighbours and thresholds of each pixel begin.
+    """
     for v in range(rows.shape[0]):
         for b in range(rows.shape[1]):
             c = context(pictures[b], near[v], near[v + 1], neighbours, weights, cuts[v], cuts[v + 1], thresholds)

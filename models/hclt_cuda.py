@@ -1,9 +1,10 @@
-"""Circuit coding on a GPU: the bytes of `Hclt.encode`, for all pictures of many blocks at once, step by step of `Hclt.plan`.
+"""Circuit coding on a GPU: the bytes of `Hclt.encode`, for all pictures of many blocks at once.
 
-Messages are integers in float64 tensors. A product of matrices is exact, whatever the order of its sums, for all sums stay
-below 2**53: messages by transitions 256 * 2**20 * 2**15 = 2**43, weights by bounds 2**16 * 2**20, predictions below
-255 * 2**15 * 2**8. The rest are Triton kernels in int64: of a picture a program of one warp; of the rANS states, which are
-serial, a block. A pixel takes some fifteen launches, however many pictures there are: so few are not much faster than many.
+It walks the steps of `Hclt.plan`. Messages are integers in float64 tensors, and a product of matrices is exact,
+whatever the order of its sums, because all sums stay below 2**53: messages by transitions 256 * 2**20 * 2**15 = 2**43,
+weights by bounds 2**16 * 2**20, predictions below 255 * 2**15 * 2**8. All else are Triton kernels in int64: one program
+of one warp per picture, and for the rANS states, which are serial, one per block. A pixel takes some fifteen launches,
+however many pictures there are: a few take almost as long as many.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from laconic.entropy.intervals import WIDE_BITS, write_stream
 from laconic.models import hclt
 from laconic.models.hclt import DOWN, EMIT, PREDICTION_BITS, VALUES, Hclt
 
-INTERPRETED = triton.knobs.runtime.interpret  # for tests: all below then runs on the host
-AT_ONCE = 1 << 31  # bytes of messages, CDFs and intervals, roughly
+INTERPRETED = triton.knobs.runtime.interpret  # in tests: then everything runs on the host
+AT_ONCE = 1 << 31  # bytes of messages, CDFs and intervals that a group of blocks takes, roughly
 N_VALUES = tl.constexpr(VALUES)
 ROWS = tl.constexpr(VALUES + 1)  # of bounds: one below each value, and the end
 BITS = tl.constexpr(WIDE_BITS)
@@ -41,26 +42,27 @@ UNIT_SHIFT = tl.constexpr(hclt.INVERSE_BITS - hclt.WEIGHT_BITS)
 
 
 def encode(model: Hclt, blocks: Sequence[NDArray[np.uint8]]) -> list[bytes]:
-    """A stream of each block, uint8 [n, H, W]. Raises BadInput."""
+    """Return a stream for each block, uint8 [n, H, W]. Raises BadInput."""
     rows, tables = [model.rows(block) for block in blocks], tables_of(model, device())
     parts = grouped(model, [len(block) for block in blocks])
     return [stream for part in parts for stream in encode_group(tables, rows[part])]
 
 
 def decode(model: Hclt, streams: Sequence[bytes | memoryview], sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """The pictures of each stream, uint8 [n, H, W]; sizes: how many. Raises BadFile as `Hclt.decode` does."""
+    """Return the pictures of each stream, uint8 [n, H, W]. sizes: how many. Raises BadFile as `Hclt.decode` does."""
     tables, shape = tables_of(model, device()), (model.height, model.width)
     found = (decode_group(tables, streams[part], sizes[part]) for part in grouped(model, sizes))
     return [rows.reshape(-1, *shape) for group in found for rows in group]
 
 
 def device() -> torch.device:
+    """Return the device that codes. Raises BadInput where there is none."""
     expect(INTERPRETED or torch.cuda.is_available(), BadInput, "device", "no CUDA device", "one, or device cpu")
     return torch.device("cpu" if INTERPRETED else "cuda")
 
 
 def grouped(model: Hclt, sizes: Sequence[int]) -> Iterator[slice]:
-    """Blocks to code at once: of so many pictures as `AT_ONCE` has room for, or one block."""
+    """Yield runs of blocks to code at once: as many pictures as AT_ONCE has room for, or one block."""
     deepest, widest, classes = int(model.plan[:, 1].max()) + 1, int(model.states.max()), int(model.n_contexts.max())
     most = AT_ONCE // (8 * (2 * deepest * widest + ROWS.value * classes + 5 * model.n_pixels))
     first, total = 0, 0
@@ -74,7 +76,7 @@ def grouped(model: Hclt, sizes: Sequence[int]) -> Iterator[slice]:
 
 
 def encode_group(tables: Tables, rows: Sequence[NDArray[np.uint8]]) -> list[bytes]:
-    """The streams of blocks [n, D]."""
+    """Return the streams of blocks, uint8 [n, D] each."""
     known = torch.from_numpy(np.concatenate(rows).T.astype(np.int64)).to(tables.device)
     starts, freqs = list[Tensor](), list[Tensor]()
 
@@ -99,7 +101,7 @@ def encode_group(tables: Tables, rows: Sequence[NDArray[np.uint8]]) -> list[byte
 def decode_group(
     tables: Tables, data: Sequence[bytes | memoryview], sizes: Sequence[int]
 ) -> Iterator[NDArray[np.uint8]]:
-    """The blocks [n, D] of streams."""
+    """Yield the blocks, uint8 [n, D], of streams. Raises BadFile."""
     streams = [tables.model.open(stream, n) for stream, n in zip(data, sizes, strict=True)]
     words = torch.from_numpy(np.concatenate([s.words for s in streams]).view(np.int32)).to(tables.device)
     states = torch.from_numpy(np.concatenate([s.states for s in streams]).view(np.int64)).to(tables.device)
@@ -121,10 +123,10 @@ def decode_group(
 
 
 def walk(tables: Tables, n: int, code: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-    """As `Reference.run`, of n pictures, which come as uint8 [D, n].
+    """Do what `hclt_reference.Reference.run` does, and return the n pictures as uint8 [D, n].
 
-    code: called for each pixel in coding order with the mixture's weights, float64 [n, M], and the contexts, int64 [n];
-    gives the values, int64 [n].
+    code: is called for each pixel in coding order with the mixture's weights, float64 [n, M], and the contexts, int64
+    [n]; gives the values, int64 [n].
     """
     model, widest = tables.model, triton.next_power_of_2(int(tables.model.states.max()))
     pictures = torch.zeros((model.n_pixels, n), dtype=torch.uint8, device=tables.device)
@@ -152,9 +154,10 @@ def walk(tables: Tables, n: int, code: Callable[[int, Tensor, Tensor], Tensor]) 
 
 @dataclass(frozen=True)
 class Tables:
-    """A model on a device: bounds: int32 [contexts * 257, M] a pixel; transitions, flat, and initial: float64.
+    """A model on a device.
 
-    contexts: of each pixel the neighbours, their weights, the least prediction of each context but the first.
+    bounds: int32 [contexts * 257, M] per pixel. transitions, flat, and initial: float64. contexts: per pixel the
+    neighbours, their weights, and the least prediction of each context but the first.
     """
 
     model: Hclt
@@ -165,21 +168,25 @@ class Tables:
     contexts: list[tuple[Tensor, ...]]
 
     def context(self, v: int, pictures: Tensor) -> Tensor:
-        """As `hclt.context`: int64 [n]."""
+        """Return the contexts of pixel v, int64 [n], as `hclt.context` does. pictures: uint8 [D, n]."""
         near, weights, least = self.contexts[v]
         if not len(least):
             return torch.zeros(pictures.shape[1], dtype=torch.int64, device=self.device)
         return torch.bucketize(weights @ pictures[near].double(), least, right=True)
 
     def ones(self, n: int, m: int) -> Tensor:
+        """Return messages [2, n, m] that say nothing."""
         return torch.ones((2, n, m), dtype=torch.float64, device=self.device)
 
     def firsts(self, sizes: Iterable[int]) -> Tensor:
+        """Return where parts of these sizes begin, and where the last one ends: int64 [n + 1]."""
         return torch.tensor([0, *itertools.accumulate(sizes)], device=self.device)
 
 
 @lru_cache(maxsize=2)
 def tables_of(model: Hclt, device: torch.device) -> Tables:
+    """Put a model on a device. The last two stay there."""
+
     def put(array: NDArray[np.generic], dtype: type[np.generic]) -> Tensor:
         return torch.from_numpy(array.astype(dtype)).to(device)
 
@@ -197,7 +204,7 @@ def tables_of(model: Hclt, device: torch.device) -> Tables:
 
 @triton.jit(do_not_specialize=["m"])
 def mix(messages, weights, m, WIDEST: tl.constexpr):  # type: ignore[no-untyped-def]
-    """As `hclt.mixture`, of a picture's messages."""
+    """Do what `hclt.mixture` does, for one picture's messages."""
     j = tl.arange(0, WIDEST)
     at = tl.program_id(0).to(tl.int64) * m + j
     a = tl.load(messages + at, mask=j < m, other=0).to(tl.int64)
@@ -209,7 +216,7 @@ def mix(messages, weights, m, WIDEST: tl.constexpr):  # type: ignore[no-untyped-
 
 @triton.jit(do_not_specialize=["m"])
 def absorb(messages, bounds, rows, m, WIDEST: tl.constexpr):  # type: ignore[no-untyped-def]
-    """As `hclt.absorb`, of messages [2, n, m] and the bounds from each picture's row on."""
+    """Do what `hclt.absorb` does, for messages [2, n, m] and the bounds from each picture's row on."""
     j = tl.arange(0, WIDEST)
     row = tl.load(rows + tl.program_id(0)) * m + j
     low = tl.load(bounds + row, mask=j < m, other=0)
@@ -219,7 +226,7 @@ def absorb(messages, bounds, rows, m, WIDEST: tl.constexpr):  # type: ignore[no-
 
 @triton.jit(do_not_specialize=["m"])
 def multiply(messages, answers, m, WIDEST: tl.constexpr):  # type: ignore[no-untyped-def]
-    """As `hclt.multiply`, of messages [1 or 2, n, m] by answers [n, m] that are still to be rescaled."""
+    """Do what `hclt.multiply` does, for messages [1 or 2, n, m] and answers [n, m] that are still to be rescaled."""
     j = tl.arange(0, WIDEST)
     answer = tl.load(answers + tl.program_id(0).to(tl.int64) * m + j, mask=j < m, other=0)
     scale_row(messages, rescaled(answer.to(tl.int64)), m, j)
@@ -227,6 +234,7 @@ def multiply(messages, answers, m, WIDEST: tl.constexpr):  # type: ignore[no-unt
 
 @triton.jit
 def scale_row(messages, factors, m, j):  # type: ignore[no-untyped-def]
+    """Multiply this program's row of messages by factors, and rescale it."""
     row = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
     message = tl.load(messages + row * m + j, mask=j < m, other=0).to(tl.int64)
     tl.store(messages + row * m + j, rescaled(message * factors).to(tl.float64), mask=j < m)
@@ -234,7 +242,7 @@ def scale_row(messages, factors, m, j):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def rescaled(wide):  # type: ignore[no-untyped-def]
-    """As `hclt.rescaled`. A float64 x >= 1 of n bits has the exponent 1022 + n above its fraction."""
+    """Do what `hclt.rescale` does. A float64 x >= 1 of n bits has the exponent 1022 + n above its fraction."""
     top = tl.max(wide, axis=0).to(tl.float64).to(tl.int64, bitcast=True)
     shift = (top >> 52) - 1022 - MESSAGE_BITS
     return tl.maximum(wide >> tl.maximum(shift, 0) << tl.maximum(-shift, 0), 1)
@@ -242,7 +250,11 @@ def rescaled(wide):  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["stride", "n_pixels"])
 def push_blocks(starts, freqs, stride, n_pixels, firsts, words, states, begins):  # type: ignore[no-untyped-def]
-    """Code intervals [D, N] of each block backward, as `rans.push_wide`. Its words fill the end of its place, one a sample."""
+    """Code intervals [D, N] of each block backward, as `rans.push_wide`.
+
+    starts, freqs: int64 [D, stride], a column per picture; firsts says which pictures a block has. A block has room for
+    one word per sample, and its words fill the end of that: `begins` says from where on. states: int64 [blocks].
+    """
     block = tl.program_id(0)
     first = tl.load(firsts + block)
     end = tl.load(firsts + block + 1)
@@ -270,9 +282,10 @@ def push_blocks(starts, freqs, stride, n_pixels, firsts, words, states, begins):
 def pop_blocks(  # type: ignore[no-untyped-def]
     cdf, classes, n_classes, firsts, words, word_firsts, states, cursors, values
 ):
-    """Take a pixel's values [N] out of each block's state, as `rans.pop_wide`; a picture's row of CDFs is that of its class.
+    """Take the values [N] of a pixel out of each block's state, as `rans.pop_wide` does.
 
-    A cursor past the last word reads none: the last state is then wrong, or the cursor. The next row is loaded ahead.
+    cdf: [N * n_classes, 257], and a picture's row of it is that of its class. A cursor past the last word reads 0: in
+    the end the state is wrong then, or the cursor. The bounds of the next picture are loaded ahead.
     """
     block = tl.program_id(0)
     i = tl.load(firsts + block)
@@ -302,7 +315,7 @@ def pop_blocks(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def load_bounds(cdf, classes, n_classes, i, end):  # type: ignore[no-untyped-def]
-    """Where each value's interval of picture i ends, int64 [256]."""
+    """Return where each value's interval ends in picture i, int64 [256]."""
     inside = i < end
     row = i * n_classes + tl.load(classes + i, mask=inside, other=0)
     above = row * ROWS + 1 + tl.arange(0, N_VALUES)

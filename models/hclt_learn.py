@@ -36,10 +36,11 @@ LATE = 0.6  # after so much of the time steps get smaller
 class LearnConfig:
     """How a model is learnt.
 
-    states: of the pixels whose surroundings vary most, 8 to 256; others have fewer. contexts: of a pixel, at most, 1 to 64.
-    epochs: in mini-batches of `batch` pictures; then full_epochs with all pictures at once. step: how far a mini-batch moves
-    the counts, at first and at the end. window: pixels, the surroundings that a hidden state stands for at first (a standard
-    deviation). prior, narrow, wide: pictures that a prior is worth, and how far counts spread, in values: see `Priors`.
+    states: of the pixels whose surroundings vary most, 8 to 256; others have fewer. contexts: of a pixel, at most, 1 to
+    64. epochs: in mini-batches of `batch` pictures; then full_epochs with all pictures at once. step: how far a
+    mini-batch moves the counts, at first and at the end. window: pixels, the surroundings that a hidden state stands
+    for at first (a standard deviation). prior, narrow, wide: pictures that a prior is worth, and how far counts spread,
+    in values: see `Priors`.
     """
 
     states: int = 64
@@ -63,8 +64,8 @@ class LearnConfig:
 class Learner:
     """Expectation maximisation (circuits of trees: Liu & Van den Broeck, arXiv:2106.02264), in float32 with torch.
 
-    Counts are kept over mini-batches and moved towards each batch's; at the end come epochs with all pictures at once. Floats
-    differ between machines: what a file depends on is `export`. Make one with `Learner.start`.
+    Counts are kept over mini-batches and moved towards each batch's; at the end come epochs with all pictures at once.
+    Floats differ between machines: what a file depends on is `export`. Make one with `Learner.start`.
     """
 
     def __init__(
@@ -137,10 +138,13 @@ class Learner:
 
     def _line(self, what: str, bits: float, begun: float, held_out: NDArray[np.uint8] | None) -> str:
         seen = f", held out {self.bpd(held_out):.4f}" if held_out is not None and len(held_out) else ""
-        return f"{what}: {bits:.4f} bits a pixel{seen}, {time.monotonic() - begun:.0f} s"
+        return f"{what}: {bits:.4f} bits per pixel{seen}, {time.monotonic() - begun:.0f} s"
 
     def epoch(self, batch: int, step: float) -> float:
-        """Go once through the pictures, in batches that move the counts by a step. Return the bits per dimension on the way."""
+        """Go once through the pictures, in batches that move the counts by a step.
+
+        Return the bits per dimension on the way.
+        """
         n = len(self.data)
         order, batch = self.rng.permutation(n), min(batch, n)
         found = []
@@ -201,8 +205,8 @@ class Learner:
     def forward(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.float64], Tensor]:
         """Pass messages of pictures [B, D] up the tree: m[i] at each inner pixel, u[i] from it to its parent.
 
-        Returns the pixels' rows in their tables, int32 [D, B], the log-likelihoods, float64 [B], and the probabilities of the
-        pictures by the scaled messages, float32 [B].
+        Returns the pixels' rows in their tables, int32 [D, B], the log-likelihoods, float64 [B], and the probabilities
+        of the pictures by the scaled messages, float32 [B].
         """
         import torch
 
@@ -238,7 +242,7 @@ class Learner:
         m.clamp_(min=LEAST)
 
     def spread(self, i: int, rows: Tensor, share: Tensor, counted: Tensor) -> None:
-        """Put the posterior of slot i into m[i], add it to the counts, and divide it by the children's messages for them."""
+        """Put the posterior of slot i into m[i], add it to the counts, and divide the children's messages out."""
         pixels, m = self.layout.pixels[i], self.m[i]
         if self.kernels:
             u = (self.u_places[i], self.u_all.numpy())
@@ -274,7 +278,10 @@ class Learner:
         return Counts.zeros(self.layout, int(self.places[-1]), self.device)
 
     def make_room(self, n: int) -> None:
-        """Make the messages of n pictures, unless they are there. Kernels find the children's by their places in u_all."""
+        """Make the messages of n pictures, unless they are there.
+
+        Kernels find the children's by their places in u_all.
+        """
         import torch
 
         if self.m and len(self.m[0]) == n:
@@ -297,7 +304,7 @@ def smoothed_rows(counts: Tensor) -> Tensor:
 
 
 def quantised(p: NDArray[np.float32], total: int, axis: int) -> NDArray[np.int64]:
-    """Return p in integers, 1 or more, that sum to the total along the axis; what rounding leaves goes to the first maximum."""
+    """Return p in integers, 1 or more, that sum to a total along the axis; the rest goes to the first maximum."""
     exact = p.astype(np.float64) / p.sum(axis, keepdims=True, dtype=np.float64)
     out = 1 + np.floor(exact * (total - p.shape[axis])).astype(np.int64)
     top = np.expand_dims(out.argmax(axis), axis)
@@ -313,10 +320,11 @@ def bits_per_dimension(nats_each: NDArray[np.float64], n: int) -> float:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def up_rows(rows, table, pixels, places, messages, u, m, scale):  # type: ignore[no-untyped-def]
-    """Do what `Learner.weigh` does for one slot; messages are scaled after every third factor, before they get too small.
+    """Do what `Learner.weigh` does, for one slot.
 
-    rows: int32 [D, B]. table: all emissions. pixels, places: those that hang on the slot, and where their emissions begin.
-    messages: where the children's messages begin in u. m: float32 [B, M]. scale: float64 [B].
+    Messages are scaled after every third factor, before they get too small. rows: int32 [D, B]. table: all emissions.
+    pixels, places: those that hang on the slot, and where their emissions begin. messages: where the children's
+    messages begin in u. m: float32 [B, M]. scale: float64 [B].
     """
     n, states = m.shape
     for b in range(n):
@@ -343,7 +351,10 @@ def up_rows(rows, table, pixels, places, messages, u, m, scale):  # type: ignore
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def down_rows(rows, pixels, places, messages, u, m, share, counted):  # type: ignore[no-untyped-def]
-    """Do what `Learner.spread` does for one slot. share: float32 [B, M], what the rest of the tree says. Others as `up_rows`."""
+    """Do what `Learner.spread` does for one slot.
+
+    share: float32 [B, M], what the rest of the tree says. Others as `up_rows`.
+    """
     n, states = m.shape
     for b in range(n):
         out, factor = m[b], share[b]

@@ -1,4 +1,4 @@
-"""What learning of a hidden Chow-Liu tree starts from: clusters in place of hidden states, and priors of the emissions."""
+"""What learning a hidden Chow-Liu tree starts from: clusters in place of hidden states, and priors of the emissions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SAMPLE = 20_000  # pictures that clusters are made from
 SEEN = 6  # pixels: a cluster sees its surroundings up to so far away
 ROUNDS = 6  # of k-means
-# How many pictures the prior of a distribution is worth: all values' for a pixel's, that for one with its context, far and near.
+# Pictures that a prior is worth: of all values for those of a pixel, of these for those with its context, far and near.
 PIXEL_PRIOR, CONTEXT_PRIOR, NEAR_PRIOR = 20, 20, 40
 USUAL = 8  # values on either side that say what is usual near a value
 ALONE = 1.5  # a value more frequent by so much than is usual near it keeps apart: white paper, black ink
@@ -53,8 +53,9 @@ def clustered(
 ) -> Counts:
     """Return counts as though each hidden state were seen: the cluster (k-means) of its pixel's surroundings.
 
-    data: uint8 [N, D], pictures of a width. window: pixels, the standard deviation of the weights of surroundings. After: Liu
-    et al., "Scaling up probabilistic circuits by latent variable distillation", ICLR 2023, who cluster features.
+    data: uint8 [N, D], pictures of a width. window: pixels, the standard deviation of the weights of surroundings.
+    After: Liu et al., "Scaling up probabilistic circuits by latent variable distillation", ICLR 2023, who cluster
+    features.
     """
     import torch
 
@@ -91,7 +92,10 @@ def tones_of(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def k_means(points: Tensor, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the cluster of each of the points [N, F], int64 [N] in 0..k - 1. Empty clusters start again at some point."""
+    """Return the cluster of each of the points [N, F], int64 [N] in 0..k - 1.
+
+    Empty clusters start again at some point.
+    """
     import torch
 
     noise = torch.as_tensor(rng.normal(0, 0.01, (k, points.shape[1])).astype(np.float32), device=points.device)
@@ -110,8 +114,8 @@ def k_means(points: Tensor, k: int, rng: np.random.Generator) -> NDArray[np.int6
 class Priors:
     """What keeps emissions with few counts sensible: see `emissions`.
 
-    strength: pictures that a prior is worth. narrow, wide: float32 [256, 256], kernels that spread counts over near values.
-    of_pixel: by pixel its distribution, float32 [256, 1]; of_context: with its context, [contexts, 256, 1].
+    strength: pictures that a prior is worth. narrow, wide: float32 [256, 256], kernels that spread counts over near
+    values. of_pixel: by pixel its distribution, float32 [256, 1]; of_context: with its context, [contexts, 256, 1].
     """
 
     strength: float
@@ -150,8 +154,8 @@ class Priors:
     def emissions(self, v: int, counted: Tensor) -> Tensor:
         """Return the probabilities [contexts, 256, M] of pixel v that counts of that shape lead to.
 
-        Counts are spread over near values, and far where they are few. What has no counts is expected to be what the state gives
-        without the context, times what the context makes more likely in all states.
+        Counts are spread over near values, and far where they are few. What has no counts is expected to be what the
+        state gives without the context, times what the context makes more likely in all states.
         """
         import torch
 
@@ -167,8 +171,8 @@ class Priors:
 def spreading(whole: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     """Return a kernel float64 [to, from] that spreads the count of a value over near ones.
 
-    whole: the distribution of all values. A Gaussian of a width, times how frequent the target is; values far above what is usual
-    near them keep to themselves, and so do 0 and 255.
+    whole: the distribution of all values. A Gaussian of a width, times how frequent the target is; values far above
+    what is usual near them keep to themselves, and so do 0 and 255.
     """
     padded = np.pad(whole, USUAL, mode="reflect")
     usual = np.array([np.median(padded[i : i + 2 * USUAL + 1]) for i in range(VALUES)])

@@ -1,4 +1,4 @@
-"""The tree of a hidden Chow-Liu tree: which pixel hangs on which, how many states each has, in which order they are coded."""
+"""The tree of a hidden Chow-Liu tree: which pixel hangs on which, how many states each has, and their order."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ BUSY_QUANTILE = 0.9  # pixels whose variance is above that quantile have all the
 class Layout:
     """A tree laid out for learning. The slot of an inner pixel is its place in coding order.
 
-    parent, states: int64 [D], as in `Hclt`. order: int64 [D], pixels as they are coded. inner: the inner pixels, by slot.
-    widths: int64 [D], states that a pixel's emissions hang on: its own, or for a leaf its parent's. above: by slot that of the
-    parent, 0 at the root. children: by slot those of the children. pixels: by slot the pixels that hang on it.
+    parent, states: int64 [D], as in `Hclt`. order: int64 [D], pixels as they are coded. inner: the inner pixels, by
+    slot. widths: int64 [D], states that a pixel's emissions hang on: its own, or for a leaf its parent's. above: by
+    slot that of the parent, 0 at the root. children: by slot those of the children. pixels: by slot the pixels that
+    hang on it.
     """
 
     parent: NDArray[np.int64]
@@ -60,8 +61,8 @@ class Layout:
 def chow_liu_tree(data: NDArray[np.uint8], height: int, width: int) -> NDArray[np.int64]:
     """Return each pixel's parent, int64 [D], -1 at the root, in the spanning tree of most mutual information.
 
-    data: uint8 [N, D]. Only near pixels are joined. The root is the middle of the tree's longest path, so that the tree is as
-    shallow as it can be (Chow & Liu 1968; Liu et al. 2022).
+    data: uint8 [N, D]. Only near pixels are joined. The root is the middle of the tree's longest path, so that the tree
+    is as shallow as it can be (Chow & Liu 1968; Liu et al. 2022).
     """
     levels = np.ascontiguousarray((data[:SAMPLE] >> LEVEL_SHIFT).T)
     y, x = np.divmod(np.arange(height * width), width)
@@ -126,7 +127,7 @@ def choose_states(pictures: NDArray[np.uint8], parent: NDArray[np.int64], most: 
 
 @numba.njit(cache=True, nogil=True)
 def mutual_information(levels, pairs):  # type: ignore[no-untyped-def]
-    """Return the mutual information of rows of levels [D, N], each in 0..15, for pairs of rows [P, 2]: nats, float64 [P].
+    """Return the mutual information of pairs [P, 2] of rows of levels [D, N], each in 0..15: nats, float64 [P].
 
     A tenth of a picture is spread over the 256 cells, so that none is empty.
     """

@@ -1,16 +1,16 @@
-"""Lossless sound: adaptive predictors, blended on line; what they leave, bit by bit under mixed models. One kernel both ways.
+"""Lossless sound: adaptive predictors, blended; what they leave, bit by bit under mixed models. One kernel both ways.
 
     samples ─ shift, order ─► for each sample in turn of each channel:
         sound_windows      least squares on own and the partner channel's past (and the partner's present): K guesses
         sound_filters      NLMS cascades on what some of those leave: S guesses more, each the sum so far
         sound_blend        all guesses, weighted by least squares again: the prediction p
-        sound_decisions    sample - p: side, octave, halves, as binary decisions; the lowest bits are noise and stand as they are
+        sound_decisions    sample - p: side, octave, halves, as binary decisions; the lowest bits stand as they are
 
 Everything learns from coded samples alone, so the decoder follows. A segment is coded by itself; an effort is a preset
 (`sound_presets.py`). Bytes: FORMAT.md, section "Coded sound samples".
 
-After: Huang et al., "Cascaded RLS-LMS prediction in MPEG-4 lossless audio coding", 2008; Monkey's Audio and Sac (cascades
-behind least squares); PAQ8 (mixing). A blend of several memories gains most: no one memory suits all sounds.
+After: Huang et al., "Cascaded RLS-LMS prediction in MPEG-4 lossless audio coding", 2008; Monkey's Audio and Sac
+(cascades behind least squares); PAQ8 (mixing). A blend of several memories gains most: no one memory suits all sounds.
 
 Exact: float64 and float32 with + - * / alone, sums in a fixed order, predictions on a grid (`sound_arithmetic.py`).
 """
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import Stream, open_stream
 from laconic.entropy.rans_numba import I64, U64
+from laconic.entropy.threads import stop_if_over
 from laconic.models.mixing import decoder, encoder, finish_decoder, push_tapes
 from laconic.models.sound_arithmetic import F64, LANES, Solver, flush
 from laconic.models.sound_blend import Blend, blended, learn_blend
@@ -38,12 +39,15 @@ from laconic.models.sound_windows import FLUSH_EVERY, Windows, accumulate, guess
 
 MOST_CHANNELS = 8
 MOST_SEGMENT = 1 << 20  # samples
-CHUNK = 4096  # samples per call of the kernel: between calls an interrupt is noticed, and a stream that has run out
-TAPE = 96  # intervals that a sample needs at most
+CHUNK = 4096  # values per call of the kernel: between calls an interrupt is noticed, and a stream that has run out
+TAPE = 96  # intervals that a value needs at most
 
 
 def segment_length(sample_rate: int) -> int:
-    """Return how many samples a segment has: 10 seconds, at most 2**20. Half as long costs 0.1 %; twice as long saves half of that."""
+    """Return how many samples a segment has: 10 seconds, at most 2**20.
+
+    Half as long costs 0.1 %; twice as long saves half of that.
+    """
     return min(10 * sample_rate, MOST_SEGMENT)
 
 
@@ -68,7 +72,7 @@ def encode_segment(samples: NDArray[np.int32], bits: int, effort: int) -> bytes:
 def decode_segment(data: bytes | memoryview, n: int, channels: int, bits: int) -> NDArray[np.int32]:
     """Return the samples, int32 [n, channels], that `encode_segment` was given.
 
-    Raises BadFile on damage, at the latest CHUNK samples after the stream has run out.
+    Raises BadFile on damage, at the latest CHUNK values after the stream has run out.
     """
     check(channels, bits)
     raw = bytes(data)
@@ -86,10 +90,13 @@ def decode_segment(data: bytes | memoryview, n: int, channels: int, bits: int) -
 def take_samples(stream: Stream, layout: Layout, columns: NDArray[np.int64], bits: int, effort: int) -> None:
     """Fill in columns [T, C] from a stream. Raises BadFile where it ends too early or too late."""
     (n, channels), n_words = columns.shape, len(stream.words) - 1  # the last word is a spare one
-    arrays, predictors, decisions = layout.arrays(bits), Predictors.of(PRESETS[effort], channels), Decisions.of(channels)
+    arrays, predictors = layout.arrays(bits), Predictors.of(PRESETS[effort], channels)
+    decisions = Decisions.of(channels)
     coder, tape = decoder(stream)
-    for begin in range(0, n, CHUNK):
-        run(columns, begin, min(begin + CHUNK, n), arrays, predictors, decisions, coder, tape)
+    step = CHUNK // channels
+    for begin in range(0, n, step):
+        stop_if_over()
+        run(columns, begin, min(begin + step, n), arrays, predictors, decisions, coder, tape)
         expect(int(coder[1]) <= n_words, BadFile, "words of a segment", n_words, "more, for the samples still to come")
     finish_decoder(stream, coder)
 
@@ -97,11 +104,13 @@ def take_samples(stream: Stream, layout: Layout, columns: NDArray[np.int64], bit
 def tapes(layout: Layout, columns: NDArray[np.int64], bits: int, effort: int) -> Iterator[NDArray[np.uint32]]:
     """Yield the intervals of all samples, columns [T, C], in parts: a tape for the whole segment would be large."""
     n, channels = columns.shape
-    arrays, predictors, decisions = layout.arrays(bits), Predictors.of(PRESETS[effort], channels), Decisions.of(channels)
-    tape = np.empty(CHUNK * channels * TAPE, np.uint32)
-    for begin in range(0, n, CHUNK):
+    arrays, predictors = layout.arrays(bits), Predictors.of(PRESETS[effort], channels)
+    decisions = Decisions.of(channels)
+    step, tape = CHUNK // channels, np.empty(CHUNK * TAPE, np.uint32)
+    for begin in range(0, n, step):
+        stop_if_over()
         coder = encoder()
-        run(columns, begin, min(begin + CHUNK, n), arrays, predictors, decisions, coder, tape)
+        run(columns, begin, min(begin + step, n), arrays, predictors, decisions, coder, tape)
         yield tape[: int(coder[1])].copy()
 
 
@@ -129,8 +138,9 @@ def restore(raw: bytes, n: int, channels: int, bits: int) -> NDArray[np.int32]:
 class Layout:
     """The order in which channels are coded, and which channel helps which; all fields go by coded channel.
 
-    order: number of the channel in the segment. partners: a coded channel, itself where there is none. shifts: how many low
-    bits are always 0. The sample of a partner that is coded earlier is known for the same time, else for the time before.
+    order: number of the channel in the segment. partners: a coded channel, itself where there is none. shifts: how many
+    low bits are always 0. The sample of a partner that is coded earlier is known for the same time, else for the time
+    before.
     """
 
     order: tuple[int, ...]
@@ -139,7 +149,7 @@ class Layout:
 
     @classmethod
     def of(cls, samples: NDArray[np.int32]) -> Layout:
-        """Choose a layout for samples [T, C]: the channel most like all others first, then always the one most like one before."""
+        """Choose for samples [T, C]: first the channel most like all others, then always the one most like one before."""
         channels = samples.shape[1]
         together = np.bitwise_or.reduce(samples, axis=0).astype(np.int64)
         shifts = [max(0, (int(v) & -int(v)).bit_length() - 1) for v in together]
@@ -178,12 +188,12 @@ class Layout:
         return out
 
     def arrays(self, bits: int) -> NDArray[np.int64]:
-        """Return what the kernel reads, int64 [2, C]: the partners, and how many bits the values of each channel have."""
+        """Return what the kernel reads, int64 [2, C]: partners, and how many bits the values of each channel have."""
         return np.array([self.partners, [bits - s for s in self.shifts]])
 
 
 def alike(samples: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return how much channels have in common, float64 [C, C] in 0..1: the size of the correlation of their differences.
+    """Return how much channels have in common, float64 [C, C] in 0..1: the correlation of their differences.
 
     Only the encoder asks, so that these floats need not be the same everywhere.
     """
@@ -197,8 +207,9 @@ def alike(samples: NDArray[np.int32]) -> NDArray[np.float64]:
 class Predictors(NamedTuple):
     """All predictors of a segment, and the histories that they share.
 
-    A history is a ring of the latest values, newest first, stored twice in a row: so those before any place lie in one piece.
-    past: float64 [C * 2 * ring], the samples. guesses: float64 [K + S] of the sample at hand, in the order of the preset.
+    A history is a ring of the latest values, newest first, stored twice in a row: so those before any place lie in one
+    piece. past: float64 [C * 2 * ring], the samples. guesses: float64 [K + S] of the sample at hand, in the order of
+    the preset.
     """
 
     windows: Windows
@@ -242,7 +253,7 @@ def run(samples, begin, end, layout, s, d, coder, tape):  # type: ignore[no-unty
         for c in range(channels):
             partner, limit = U64(layout[0, c]), I64(1) << I64(layout[1, c] - 1)
             own_at = c * U64(2) * ring + now
-            other_at = partner * U64(2) * ring + now + U64(partner >= c)  # its sample of this time, or of the one before
+            other_at = partner * U64(2) * ring + now + U64(partner >= c)  # its sample now, or the one before
             guess_windows(s.windows, s.past, s.guesses, c, own_at, other_at, F64(limit))
             guess_filters(s.filters, s.guesses, n_windows, c, partner, now, ring, F64(limit))
             p = blended(s.blend, s.guesses, c, F64(limit))

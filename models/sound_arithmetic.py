@@ -1,9 +1,9 @@
 """Arithmetic that the predictors of lossless sound share, the same to the bit on every machine (FORMAT.md, "Sums").
 
 Floats are exact to repeat only if every operation is IEEE's and the order of each sum is fixed. So sums go by `dot`
-(entropy/vectors.py), whose order is written out; nothing is fused or reordered; predictions go to a grid of 1/256; and values
-that come near the subnormal range are set to 0 (`flush`): subnormals are slow, and some threads flush them, which would change
-the bits.
+(entropy/vectors.py), whose order is written out; nothing is fused or reordered; predictions go to a grid of 1/256; and
+values that come near the subnormal range are set to 0 (`flush`): subnormals are slow, and some threads flush them,
+which would change the bits.
 
 Positions and counts are uint64, and counts are multiples of LANES.
 """
@@ -45,11 +45,12 @@ class Solver(NamedTuple):
 def solve(matrix, vector, inverse, n):  # type: ignore[no-untyped-def]
     """Solve matrix w = vector for a symmetric matrix; w takes the vector's place (FORMAT.md, "solution").
 
-    matrix: float64 [n * n], the upper triangle is read and overwritten; n a multiple of LANES. Returns False, and leaves no
-    result, where the matrix is not positive definite, NaN included.
+    matrix: float64 [n * n], the upper triangle is read and overwritten; n a multiple of LANES. Returns False, and
+    leaves no result, where the matrix is not positive definite, NaN included.
 
-    Elimination goes by blocks of eight rows, so that a pass over the rest of the matrix does the work of eight. Vectors begin
-    at multiples of eight, so blocks of eight by eight on the diagonal are written below it too; no result depends on those.
+    Elimination goes by blocks of eight rows, so that a pass over the rest of the matrix does the work of eight. Vectors
+    begin at multiples of eight, so blocks of eight by eight on the diagonal are written below it too; no result depends
+    on those.
     """
     for first in range(U64(0), n, U64(LANES)):
         for i in range(first, first + U64(LANES)):
@@ -90,7 +91,10 @@ def substitute(matrix, vector, inverse, n):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def flush(a, at, n):  # type: ignore[no-untyped-def]
-    """Set those of n values to 0 whose size is at most TINY. Done every 256 samples, before fading makes them subnormal."""
+    """Set those of n values to 0 whose size is at most TINY.
+
+    Done every 256 samples, before fading makes them subnormal.
+    """
     for i in range(at, at + n):
         a[i] = a[i] if abs(a[i]) > TINY else 0.0
 

@@ -1,8 +1,8 @@
 """The blend of all guesses of a sample into one prediction, by least squares again (FORMAT.md, "Prediction", blend).
 
-The prediction is the first guess plus weighted differences of the others from it. The weights minimise fading squared errors,
-each divided by the square of the level of errors, so that loud passages do not outvote quiet ones. No one memory suits all
-sounds: a blend of predictors with several memories gains more than any better single one.
+The prediction is the first guess plus weighted differences of the others from it. The weights minimise fading squared
+errors, each divided by the square of the level of errors, so that loud passages do not outvote quiet ones. No one
+memory suits all sounds: a blend of predictors with several memories gains more than any better single one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ LEVEL_FLOOR = 0.1  # is added to the level before it is divided by
 class Blend(NamedTuple):
     """What the blends of all channels have learnt.
 
-    sums: float64 [C, m + 3, m], flat: the m by m covariances of the differences, then a row of moments, a row of weights and
-    a row whose first value is the level of errors. m: the guesses but the first, rounded up to a multiple of LANES.
+    sums: float64 [C, m + 3, m], flat: the m by m covariances of the differences, then a row of moments, a row of
+    weights and a row whose first value is the level of errors. m: the guesses but the first, rounded up to a multiple
+    of LANES.
     """
 
     sums: Any

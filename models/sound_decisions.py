@@ -5,10 +5,10 @@
     halves     in which half of that octave, in which half of that half, and so on
     rest       below an eighth of the first width, all values are alike: digits of equal probability
 
-Each decision asks whether the sample lies beyond an edge. Five experts answer: logistic distributions around guesses, with
-mean errors of different memories for their scales, each restricted to the interval that earlier decisions left. Counters add
-what came true in small contexts. Their answers are mixed by two sets of weights and corrected by an adaptive map
-(`mixing.py`). Everything is learnt from coded samples alone, so the decoder follows.
+Each decision asks whether the sample lies beyond an edge. Five experts answer: logistic distributions around guesses,
+with mean errors of different memories for their scales, each restricted to the interval that earlier decisions left.
+Counters add what came true in small contexts. Their answers are mixed by two sets of weights and corrected by an
+adaptive map (`mixing.py`). Everything is learnt from coded samples alone, so the decoder follows.
 
 After: PAQ8 (Mahoney: mixing, counters and adaptive maps).
 """
@@ -59,7 +59,7 @@ RATIOS = (0.35, 0.55, 0.75, 1.0, 1.3, 1.8, 2.6)  # of the fast to the slow mean 
 SIZES = (0.25, 0.8, 2.0)  # of an error, in mean errors: was it small or large?
 RATIO, PARTNER, HISTORY, FIRST_OCTAVE = range(4)  # places in Decisions.context
 
-# Decisions: node 0 is the side, 1 + octave asks for the next octave, 24 is all deep halves, 32 + 8 * octave + path the others.
+# Decisions: node 0 is the side, 1 + octave the next octave, 24 deep halves, 32 + 8 * octave + path the other halves.
 NODES = 128
 DEEP_HALF, FIRST_HALF, HALVES = 24, 32, 8
 OCTAVE_FIT = 1.4  # the first width is the least power of two that is, times this, at least the mean error
@@ -74,14 +74,14 @@ SIDE, OCTAVES, HALVING = range(3)  # phases of `code_sample`
 
 
 class Decisions(NamedTuple):
-    """What the models of the decisions have learnt, flat arrays, channel after channel; and room for the sample at hand.
+    """What the models of the decisions have learnt, channel after channel, and room for the sample at hand.
 
-    errors: float64 [C * EXPERTS], mean errors of the experts. classes: int64 [C * 2], sign and size of the latest two errors.
-    counters: uint32 [C * SETS * NODES * CELLS]. mixers: int32 [C * (NODES + PLACES) * (EXPERTS + SETS)]. maps: uint16.
-    scratch: float64 [5 * EXPERTS], of each expert the centre, 1 / scale, the mass beyond the inner edge of the interval that
-    the sample is in, beyond the edge in question, and beyond the outer edge. context: int64 [4], of this sample the class of
-    the ratio, the counters' contexts, and the first octave. inputs: int32 [EXPERTS + SETS], of the mixer. beyond: float64, the
-    table of the logistic distribution.
+    errors: float64 [C * EXPERTS], mean errors of the experts. classes: int64 [C * 2], sign and size of the latest two
+    errors. counters: uint32 [C * SETS * NODES * CELLS]. mixers: int32 [C * (NODES + PLACES) * (EXPERTS + SETS)]. maps:
+    uint16. scratch: float64 [5 * EXPERTS], of each expert the centre, 1 / scale, the mass beyond the inner edge of the
+    interval that the sample is in, beyond the edge in question, and beyond the outer edge. context: int64 [4], of this
+    sample the class of the ratio, the counters' contexts, and the first octave. inputs: int32 [EXPERTS + SETS], of the
+    mixer. beyond: float64, the table of the logistic distribution.
     """
 
     errors: Any
@@ -113,7 +113,7 @@ class Decisions(NamedTuple):
 
 
 def beyond_table() -> NDArray[np.float64]:
-    """Return the mass of the logistic distribution beyond z = i / 32 - 24, of 2**31, correctly rounded from exact integers."""
+    """Return the mass of the logistic distribution beyond z = i / 32 - 24, of 2**31, rounded from exact integers."""
     one = 1 << GUARD
     upper = [(1 << 31) * one / (one + x) for x in powers(Z_STEPS, Z_RANGE * Z_STEPS + 1)]
     return np.array([(1 << 31) - v for v in upper[:0:-1]] + upper)
@@ -126,7 +126,8 @@ BEYOND = beyond_table()
 def prepare(d, guesses, c, partner, p):  # type: ignore[no-untyped-def]
     """Set up the experts and the contexts for a sample of channel c that is predicted as p.
 
-    Three experts stand at the prediction, with a fast, a usual and a slow mean error; one at the second guess, one at the last.
+    Three experts stand at the prediction, with a fast, a usual and a slow mean error; one at the second guess, one at
+    the last.
     """
     last, at = U64(guesses.size - 1), c * U64(EXPERTS)
     for e in range(U64(EXPERTS)):
@@ -168,8 +169,8 @@ def learn_errors(d, c, x):  # type: ignore[no-untyped-def]
 def code_sample(d, c, p, x, limit, coder, tape):  # type: ignore[no-untyped-def]
     """Code sample x around its prediction p and return it; a decoder is given any x and returns the one it read.
 
-    limit: samples lie in -limit .. limit - 1; a decision whose answer follows from that is not coded. One loop goes through
-    all phases, as `split` is large and is inlined wherever it is called.
+    limit: samples lie in -limit .. limit - 1; a decision whose answer follows from that is not coded. One loop goes
+    through all phases, as `split` is large and is inlined wherever it is called.
     """
     centre = I64(np.ceil(p))
     first, side = F64(centre) - 0.5, 1.0
@@ -221,8 +222,8 @@ def code_sample(d, c, p, x, limit, coder, tape):  # type: ignore[no-untyped-def]
 def split(d, c, node, edge, side, bit, coder, tape):  # type: ignore[no-untyped-def]
     """Code whether the sample lies beyond the edge; the part where it is, is the next interval. Returns the bit.
 
-    An expert's answer is the ratio of the masses beyond and before the edge, within the interval. One more on either side
-    keeps ratios finite where a distribution has nothing.
+    An expert's answer is the ratio of the masses beyond and before the edge, within the interval. One more on either
+    side keeps ratios finite where a distribution has nothing.
     """
     for e in range(U64(EXPERTS)):
         z = (edge - d.scratch[U64(CENTRES) + e]) * side * d.scratch[U64(INVERSE) + e]
@@ -251,8 +252,9 @@ def mass_beyond(table, z):  # type: ignore[no-untyped-def]
 def decide(d, c, node, bit, coder, tape):  # type: ignore[no-untyped-def]
     """Code one bit, whose experts' answers are in d.inputs, and learn from it. Returns the bit.
 
-    The counters' answers join the experts'; two sets of weights mix them, one chosen by the node, one by node and ratio. The
-    mean of both, and what the node's adaptive map makes of it, give the probability; then all of them see the bit.
+    The counters' answers join the experts'; two sets of weights mix them, one chosen by the node, one by node and
+    ratio. The mean of both, and what the node's adaptive map makes of it, give the probability; then all of them see
+    the bit.
     """
     cells = (c * U64(SETS * NODES) + node) * U64(CELLS)
     for k in range(U64(SETS)):
@@ -280,7 +282,7 @@ def decide(d, c, node, bit, coder, tape):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def code_rest(coder, tape, value, width):  # type: ignore[no-untyped-def]
-    """Code a value below width, a power of two, each as likely as the other: digits of at most 15 bits, the highest first."""
+    """Code a value below width, a power of two, all alike: digits of at most 15 bits, the highest first. Returns it."""
     out, cursor = I64(0), coder[1]
     while width > I64(1):
         n = min(width, I64(1 << PRECISION))

@@ -1,8 +1,9 @@
 """Cascades of NLMS filters on what least-squares predictors leave (FORMAT.md, "Prediction", G).
 
-A filter of a cascade foretells the error of the guess that it stands on, from the latest such errors of its channel and of the
-partner, and its guess is the sum. The next filter stands on that guess. Long filters come first: they hear reverberation and
-slow tones; short ones mend the rest. Taps and errors are float32, twice as many to a vector as float64.
+A filter of a cascade foretells the error of the guess that it stands on, from the latest such errors of its channel and
+of the partner, and its guess is the sum. The next filter stands on that guess. Long filters come first: they hear
+reverberation and slow tones; short ones mend the rest. Taps and errors are float32, twice as many to a vector as
+float64.
 
 After: Monkey's Audio (cascades of normalised LMS filters) and Sac (cascades behind least squares).
 """
@@ -30,8 +31,8 @@ class Filters(NamedTuple):
     """What the filters of all channels have learnt: flat arrays, channel after channel.
 
     plan: int64 [S, 4], a row per filter: the guess that it adds to, how many errors it sees of its channel and of the
-    partner, where a channel's taps begin. taps: float32 [C * n_taps]. errors: float32 [C * S * 2 * ring], histories of what
-    the guess under each filter missed. power: float64 [C * S], mean squares of those errors.
+    partner, where a channel's taps begin. taps: float32 [C * n_taps]. errors: float32 [C * S * 2 * ring], histories of
+    what the guess under each filter missed. power: float64 [C * S], mean squares of those errors.
     """
 
     plan: Any
@@ -62,8 +63,8 @@ class Filters(NamedTuple):
 def guess_filters(f, guesses, n_windows, c, partner, now, ring, limit):  # type: ignore[no-untyped-def]
     """Put each filter's guess after those of the least-squares predictors: the guess under it and what it adds.
 
-    now: the place in a history where the error of this sample will stand. A partner that was coded before this channel has
-    one there already.
+    now: the place in a history where the error of this sample will stand. A partner that was coded before this channel
+    has one there already.
     """
     n = U64(f.plan.shape[0])
     for i in range(n):
@@ -80,8 +81,8 @@ def guess_filters(f, guesses, n_windows, c, partner, now, ring, limit):  # type:
 def descend(f, guesses, n_windows, c, partner, now, ring, x):  # type: ignore[no-untyped-def]
     """Move each filter's taps down the gradient of its squared error at sample x, then note its new error.
 
-    The step is divided by the power of all errors that the filter sees (normalised LMS), so that loud and quiet sounds are
-    learnt alike; + 1.0 keeps silence from being divided by.
+    The step is divided by the power of all errors that the filter sees (normalised LMS), so that loud and quiet sounds
+    are learnt alike; + 1.0 keeps silence from being divided by.
     """
     n = U64(f.plan.shape[0])
     for i in range(n):
@@ -89,7 +90,7 @@ def descend(f, guesses, n_windows, c, partner, now, ring, x):  # type: ignore[no
         at = c * U64(f.n_taps) + U64(f.plan[i, TAPS_AT])
         place, partner_place = c * n + i, partner * n + i
         own_at, other_at = place * U64(2) * ring + now, partner_place * U64(2) * ring + now + U64(partner >= c)
-        e, error = x - guesses[base], x - guesses[n_windows + i]  # what is under the filter missed, what it missed itself
+        e, error = x - guesses[base], x - guesses[n_windows + i]  # of the guess under it, of its own
         energy = (f.power[place] + 1.0) * F64(own) + (f.power[partner_place] + 1.0) * F64(other)
         g = F32(STEP * error / energy)
         add_scaled(f.taps, at, g, f.errors, own_at + U64(1), own)

@@ -1,7 +1,8 @@
 """The predictors of each effort of lossless sound (FORMAT.md, "Coded sound samples", Presets): part of the format.
 
-A segment names its effort, and its decoder builds the same predictors; so no number here may change. Efforts differ in how
-many predictors there are, how far back they look and how often they are solved for, and so in time alone, not in method.
+A segment names its effort, and its decoder builds the same predictors; so no number here may change. Efforts differ in
+how many predictors there are, how far back they look and how often they are solved for, and so in time alone, not in
+method.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 class LeastSquares:
     """A least-squares predictor: L(own, other, memory, every) of FORMAT.md.
 
-    own, other: how many samples of the channel and of its partner it looks at, multiples of 8. memory: a sample's weight in
-    the covariances is (1 - 1 / memory)**age. every: samples from one solution to the next.
+    own, other: how many samples of the channel and of its partner it looks at, multiples of 8. memory: a sample's
+    weight in the covariances is (1 - 1 / memory)**age. every: samples from one solution to the next.
     """
 
     own: int
@@ -25,7 +26,7 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class Cascade:
-    """NLMS filters one after the other, on what least-squares predictor `source` leaves: G(source, filters) of FORMAT.md.
+    """NLMS filters in turn, on what least-squares predictor `source` leaves: G(source, filters) of FORMAT.md.
 
     filters: (own, other) per filter, how many errors of the channel and of its partner it sees, multiples of 8.
     """
@@ -36,7 +37,10 @@ class Cascade:
 
 @dataclass(frozen=True)
 class Preset:
-    """All predictors of an effort. Their guesses are numbered in this order: least squares, then each cascade's filters."""
+    """All predictors of an effort.
+
+    Their guesses are numbered in this order: least squares, then each cascade's filters.
+    """
 
     least_squares: tuple[LeastSquares, ...]
     cascades: tuple[Cascade, ...]

@@ -1,15 +1,15 @@
 """Least-squares predictors of a sound: weights solved from covariances that fade (FORMAT.md, "Prediction", L).
 
-A predictor sees the `own` latest samples of its channel and the `other` latest of the partner channel, together the features
-F. It keeps moments, the fading sums of sample times F, and covariances, the fading sums of F times F, and every so many
-samples solves covariances w = moments for its weights w.
+A predictor sees the `own` latest samples of its channel and the `other` latest of the partner channel, together the
+features F. It keeps moments, the fading sums of sample times F, and covariances, the fading sums of F times F, and
+every so many samples solves covariances w = moments for its weights w.
 
-    covariances    F moves by one place per sample, so entry (i, j) now is entry (i - 1, j - 1) of the sample before but for
-                   the fading. Only two rows are new each time, one for each channel's latest sample; the rows of the last
-                   times are kept in `rows`, and `gather` puts the matrix together from them
+F moves by one place per sample, so entry (i, j) of the covariances is entry (i - 1, j - 1) of the sample before, but
+for the fading. Only two rows are new each time, those of the latest sample of each channel; `rows` keeps the rows of
+the last times, and `gather` puts the matrix together from them.
 
-After: the recursive least-squares stage of MPEG-4 ALS (Huang et al., "Cascaded RLS-LMS prediction in MPEG-4 lossless audio
-coding", 2008), here by direct solution.
+After: the recursive least-squares stage of MPEG-4 ALS (Huang et al., "Cascaded RLS-LMS prediction in MPEG-4 lossless
+audio coding", 2008), here by direct solution.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ OWN, OTHER, BOTH, EVERY, SLOTS, WEIGHTS_AT, ROWS_AT = range(7)  # columns of Win
 class Windows(NamedTuple):
     """What the least-squares predictors of all channels have learnt: flat arrays, channel after channel.
 
-    plan: int64 [K, 7], a row per predictor: how many samples it sees of its channel, of the partner, of both; samples from
-    one solution to the next; times that `rows` holds, a power of two; where a channel's weights and rows begin.
-    keeps: float64 [K], the part of old sums that is kept per sample. weights, moments: float64 [C * n_weights].
-    rows: float64 [C * n_rows], per predictor [slots, 2, both], the newest rows of the last `slots` times.
+    plan: int64 [K, 7], a row per predictor: how many samples it sees of its channel, of the partner, of both; samples
+    from one solution to the next; times that `rows` holds, a power of two; where a channel's weights and rows begin.
+    keeps: float64 [K], the part of old sums that is kept per sample. weights, moments: float64 [C * n_weights]. rows:
+    float64 [C * n_rows], per predictor [slots, 2, both], the newest rows of the last `slots` times.
     """
 
     plan: Any
@@ -86,8 +86,8 @@ def guess_windows(w, past, guesses, c, own_at, other_at, limit):  # type: ignore
 def accumulate(w, past, c, own_at, other_at, t, x):  # type: ignore[no-untyped-def]
     """Take sample x of time t, which is not in `past` yet, into the moments and its features into new rows.
 
-    The two new rows are the latest own sample and the latest of the partner, each times all features, on top of the faded
-    rows of the time before. Moments are flushed by the caller, with what other stages have to flush.
+    The two new rows are the latest own sample and the latest of the partner, each times all features, on top of the
+    faded rows of the time before. Moments are flushed by the caller, with what other stages have to flush.
     """
     for k in range(U64(w.plan.shape[0])):
         own, other, n = U64(w.plan[k, OWN]), U64(w.plan[k, OTHER]), U64(w.plan[k, BOTH])
@@ -129,8 +129,8 @@ def renew(w, solver, c, t):  # type: ignore[no-untyped-def]
 def gather(matrix, rows, rows_at, own, other, t, slots):  # type: ignore[no-untyped-def]
     """Put the upper triangle of the covariances, and the ridge, into matrix [n, n], n = own + other.
 
-    The product of the samples i and j back, j >= i, stands in the row of i samples ago, as that of the samples 0 and j - i.
-    A row begins at rows_at + (its time & mask) * 2 n, and n further where it is of the partner's latest sample.
+    The product of the samples i and j back, j >= i, stands in the row of i samples ago, as that of the samples 0 and j
+    - i. A row begins at rows_at + (its time & mask) * 2 n, and n further where it is of the partner's latest sample.
     """
     n, mask = own + other, slots - U64(1)
     for i in range(own):

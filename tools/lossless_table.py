@@ -36,7 +36,7 @@ LITERATURE = {"mnist": (1.14, 1.20, 1.90, 1.27, 1.39), "fashion": (3.27, 3.34, 3
 
 @dataclass(frozen=True)
 class Row:
-    """A data set's figures: bits a pixel of the float and the integer model, of the archive; its bytes; seconds."""
+    """A data set's figures: bits per pixel of the float model, of the integer model and of the archive; its bytes; seconds."""
 
     dataset: str
     model: str

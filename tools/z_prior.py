@@ -2,9 +2,9 @@
 
     python -m laconic.tools.z_prior TRAIN VALID
 
-The channels of z at one place are the variables of a hidden Chow-Liu tree (models/circuit_shapes.py), learnt from the photos of
-one folder and measured on those of another. The factorised prior is what photo files use. All in bits, ideally coded; the
-verdict stands in docs/circuits.md.
+The channels of z at one place are the variables of a hidden Chow-Liu tree (models/circuit_shapes.py), learnt from the
+photos of one folder and measured on those of another. The factorised prior is what photo files use. All in bits,
+ideally coded; the verdict stands in docs/circuits.md.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def measured(args: argparse.Namespace) -> list[str]:
 
 
 def gathered(folder: Path, quality: float) -> tuple[NDArray[np.int64], float, int]:
-    """Return z of all photos, [places, channels] in 0..15, its bits under the factorised prior, and the bytes of the files.
+    """Return z of all photos, [places, channels] in 0..15, its bits under the factorised prior, and the bytes of the
+    files.
 
     Raises BadInput where the folder holds no photo.
     """
@@ -81,7 +82,7 @@ def gathered(folder: Path, quality: float) -> tuple[NDArray[np.int64], float, in
 
 
 def chow_liu(x: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the parent of each variable of x [N, D], -1 at the root, in the tree of most mutual information (Chow, Liu 1968)."""
+    """Return each variable's parent, -1 at the root, in the tree of most mutual information (Chow, Liu 1968)."""
     n = x.shape[1]
     shares = np.eye(2 * HALF)[x].reshape(len(x), -1)  # one-hot
     joint = (shares.T @ shares / len(x)).reshape(n, 2 * HALF, n, 2 * HALF).transpose(0, 2, 1, 3) + 1e-9

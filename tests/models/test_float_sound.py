@@ -1,4 +1,4 @@
-"""Float samples: every bit pattern comes back; integers in disguise are found; noise costs no more than stored; damage is safe."""
+"""Float samples: every bit pattern comes back; integers in disguise are found; noise costs no more than stored."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.models import hclt
-from laconic.models.hclt import Hclt, Reference
+from laconic.models.hclt import Hclt
 from laconic.models.hclt_contexts import flat_array
 from laconic.models.hclt_learn import quantised
+from laconic.models.hclt_reference import Reference, decode_reference, encode_reference
 
 
 def random_tree(n: int, rng: np.random.Generator, chain: bool) -> np.ndarray:
@@ -88,9 +89,9 @@ kinds = st.sampled_from(["noise", "extremes", "constant"])
 def test_kernel_is_reference_and_pictures_come_back(model: Hclt, n: int, kind: str, seed: int) -> None:
     pictures = pictures_for(model, n, kind, seed)
     data = model.encode(pictures)
-    assert data == hclt.encode_reference(model, pictures)
+    assert data == encode_reference(model, pictures)
     assert np.array_equal(model.decode(data, n), pictures)
-    assert np.array_equal(hclt.decode_reference(model, data, n), pictures)
+    assert np.array_equal(decode_reference(model, data, n), pictures)
 
 
 def test_no_pictures() -> None:
@@ -216,3 +217,15 @@ def test_a_model_of_other_types_or_sizes_is_refused() -> None:
         replace(model, emissions=model.emissions.astype(np.int64)).check()
     with pytest.raises(BadInput, match="parent: found 9, expected 12"):
         replace(model, height=4).check()
+    with pytest.raises(BadInput, match="pixels: found '-3 x -3'"):
+        replace(model, height=-3, width=-3).check()
+
+
+@pytest.mark.parametrize("field", hclt.FIELDS)
+@pytest.mark.parametrize("dtype", [np.int8, np.float32, np.uint64])
+def test_weights_of_another_type_are_refused(field: str, dtype: type) -> None:
+    """Were they taken, a NaN would be some integer, and another one on another machine."""
+    model = random_model(3, 3, 5)
+    array = getattr(model, field).astype(dtype)
+    with pytest.raises(BadInput, match=f"{field}, type and axes"):
+        replace(model, **{field: array}).check()

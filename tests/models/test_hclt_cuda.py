@@ -27,8 +27,8 @@ from laconic import registry
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.media import archive
 from laconic.medium import Run
-from laconic.models import hclt
 from laconic.models.hclt import Hclt
+from laconic.models.hclt_reference import encode_reference
 
 torch = pytest.importorskip("torch")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,7 +108,7 @@ def expect_same(model: Hclt, blocks: list[np.ndarray]) -> None:
     """Bytes of the kernels and of the reference, from all blocks at once; and the pictures back."""
     streams = hclt_cuda.encode(model, blocks)
     assert streams == [model.encode(block) for block in blocks]
-    assert streams == [hclt.encode_reference(model, block) for block in blocks]
+    assert streams == [encode_reference(model, block) for block in blocks]
     back = hclt_cuda.decode(model, streams, [len(block) for block in blocks])
     assert all(np.array_equal(a, b) for a, b in zip(back, blocks, strict=True))
 

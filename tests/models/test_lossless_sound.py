@@ -1,8 +1,9 @@
-"""Lossless sound: what went in comes out, whatever it is; easy sounds cost little, hard ones no more than stored; damage is safe."""
+"""Lossless sound: what went in comes out, whatever it is; easy sounds cost little, hard ones no more than stored."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from contextlib import suppress
 
 import numba
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from laconic.entropy.errors import BadFile, BadInput
+from laconic.entropy.threads import LOCAL, mapped
 from laconic.models import lossless_sound
 from laconic.models.lossless_sound import CHUNK, decode_segment, encode_segment, segment_length
 from laconic.models.sound_arithmetic import LANES, solve, to_grid
@@ -24,7 +26,7 @@ Samples = NDArray[np.int32]
 
 
 def tones(n: int, channels: int, bits: int, seed: int = 1) -> Samples:
-    """Integers that look like music: resonances struck by noise, a common one in all channels. The same on every machine."""
+    """Integers like music: resonances struck by noise, a common one in all channels. The same on every machine."""
     state, out = seed, np.zeros((n, channels), np.int64)
     a = b = 0
     own = [(0, 0)] * channels
@@ -170,6 +172,26 @@ def test_decoding_stops_once_the_words_have_run_out(monkeypatch: pytest.MonkeyPa
     assert begun[1:] == 2 * [0, CHUNK, 2 * CHUNK]
 
 
+@pytest.mark.parametrize("coding", [True, False])
+def test_a_segment_that_nobody_waits_for_is_given_up(coding: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    silence = np.zeros((5 * CHUNK, 1), np.int32)
+    data, calls, begun = encode_segment(silence, 16, 1), list[int](), threading.Event()
+
+    def waiting(samples: Samples, begin: int, *rest: object) -> None:
+        calls.append(begin)
+        begun.set()
+        assert LOCAL.over.wait(10)
+
+    def work(i: int) -> object:
+        return encode_segment(silence, 16, 1) if coding else decode_segment(data, len(silence), 1, 16)
+
+    monkeypatch.setattr(lossless_sound, "run", waiting)
+    results = mapped(lambda i: work(i) if i else begun.wait(10), range(2), 2)
+    assert next(results) is True
+    results.close()  # type: ignore[attr-defined]
+    assert calls == [0]
+
+
 @pytest.mark.parametrize("place, value", [(0, 10), (1, 2), (1, 1), (2, 2), (3, 16)])
 def test_impossible_layouts_are_refused(place: int, value: int) -> None:
     coded = bytearray(encode_segment(tones(300, 2, 16), 16, 4))
@@ -238,7 +260,8 @@ def test_gathered_rows_are_the_covariances() -> None:
 
 def test_presets_have_whole_vectors() -> None:
     for preset in PRESETS.values():
-        sizes = [(one.own, one.other) for one in preset.least_squares] + [f for one in preset.cascades for f in one.filters]
+        sizes = [(one.own, one.other) for one in preset.least_squares]
+        sizes += [size for one in preset.cascades for size in one.filters]
         assert all(own % LANES == other % LANES == 0 and other <= own for own, other in sizes)
 
 

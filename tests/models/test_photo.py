@@ -68,6 +68,35 @@ def test_a_bound_that_is_too_large_is_refused() -> None:
         network.prove_exact()
 
 
+@pytest.mark.parametrize("name", ["z_index", "scale_offset", "h_scale.enter.weight", "stem.weight", "c_mean.1.0.bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(name: str, value: float) -> None:
+    network = Photo()
+    with torch.no_grad():
+        network.get_parameter(name).view(-1)[3] = value
+    with pytest.raises(ValueError, match=f"{name}: found NaN or infinity, expected finite"):
+        network.prove_exact()
+
+
+@pytest.mark.parametrize("name", ["z_index", "scale_offset"])
+@pytest.mark.parametrize("value", [1e30, -1e6])
+def test_table_rows_that_overflow_are_refused(name: str, value: float) -> None:
+    network = Photo()
+    with torch.no_grad():
+        network.get_parameter(name)[2, 5] = value
+    with pytest.raises(ValueError, match=f"{name}: found a table row of .*, expected less than"):
+        network.prove_exact()
+
+
+def test_weights_of_other_types_are_refused() -> None:
+    network = Photo()
+    weights = {name: weight.half() for name, weight in network.state_dict().items()}
+    network.load_weights(weights)
+    for dtype in (torch.int8, torch.int64, torch.bool):
+        with pytest.raises(ValueError, match=f"stem.weight: found weights of {dtype}, expected floats"):
+            network.load_weights({**weights, "stem.weight": weights["stem.weight"].to(dtype)})
+
+
 def test_a_float_network_would_fail_where_the_integer_branch_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same branch with weights that are not integers: another order of summation gives other indices."""
     network = model()
