@@ -1,16 +1,18 @@
 """Adaptive models of 2 and of 16 symbols: integers that learn while they code, alike in encoder and decoder.
 
-A row is the CDF of a context, of 2**15. It moves towards each symbol seen, at two rates: the fast CDF follows changes, the
-slow one is exact where nothing changes, and their mean codes (Giesen, "Mixing discrete probability distributions", 2015;
-two rates as in VVC's CABAC). The 16-ary form is one vector of 16 x uint16: its search is a comparison and a count, its
-update three instructions. Larger alphabets are trees of rows, a digit of the symbol after the other.
+A row is the CDF of a context, of 2**15. It moves towards each symbol seen, at two rates: the fast CDF follows changes,
+the slow one is exact where nothing changes, and their mean codes (Giesen, "Mixing discrete probability distributions",
+2015; two rates as in VVC's CABAC). The 16-ary form is one vector of 16 x uint16: its search is a comparison and a
+count, its update three instructions. Larger alphabets are trees of rows, a digit of the symbol after the other.
 
-`code16`, `read16`, `code2` and `read2` are for other kernels to inline; `encode` and `decode` are whole coders of them.
+`code16`, `read16`, `code2` and `read2` are for other kernels to inline; `encode` and `decode` are whole coders of them. The
+plain form of all this, `Row` and `encode_plain`, is in tests/entropy/test_adaptive.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -25,15 +27,18 @@ from laconic.entropy.rans_numba import I64, INVERSES, U16, U32, U64, pop, push_p
 from laconic.entropy.tables import checked
 from laconic.entropy.vectors import SIXTEEN, means_at_most, step_towards
 
+Short = NDArray[np.uint16]
+
 FAST, SLOW = 5, 7  # a CDF moves by 2**-rate of the way
 ARY = SIXTEEN
-ROW16 = 2 * ARY  # uint16 a row: the fast CDF's lower bounds, then the slow one's
-ROW2 = 2  # of 2 symbols only the bound in between, fast and slow
+ROW16 = 2 * ARY  # uint16 per row: the fast CDF's lower bounds, then the slow one's
+ROW2 = 2  # likewise for 2 symbols: the bound between them, fast and slow
 LAST = TOTAL - 1
 MAX_ROWS = 1 << 20
 LINE = 32  # uint16 in a cache line
-# Lower bounds of the CDF that gives a symbol all but 1 for each other, a row each. A CDF that steps towards these keeps its
-# masses at 1 or more: between two bounds d apart, whose targets are 1 or more apart, a step takes away d - 1 at most.
+# Row s holds the lower bounds of the CDF that gives each symbol a mass of 1, and s all the rest. A CDF that steps
+# towards it keeps its masses at 1 or more: between two bounds d apart, whose targets are 1 or more apart, a step takes
+# d - 1 at most.
 TARGETS = np.arange(ARY) + np.where(np.arange(ARY) > np.arange(ARY)[:, None], TOTAL - ARY, 0)
 FLAT_TARGETS = TARGETS.astype(np.uint16).ravel()
 
@@ -42,8 +47,8 @@ def encode(symbols: ArrayLike, alphabet: int, order: int = 1, strips: int = 1) -
     """Code symbols in contexts of the symbols before them, learnt on the way.
 
     symbols: integers [N] in 0..alphabet - 1. alphabet: 2 to 65,536. order: how many symbols before make the context.
-    strips: 1, 4, 8 or 32 equal parts, a model and a lane each: up to twice as fast, and larger by what each has to learn.
-    Raises BadInput, also where alphabet, order and strips need more than 2**20 rows.
+    strips: 1, 4, 8 or 32 equal parts, a model and a lane each: up to twice as fast, and larger by what each has to
+    learn. Raises BadInput, also where alphabet, order and strips need more than 2**20 rows.
     """
     values = checked(symbols, "symbols", 0, alphabet).astype(np.uint16)
     expect(strips in LANES, BadInput, "strips", strips, f"one of {LANES}")
@@ -59,7 +64,7 @@ def encode(symbols: ArrayLike, alphabet: int, order: int = 1, strips: int = 1) -
 
 
 def decode(data: bytes | memoryview, n: int, alphabet: int, order: int = 1) -> NDArray[np.uint16]:
-    """The n symbols that `encode` was given, with the same alphabet and order. Raises BadFile on damage."""
+    """Return the n symbols that `encode` was given, with the same alphabet and order. Raises BadFile on damage."""
     expect(n >= 0, BadInput, "n", n, "0 or more")
     tree = Tree.of(alphabet, order)
     raw = flat(data)
@@ -78,7 +83,8 @@ def decode(data: bytes | memoryview, n: int, alphabet: int, order: int = 1) -> N
 class Tree:
     """How a symbol is cut: into digits of `bits` each, the highest one first.
 
-    nodes: rows of a context, one for the first digit, one for the second after each first, ... contexts: a power of two.
+    nodes: rows of a context, one for the first digit, one for the second after each first, ... contexts: a power of
+    two.
     """
 
     bits: int
@@ -89,6 +95,7 @@ class Tree:
 
     @classmethod
     def of(cls, alphabet: int, order: int) -> Tree:
+        """Return the tree for an alphabet in contexts of `order` symbols. Raises BadInput where that is too large."""
         expect(2 <= alphabet <= 1 << 16, BadInput, "alphabet", alphabet, "2 to 65536")
         symbol_bits = (alphabet - 1).bit_length()
         most = (MAX_ROWS.bit_length() - 1) // symbol_bits
@@ -100,10 +107,11 @@ class Tree:
         return tree
 
     def fits(self, strips: int) -> bool:
+        """Say whether so many strips keep to MAX_ROWS."""
         return strips * self.nodes * self.contexts <= MAX_ROWS
 
     def rows(self, strips: int) -> NDArray[np.uint16]:
-        """Flat: rows of each node of each context of each strip, all symbols alike, and a spare one (`interval`)."""
+        """Return rows for each node of each context of each strip, flat: all symbols alike, and a spare row at the end."""
         row = np.tile(np.arange(ARY) * (TOTAL // ARY), 2) if self.bits == 4 else np.full(ROW2, TOTAL // 2)
         n = (strips * self.contexts * self.nodes + 1) * len(row)
         space = np.empty(n + LINE, np.uint16)
@@ -114,8 +122,8 @@ class Tree:
 
 
 @numba.njit(cache=True, nogil=True)
-def code_all(parts, tree, rows, targets, intervals):  # type: ignore[no-untyped-def]
-    """Run the models over parts [strips, n]: packed intervals, digit by digit, of symbol 0 of each strip, then of symbol 1."""
+def code_all(parts: Short, tree: tuple[int, ...], rows: Short, targets: Short, intervals: NDArray[np.uint32]) -> None:
+    """Run the models over parts [strips, n]. Intervals are packed: all digits of symbol 0 of each strip, then of 1."""
     bits, digits, symbol_bits, nodes, n_contexts = tree
     width, mask, last_context = U64(ROW16 if bits == 4 else ROW2), U64((1 << bits) - 1), U64(n_contexts - 1)
     strips, n, place = parts.shape[0], parts.shape[1], U64(0)
@@ -135,8 +143,10 @@ def code_all(parts, tree, rows, targets, intervals):  # type: ignore[no-untyped-
 
 
 @numba.njit(cache=True, nogil=True)
-def read_all(out, tree, rows, targets, states, words):  # type: ignore[no-untyped-def]
-    """The reverse of `code_all` and of coding its intervals. Returns the words read."""
+def read_all(
+    out: Short, tree: tuple[int, ...], rows: Short, targets: Short, states: NDArray[np.uint32], words: Short
+) -> Any:
+    """Do the reverse of `code_all` and of coding its intervals. Returns how many words it read."""
     bits, digits, symbol_bits, nodes, n_contexts = tree
     width, last_context = U64(ROW16 if bits == 4 else ROW2), U64(n_contexts - 1)
     strips, n, cursor = out.shape[0], out.shape[1], U64(0)
@@ -157,16 +167,16 @@ def read_all(out, tree, rows, targets, states, words):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True, nogil=True)
-def code16(rows, at, targets, symbol):  # type: ignore[no-untyped-def]
-    """The interval (start, freq) of a symbol in the row of 32 at `at`, which learns it. All unsigned, as returned."""
+def code16(rows: Short, at: int, targets: Short, symbol: int) -> Any:
+    """Return the interval (start, freq) of a symbol in the row of 32 at `at`, which learns it. All are unsigned."""
     start, freq = interval(rows, at, symbol)
     learn(rows, at, targets, symbol)
     return start, freq
 
 
 @numba.njit(cache=True, nogil=True)
-def read16(rows, at, targets, slot):  # type: ignore[no-untyped-def]
-    """The symbol whose interval holds a slot of 2**15, with the interval: (symbol, start, freq). The row learns it."""
+def read16(rows: Short, at: int, targets: Short, slot: int) -> Any:
+    """Return (symbol, start, freq): the symbol whose interval holds a slot of 2**15. The row learns it."""
     symbol = means_at_most(rows, at, U16(slot)) - U64(1)
     start, freq = interval(rows, at, symbol)
     learn(rows, at, targets, symbol)
@@ -174,8 +184,8 @@ def read16(rows, at, targets, slot):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def interval(rows, at, symbol):  # type: ignore[no-untyped-def]
-    """(start, freq). The bound after the last is the next row's first, 0, which is 2**15 modulo 2**15."""
+def interval(rows: Short, at: int, symbol: int) -> Any:
+    """Return (start, freq). The bound after the last is the next row's first, 0, which is 2**15 modulo 2**15."""
     place = at + symbol
     start = (U32(rows[place]) + U32(rows[place + U64(ARY)])) >> U32(1)
     end = (U32(rows[place + U64(1)]) + U32(rows[place + U64(ARY + 1)])) >> U32(1)
@@ -183,14 +193,15 @@ def interval(rows, at, symbol):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def learn(rows, at, targets, symbol):  # type: ignore[no-untyped-def]
+def learn(rows: Short, at: int, targets: Short, symbol: int) -> None:
+    """Let both CDFs of a row step towards a symbol."""
     for n, rate in ((0, FAST), (1, SLOW)):
         step_towards(rows, at + U64(ARY * n), targets, symbol * U64(ARY), U16(rate))
 
 
 @numba.njit(cache=True, nogil=True)
-def code2(rows, at, symbol):  # type: ignore[no-untyped-def]
-    """As `code16`, of symbols 0 and 1 and rows of 2."""
+def code2(rows: Short, at: int, symbol: int) -> Any:
+    """Do as `code16` does, for symbols 0 and 1 and rows of 2."""
     middle = (U32(rows[at]) + U32(rows[at + U64(1)])) >> U32(1)
     target = I64(1) if symbol else I64(LAST)
     for rate in (FAST, SLOW):
@@ -200,8 +211,8 @@ def code2(rows, at, symbol):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def read2(rows, at, slot):  # type: ignore[no-untyped-def]
-    """As `read16`, of symbols 0 and 1 and rows of 2."""
+def read2(rows: Short, at: int, slot: int) -> Any:
+    """Do as `read16` does, for symbols 0 and 1 and rows of 2."""
     symbol = U64(slot >= (U32(rows[at]) + U32(rows[at + U64(1)])) >> U32(1))
     start, freq = code2(rows, at, symbol)
     return symbol, start, freq

@@ -1,16 +1,16 @@
-"""Vectors for kernels: eight floats or sixteen short integers at a time, in an order of operations that is part of a format.
+"""Vectors for kernels: eight floats or sixteen short integers at a time, in an order that is part of a format.
 
-numba leaves a loop that sums floats as it stands, one addition after the other, because another order would give other bits.
-The functions here choose an order that suits vectors, and keep it: which lane adds what is written out in LLVM, so that
-every machine computes the same bits, however wide its registers are. Nothing is fused or reassociated.
+numba leaves a loop that sums floats as it stands, one addition after the other, because another order would give other
+bits. The functions here choose an order that suits vectors, and keep it: which lane adds what is written out in LLVM,
+so that every machine computes the same bits, however wide its registers are. Nothing is fused or reassociated.
 
     add_rows, sum_rows, subtract_rows     rows of matrices: least squares
     dot, add_scaled, fade                 filters
     means_at_most, step_towards           rows of 16 lower bounds: adaptive models
 
-Each is for kernels to call, compiled in place, and has its plain form beside it, `*_reference`, which gives the same bits and
-says what it does. All places and counts are uint64. `Vectors` is what they are built with. Where numba is asked to check
-bounds (NUMBA_BOUNDSCHECK=1), these functions check theirs too.
+Each is for kernels to call, compiled in place, and has its plain form beside it, `*_reference`, which gives the same
+bits and says what it does. All places and counts are uint64. `Vectors` is what they are built with. Where numba is
+asked to check bounds (NUMBA_BOUNDSCHECK=1), these functions check theirs too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ operation: Any = intrinsic  # untyped for mypy, which would count the typing con
 
 @operation
 def add_rows(typing, array, at, factors, first, count, source, begin):  # type: ignore[no-untyped-def]
-    """Add multiples of one row of eight to `count` rows: see `add_rows_reference`. The source must not be among the rows."""
+    """Add multiples of one row of eight to `count` rows: see `add_rows_reference`.
+
+    The source must not be among the rows.
+    """
 
     def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         v = Vectors(context, builder, signature, arguments, EIGHT)
@@ -50,7 +53,9 @@ def add_rows(typing, array, at, factors, first, count, source, begin):  # type: 
     return numba.void(array, U64, factors, U64, U64, source, U64), build
 
 
-def add_rows_reference(array: Floats, at: int, factors: Floats, first: int, count: int, source: Floats, begin: int) -> None:
+def add_rows_reference(
+    array: Floats, at: int, factors: Floats, first: int, count: int, source: Floats, begin: int
+) -> None:
     """Add factors[first + i] times the eight values from source[begin] to those from array[at + 8 i], i below count."""
     for i in range(count):
         for c in range(EIGHT):
@@ -143,7 +148,8 @@ def dot(typing, a, at, b, bt, n):  # type: ignore[no-untyped-def]
 def dot_reference(a: Floats, at: int, b: Floats, bt: int, n: int) -> Any:
     """Return the sum of a[at + i] * b[bt + i] for i below n, a multiple of 8.
 
-    Lane i mod 8 sums its products as i rises; then the upper half of the lanes is added to the lower, until one is left.
+    Lane i mod 8 sums its products as i rises; then the upper half of the lanes is added to the lower, until one is
+    left.
     """
     sums = [a.dtype.type(0)] * EIGHT
     for i in range(n):
@@ -203,7 +209,10 @@ def fade_reference(
 
 @operation
 def means_at_most(typing, rows, at, limit):  # type: ignore[no-untyped-def]
-    """Count pairs of uint16 whose mean is small: see `means_at_most_reference`. One comparison, one population count."""
+    """Count pairs of uint16 whose mean is small: see `means_at_most_reference`.
+
+    One comparison, one population count.
+    """
 
     def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         v = Vectors(context, builder, signature, arguments, SIXTEEN)
@@ -217,7 +226,7 @@ def means_at_most(typing, rows, at, limit):  # type: ignore[no-untyped-def]
 
 
 def means_at_most_reference(rows: NDArray[np.uint16], at: int, limit: int) -> int:
-    """Return for how many k below 16 the mean of rows[at + k] and rows[at + 16 + k], rounded down, is at most the limit.
+    """Return for how many k below 16 the mean of rows[at + k] and rows[at + 16 + k], rounded down, is within the limit.
 
     Values are at most 2**15, so that their sums fit uint16.
     """
@@ -242,7 +251,10 @@ def step_towards(typing, array, at, targets, first, rate):  # type: ignore[no-un
 def step_towards_reference(
     array: NDArray[np.uint16], at: int, targets: NDArray[np.uint16], first: int, rate: int
 ) -> None:
-    """Move array[at + k], k below 16, by 2**-rate of its distance from targets[first + k], rounded down. At most 2**15."""
+    """Move array[at + k], k below 16, by 2**-rate of its distance from targets[first + k], rounded down.
+
+    At most 2**15.
+    """
     for k in range(SIXTEEN):
         now = int(array[at + k])
         array[at + k] = now + ((int(targets[first + k]) - now) >> rate)
@@ -259,7 +271,7 @@ class Vectors:
         self.kinds, self.arguments = signature.args, arguments
 
     def address(self, argument: int, at: Any, count: Any) -> Any:
-        """Address of element `at` of the array that is argument number `argument`; `count` elements from there are used."""
+        """Address of element `at` of the array that is argument `argument`; `count` elements from there are used."""
         array = self.context.make_array(self.kinds[argument])(
             self.context, self.builder, value=self.arguments[argument]
         )

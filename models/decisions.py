@@ -1,17 +1,18 @@
 """Decisions: a sample's error, bit by bit, each bit foretold by all experts at once.
 
-Sections 9 and 10 of "Coded picture samples" in FORMAT.md. The error e is the sample's distance from the prediction, in steps
-of 2 * max_error + 1. Which e, is decided in this order:
+Sections 9 and 10 of "Coded picture samples" in FORMAT.md. The error e is the sample's distance from the prediction, in
+steps of 2 * max_error + 1. Which e, is decided in this order:
 
-    middle    is e in the bucket around the prediction, as wide as errors are here? (kind 0) If not: above or below? (kind 1)
+    middle    is e in the bucket around the prediction, as wide as errors are (kind 0)? If not: is it above (kind 1)?
     buckets   away from the prediction: beyond the next bucket? They double from the third on (kinds 2 to 11)
     halves    which half of what is left, until one e is: expert 0 alone says how likely, and nothing learns
 
-For kinds 0 to 11, every expert says how likely the bit is by the masses of its distribution in both parts of the interval;
-so does the circuit, all experts weighed by the gate; and six counters in contexts of their own. The logistic mix of all that
-codes the bit (`mixing.py`). Integers only, but for the choice of the bucket's width.
+For kinds 0 to 11, every expert says how likely the bit is by the masses of its distribution in both parts of the
+interval; so does the circuit, all experts weighed by the gate; and six counters in contexts of their own. The logistic
+mix of all that codes the bit (`mixing.py`). Integers only, but for the choice of the bucket's width.
 
-In kernels `e` is the error for an encoder, and anything for a decoder; `coder` and `tape` are as `mixing.code` takes them.
+In kernels `e` is the error for an encoder, and anything for a decoder; `coder` and `tape` are as `mixing.code` takes
+them.
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ RATE, EXTRA_RATE, EXTRA_ROWS = 60, 300, 16  # of the mixer: at last; more at fir
 COUNTER_LIMIT, MAP_RATE = 250, 6
 LEAST_SPREAD = 0.05  # samples
 NARROW, NARROW_LEAST = 0.9, 0.5  # twice a bucket's width is at least so much of the spread, and this
-NEAR_0, NEAR_1, NEAR_2 = 1229, NAT, 9000  # 0.3, 1 and 2.2 nats: where the logistic distribution function is 0.57, 0.73, 0.90
+SMALL, MEDIUM, LARGE = 1229, NAT, 9000  # 0.3, 1, 2.2 nats: the logistic distribution function is 0.57, 0.73, 0.90
 
 
 class Interval(NamedTuple):
-    """The errors that are still possible, low .. high, where they lie, and what a decision about them depends on besides.
+    """The errors that are still possible, low .. high, where they lie, and what else a decision about them depends on.
 
-    Integers alone, which compile to registers. (A tuple that holds arrays would be dear to make anew for each decision.)
+    Integers alone, which compile to registers. (A tuple that holds arrays would be dear to make anew for each
+    decision.)
     """
 
     low: int
@@ -171,7 +173,10 @@ def error_of(at: int, centre: int, step: int, plane: Plane) -> Any:
 
 @kernel
 def choose_contexts(at: int, width: int, spread: float, plane: Plane, experts: Experts, coding: Coding) -> Any:
-    """Set the counters' contexts (9): spread; texture; errors left and above; of planes before; phase; value. Returns the first."""
+    """Set the counters' contexts (9): spread; texture; errors left and above; of planes before; phase; value.
+
+    Returns the first.
+    """
     s, e, up, mean = plane.samples, plane.errors, plane.stride, experts.mean[0]
     scale = min(max((logarithm(U64(spread * 1024.0)) + I64(2048) >> I64(10)) + I64(8), I64(0)), I64(SCALES - 1))
     size = I64(width > 1) + I64(width > 2) + I64(width > 4)
@@ -194,8 +199,8 @@ def choose_contexts(at: int, width: int, spread: float, plane: Plane, experts: E
 def signed_size(error: int, inverse: int) -> Any:
     """Class an error in 1/256 of a sample by the width of the distribution: 0 to 6, 3 the smallest errors."""
     z = I64(error) * inverse >> I64(16)
-    upper = I64(z > NEAR_0) + I64(z > NEAR_1) + I64(z > NEAR_2)
-    return upper + I64(z > -NEAR_0) + I64(z > -NEAR_1) + I64(z > -NEAR_2)
+    upper = I64(z > SMALL) + I64(z > MEDIUM) + I64(z > LARGE)
+    return upper + I64(z > -SMALL) + I64(z > -MEDIUM) + I64(z > -LARGE)
 
 
 @kernel
@@ -248,7 +253,7 @@ def middle_bucket(
 
 @kernel
 def masses_at_ends(interval: Interval, first: int, last: int, experts: Experts, coding: Coding) -> None:
-    """Set `low` and `high` to the masses below first, and below last + 1: nothing and all, at the ends of the interval."""
+    """Set `low` and `high` to the masses below first and below last + 1: none and all at the ends of the interval."""
     if first > interval.low:
         distribute(first, interval, experts, coding, coding.low)
     else:
@@ -263,7 +268,10 @@ def masses_at_ends(interval: Interval, first: int, last: int, experts: Experts, 
 def buckets(
     e: int, interval: Interval, width: int, up: bool, experts: Experts, coding: Coding, tape: NDArray[np.uint32]
 ) -> Any:
-    """Decide, away from the prediction, whether e is beyond the next bucket, until it is not. Returns the interval left."""
+    """Decide, away from the prediction, whether e is beyond the next bucket, until it is not.
+
+    Returns the interval left.
+    """
     i = I64(0)
     while interval.high - interval.low >= width:
         cut = interval.low + width if up else interval.high - width + I64(1)
@@ -320,7 +328,10 @@ def halve(e: int, interval: Interval, experts: Experts, coding: Coding, tape: ND
 def decide(
     bit: int, kind: int, interval: Interval, experts: Experts, coding: Coding, tape: NDArray[np.uint32]
 ) -> Any:
-    """Code a bit, or decode it, where each expert has masses for 1 and for 0 (9, 10). All that judges learns it. Returns it."""
+    """Code a bit, or decode it, where each expert has masses for 1 and for 0 (9, 10).
+
+    All that judges learns it. Returns it.
+    """
     inputs, d, scale = coding.inputs, U64(kind), U64(interval.scale)
     gather_inputs(d, experts, coding)
     at = ((scale >> U64(2)) * U64(KINDS) + d) * U64(INPUTS)
@@ -337,7 +348,7 @@ def decide(
 
 @kernel
 def gather_inputs(kind: int, experts: Experts, coding: Coding) -> None:
-    """Set the mixer's inputs: expert 0; what the other experts, the counters and the circuit say more than it; a constant."""
+    """Set the mixer's inputs: expert 0; what other experts, counters and the circuit say more than it; a constant."""
     inputs, n = coding.inputs, U64(experts.m)
     one = zero = U64(0)
     for k in range(n):

@@ -10,12 +10,12 @@ Sections 4 and 6 to 8 of "Coded picture samples" in FORMAT.md. For each sample, 
     infer     the circuit's posterior and evidence, once the sample is known (8)
     adapt     LMS, windows and calibrations learn the sample (8)
 
-The circuit is one sum node over the experts' leaves, a hidden choice z of an expert, the same in all planes of a pixel. Its
-weights are what the neighbours' posteriors and this pixel's planes before say of z. Many experts for one sample: after TMW
-(Meyer, Tischer 1997). Floats are float64 but for features, LMS and windows, which are float32; never fused.
+The circuit is one sum node over the experts' leaves, a hidden choice z of an expert, the same in all planes of a pixel.
+Its weights are what the neighbours' posteriors and this pixel's planes before say of z. Many experts for one sample:
+after TMW (Meyer, Tischer 1997). Floats are float64 but for features, LMS and windows, which are float32; never fused.
 
-In kernels `at` is the sample's place in the flat planes, y and x its row and column. Errors and posteriors are kept for three
-rows (`ring_places`), LANES numbers for each sample.
+In kernels `at` is the sample's place in the flat planes, y and x its row and column. Errors and posteriors are kept for
+three rows (`ring_places`), LANES numbers for each sample.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ SCALED = 2  # experts that have no prediction of their own: around the blend, ha
 LMS_TAPS, LMS_RATE = 24, 1 / 256
 CELLS = 64  # of a calibration, by error energy: each is 1/4 nat wide
 CELL_STEP = 1.2840254166877414  # exp(1/4)
-FIRST_MEAN, FIRST_RATE, LAST_RATE = 0.1, 0.5, 0.01  # of a calibration's cell; the rate falls until it is below the last one
+FIRST_MEAN, FIRST_RATE, LAST_RATE = 0.1, 0.5, 0.01  # of a calibration's cell; the rate falls to just below the last one
 FIRST_ERROR = 4.0  # recent errors where there are none yet
 
-# How much a recent error counts for the energy here, by the neighbour where it was. These numbers and the other weights below
-# are empirical, nearer neighbours weighing more, and part of the format.
+# How much a recent error counts for the energy here, by the neighbour where it was. These weights and those below are
+# empirical (nearer neighbours weigh more, no derivation gives the numbers) and part of the format.
 AT_W, AT_N, AT_NW, AT_NE, AT_WW, AT_NN, AT_NEE, AT_NNE, AT_NWW = 0.1, 0.08, 0.04, 0.06, 0.056, 0.05, 0.045, 0.03, 0.028
 FIRST_APART, OTHERS_APART, FIXED_APART, OWN_APART = 0.12, 0.05, 0.04, 0.2  # how far apart predictions are, likewise
-BEFORE_HERE, BEFORE_NEXT, BEFORE_AROUND, TWO_BEFORE_HERE = 0.03, 0.013, 0.006, 0.005  # errors of the planes before, likewise
+BEFORE_HERE, BEFORE_NEXT, BEFORE_AROUND, TWO_BEFORE_HERE = 0.03, 0.013, 0.006, 0.005  # errors of planes before
 ENERGY_UNITS, ENERGY_FLOOR, FIRST_CELL = 192.0, 20.0, 17  # from energy to cell: see `widths`
 SCALE_OF_MEAN, LEAST_SCALE = 0.72, 0.04  # 1 / (2 ln 2): the scale of a logistic distribution whose mean error is 1
 ERROR_UNITS = 256.0  # means and errors are in 1/256 of a sample
@@ -53,7 +53,7 @@ LEAF_FLOOR = 1 << 18  # added to a leaf's mass of 2**31, likewise
 
 
 class Experts(NamedTuple):
-    """n predictors, prediction 0 the blend, and m experts, at most LANES: the arrays without a shape have LANES elements."""
+    """n predictors, number 0 the blend, and m experts, at most LANES: arrays without a shape have LANES elements."""
 
     n: int
     m: int
@@ -122,7 +122,10 @@ def new_latents(canvas: Canvas, c: int, plane: Plane) -> Latents:
 
 @kernel
 def foresee(at: int, y: int, x: int, plane: Plane, windows: Windows, experts: Experts, latents: Latents) -> Any:
-    """Make predictions, distributions and the gate. Returns what `adapt` takes: this plane's mean near here, the features' power."""
+    """Make predictions, distributions and the gate.
+
+    Returns what `adapt` takes: this plane's mean near here, the features' power.
+    """
     solve_block(windows)
     base = gather_features(at, plane, experts)
     power = predict(at, base, plane, windows, experts)
@@ -143,7 +146,10 @@ def ring_places(y: int, x: int, plane: Plane) -> Any:
 
 @kernel
 def gather_features(at: int, plane: Plane, experts: Experts) -> Any:
-    """Set the features (4): taps less the mean of the four nearest in their plane, as of 8 bits. Returns this plane's mean."""
+    """Set the features (4): taps less the mean of the four nearest in their plane, as of 8 bits.
+
+    Returns this plane's mean.
+    """
     s, stride = plane.samples, plane.stride
     base = mean_of_four(at, s, stride)
     base1 = base2 = base
@@ -222,7 +228,7 @@ def blend(y: int, x: int, plane: Plane, experts: Experts) -> None:
 
 @kernel
 def widths(at: int, y: int, x: int, n_windows: int, plane: Plane, experts: Experts) -> None:
-    """Set each expert's distribution (7): around its prediction, and as wide as errors were where the energy was as now.
+    """Set each expert's distribution (7): around its prediction, as wide as errors were where the energy was as now.
 
     The energy is weighted recent errors near here, errors of the planes before, and the predictors' disagreement. Its
     logarithm chooses a cell of the expert's calibration.
@@ -279,7 +285,7 @@ def errors_before(at: int, plane: Plane) -> Any:
 
 @kernel
 def weigh(at: int, y: int, x: int, plane: Plane, experts: Experts, latents: Latents) -> None:
-    """Set the gate (7): the neighbours' posteriors, summed, times the evidence of this pixel's planes before; about ONE in all."""
+    """Set the gate (7): the sum of the neighbours' posteriors, times the evidence of planes before: about ONE."""
     q, w, total = latents.posterior, latents.found, U64(0)
     here, north, far = ring_places(y, x, plane)
     one, two, pixel = U64(LANES), U64(2 * LANES), U64((at - plane.start) * LANES)
@@ -298,7 +304,10 @@ def weigh(at: int, y: int, x: int, plane: Plane, experts: Experts, latents: Late
 
 @kernel
 def infer(at: int, value: int, ring: int, plane: Plane, experts: Experts, latents: Latents) -> None:
-    """Set posterior and evidence of the choice of an expert, given the sample (8). ring: its place in arrays of three rows."""
+    """Set posterior and evidence of the choice of an expert, given the sample (8).
+
+    ring: its place in arrays of three rows.
+    """
     found, m, pixel = latents.found, U64(experts.m), U64((at - plane.start) * LANES)
     total = U64(0)
     for k in range(m):
@@ -321,7 +330,7 @@ def infer(at: int, value: int, ring: int, plane: Plane, experts: Experts, latent
 
 @kernel
 def leaf(k: int, value: int, experts: Experts, latents: Latents) -> Any:
-    """Return the likelihood of a sample by expert k, of 2**31: its density there, F (1 - F) over the scale, times the interval."""
+    """Return the likelihood of a sample by expert k, of 2**31: density F (1 - F) over the scale, times interval."""
     below = logistic(((I64(value) << I64(8)) - experts.mean[k]) * experts.inverse[k] >> I64(16)) >> U64(8)
     slope = below * (U64(1 << (MASS_BITS - 8)) - below) >> U64(15)  # for 1 nat
     mass = slope * (U64(experts.inverse[k]) * U64(latents.half) >> U64(11)) >> U64(16)
@@ -330,7 +339,10 @@ def leaf(k: int, value: int, experts: Experts, latents: Latents) -> Any:
 
 @kernel
 def normaliser(total: int) -> Any:
-    """Return (shift, scale): (v >> shift) * scale >> 32 is v's share of the total, of ONE, rounded down. total: 2**18 or more."""
+    """Return (shift, scale): (v >> shift) * scale >> 32 is v's share of the total, of ONE, rounded down.
+
+    total: 2**18 or more.
+    """
     shift = U64(max(bit_length(total) - I64(32), I64(0)))
     return shift, (U64(1) << U64(48)) // (total >> shift)
 
@@ -361,7 +373,7 @@ def adapt_lms(value: int, power: float, k: int, plane: Plane, experts: Experts) 
 
 @kernel
 def calibrate(value: int, ring: int, experts: Experts) -> None:
-    """Keep each prediction's error, and let the mean error of its cell move towards it: a mean of all, in the end of the latest."""
+    """Keep each prediction's error, and move its cell's mean error towards it: by 1 / n at first, then by 1 %."""
     for k in range(U64(experts.n)):
         e = abs(experts.prediction[k] - value)
         experts.recent[ring + k] = e
@@ -374,7 +386,7 @@ def calibrate(value: int, ring: int, experts: Experts) -> None:
 
 @kernel
 def forget(ring: int, experts: Experts, latents: Latents) -> None:
-    """Note a sample that was not foretold, because a guess was sure of it (11): no errors, nothing known of the choice."""
+    """Note a sample that was not foretold, because a guess was sure of it (11): no errors, and no posterior."""
     for k in range(U64(LANES)):
         experts.recent[U64(ring) + k] = 0.0
         latents.posterior[U64(ring) + k] = np.uint32(NEW_POSTERIOR)

@@ -1,19 +1,19 @@
 """Lossless and near-lossless pictures, tile by tile: local least squares predict, logistic mixing says how surely.
 
     plane by plane, sample by sample in raster order, encoder and decoder alike
-      predictors   weighted least squares over a local window (`windows.py`: 0 to 2 windows, 16 to 48 taps in this plane and the
-                   planes before), normalised LMS, six fixed ones; their blend by recent errors is prediction 0
+      predictors   weighted least squares over a local window (`windows.py`: 0 to 2 windows, 16 to 48 taps in this plane
+                   and the planes before), normalised LMS, six fixed ones; their blend by recent errors is prediction 0
       experts      a logistic distribution around each prediction, as wide as recent errors near here turned out before;
                    around the blend two more, half and twice as wide; a circuit weighs them all (`experts.py`)
       decisions    in the middle bucket? above? one bucket further? which half? each a bit, whose probability is the
-                   logistic mix of what every expert and the circuit say and of counters in six contexts (`decisions.py`)
+                   logistic mix of what experts and circuit say and of counters in six contexts (`decisions.py`)
 
-This is "Coded picture samples" in FORMAT.md, whose sections kernels name as (1) to (11); tests/plain_picture.py decodes by it
-in plain Python. A plane is predicted from the whole planes before it, also below and to the right; that is as small as with a
-reversible colour transform, or smaller, but for gray in a few tints: slow efforts try one on patches (`differences`). A plane
-of few different values is coded as ranks (`planes.py`). Near-lossless codes the error in steps of 2 * max_error + 1 and goes on
-from what the decoder has. Where colours recur, guesses come before all this (`repeats.py`). What would be larger than its
-samples is stored.
+This is "Coded picture samples" in FORMAT.md, whose sections kernels name as (1) to (11); tests/plain_picture.py decodes
+by it in plain Python. A plane is predicted from the whole planes before it, also below and to the right; that is as
+small as with a reversible colour transform, or smaller, but for gray in a few tints: slow efforts try one on patches
+(`differences`). A plane of few different values is coded as ranks (`planes.py`). Near-lossless codes the error in steps
+of 2 * max_error + 1 and goes on from what the decoder has. Where colours recur, guesses come before all this
+(`repeats.py`). What would be larger than its samples is stored.
 
 Arithmetic is integer, or float64 and (windows, LMS) float32 + - * / in the order of these files, never fused.
 """
@@ -64,7 +64,7 @@ Tape = NDArray[np.uint32]
 SIDE, LARGE_SIDE = 1024, 2048  # of a tile at most
 TILE = LARGE_SIDE**2  # samples of a plane at most
 SPLIT = 1 << 17  # from here on a picture is two tiles at least, for two threads
-BAND = 16  # rows that the kernel codes at a call: afterwards tapes are kept, damage is noticed, and interrupts come through
+BAND = 16  # rows that the kernel codes at a call; then tapes are kept, damage is noticed, and interrupts come through
 TRIED, TRIALS = 48, 3  # for the choice of the transform: patches of 48 a side, 3 x 3 of them
 
 
@@ -94,14 +94,15 @@ class TileKind(IntFlag):
         return LEVELS[self & self.LEVEL]
 
     def steps(self) -> int:
-        """Return how many steps a window is solved in: more after guesses, which leave few samples, each far from the last."""
+        """Return how many steps solve a window: more beside guesses, which leave few samples, far apart."""
         return self.level().steps * (4 if self & self.GUESSED else 1)
 
 
 def tile_grid(height: int, width: int, large: bool = False) -> list[tuple[int, int, int, int]]:
-    """Return (y, x, h, w) of the tiles of a picture, row by row (1): at most 1024 a side, two at least from 131,072 pixels on.
+    """Return (y, x, h, w) of the tiles of a picture, row by row (1).
 
-    large: at most 2048 a side, one perhaps, for what recurs within a tile.
+    They have at most 1024 samples a side, and from 131,072 pixels on there are two at least. large: at most 2048 a side,
+    one perhaps, for what recurs within a tile.
     """
     side = LARGE_SIDE if large else SIDE
     rows, cols = -(-height // side), -(-width // side)
@@ -181,7 +182,7 @@ def whole_bytes(bits: int) -> str:
 
 
 def differences(samples: Samples, bits: int) -> Samples:
-    """Return R - G + half, G, B - G + half, all modulo 2**bits, half 2**(bits - 1): Hewlett-Packard's HP1, as in CharLS."""
+    """Return R - G + half, G, B - G + half, modulo 2**bits, half 2**(bits - 1): Hewlett-Packard's HP1, as in CharLS."""
     out, half = samples.astype(np.int32), 1 << (bits - 1)
     out[..., [0, 2]] += half - out[..., [1]]
     return (out & ((1 << bits) - 1)).astype(np.uint16)
@@ -337,9 +338,10 @@ def code_sample(
     repeats: Repeats,
     tape: Tape,
 ) -> None:
-    """Code the sample at place `at`, row y, column x: by guesses if there are any (11); else, or where none is right, by its error.
+    """Code the sample at place `at`, row y, column x: by guesses, if there are any (11), or else by its error.
 
-    Where a guess is sure of the sample (easy), predictions are not made unless it was wrong, and nothing learns from it.
+    Where a guess is sure of the sample (easy), predictions are not made unless it was wrong, and nothing learns from
+    it.
     """
     value, easy, base, power = I64(-1), False, 0.0, 0.0
     ring, _, _ = ring_places(y, x, plane)

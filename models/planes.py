@@ -1,8 +1,9 @@
 """Planes of a tile: what their numbers stand for, room around them, and where the neighbours of a sample lie.
 
-Sections 2 to 4 of "Coded picture samples" in FORMAT.md. All planes of a tile stand in one array, one after the other, and
-kernels see it flat: a sample has one place `at`, its upper neighbour is at `at - stride`, and the sample of the plane before
-is at `at + before[0]`. There is room around each plane, so that no neighbour needs a test of whether it exists.
+Sections 2 to 4 of "Coded picture samples" in FORMAT.md. All planes of a tile stand in one array, one after the other,
+and kernels see it flat: a sample has one place `at`, its upper neighbour is at `at - stride`, and the sample of the
+plane before is at `at + before[0]`. There is room around each plane, so that no neighbour needs a test of whether it
+exists.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ Samples = NDArray[np.uint16]
 
 PAD = 6  # samples around a plane: as far as the taps reach
 LANES = 16  # room for the experts of a sample, of which there are fewer: loops over them become vectors
-# Taps are the samples that a prediction is a weighted sum of, those that weigh most first, as dy,dx from the sample. b: in the
-# plane before, c: in the one before that, of which samples to the right and below are known, too.
+# Taps are the samples that a prediction is a weighted sum of, those that weigh most first, as dy,dx from the sample.
+# b: in the plane before, c: in the one before that, of which samples to the right and below are known, too.
 OWN = (
-    "0,-1 -1,0 -1,-1 -1,1 0,-2 -2,0 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 -2,2 -2,-2 -1,3 -1,-3 -3,1 -3,-1 0,-4 -3,2 -3,-2 -2,3 "
-    "-2,-3 -4,0 -3,3 -3,-3 -4,1 -4,-1 -1,4 -1,-4 -2,4 -2,-4 0,-5 -4,2 -4,-2 -5,0 -3,4 -3,-4 -1,5 -1,-5 -4,3 -4,-3 0,-6 "
-    "-5,1 -5,-1 -6,0 -2,5 -2,-5"
+    "0,-1 -1,0 -1,-1 -1,1 0,-2 -2,0 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 -2,2 -2,-2 -1,3 -1,-3 -3,1 -3,-1 0,-4 -3,2 "
+    "-3,-2 -2,3 -2,-3 -4,0 -3,3 -3,-3 -4,1 -4,-1 -1,4 -1,-4 -2,4 -2,-4 0,-5 -4,2 -4,-2 -5,0 -3,4 -3,-4 -1,5 -1,-5 "
+    "-4,3 -4,-3 0,-6 -5,1 -5,-1 -6,0 -2,5 -2,-5"
 )
 ONE_BEFORE = (
-    "b0,0 0,-1 -1,0 b0,-1 b-1,0 -1,-1 -1,1 b0,1 b1,0 0,-2 -2,0 b-1,-1 b-1,1 b1,1 b1,-1 -2,1 -2,-1 -1,-2 -1,2 0,-3 -3,0 "
-    "-2,2 -2,-2 -1,3 b0,2 b2,0 b0,-2 b-2,0 -1,-3 -3,1 -3,-1 -2,3 -2,-3 b-1,2 b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 b1,-2 b2,-1 "
-    "0,-4 -4,0 -3,2 -3,-2 b0,3 b2,2 b-3,0"
+    "b0,0 0,-1 -1,0 b0,-1 b-1,0 -1,-1 -1,1 b0,1 b1,0 0,-2 -2,0 b-1,-1 b-1,1 b1,1 b1,-1 -2,1 -2,-1 -1,-2 -1,2 0,-3 "
+    "-3,0 -2,2 -2,-2 -1,3 b0,2 b2,0 b0,-2 b-2,0 -1,-3 -3,1 -3,-1 -2,3 -2,-3 b-1,2 b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 "
+    "b1,-2 b2,-1 0,-4 -4,0 -3,2 -3,-2 b0,3 b2,2 b-3,0"
 )
 TWO_BEFORE = (
-    "b0,0 0,-1 -1,0 b0,-1 b-1,0 c0,0 -1,-1 -1,1 b0,1 b1,0 c0,-1 c-1,0 0,-2 -2,0 b-1,-1 b-1,1 c0,1 c1,0 -2,1 -2,-1 -1,-2 "
-    "-1,2 0,-3 c-1,1 c-1,-1 c1,1 c1,-1 -3,0 b0,2 b2,0 b0,-2 b-2,0 -2,2 -2,-2 -1,3 -1,-3 c0,2 c2,0 c0,-2 c-2,0 b-1,2 "
-    "b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 b1,-2 b2,-1"
+    "b0,0 0,-1 -1,0 b0,-1 b-1,0 c0,0 -1,-1 -1,1 b0,1 b1,0 c0,-1 c-1,0 0,-2 -2,0 b-1,-1 b-1,1 c0,1 c1,0 -2,1 -2,-1 "
+    "-1,-2 -1,2 0,-3 c-1,1 c-1,-1 c1,1 c1,-1 -3,0 b0,2 b2,0 b0,-2 b-2,0 -2,2 -2,-2 -1,3 -1,-3 c0,2 c2,0 c0,-2 "
+    "c-2,0 b-1,2 b-2,1 b1,2 b2,1 b-2,-1 b-1,-2 b1,-2 b2,-1"
 )
 TAPS = (OWN, ONE_BEFORE, TWO_BEFORE)  # by how many planes come before
 
 
 @dataclass(frozen=True)
 class Values:
-    """What the numbers of a plane stand for: low + number, or levels[number] where few values occur, or all of plane `same`.
+    """What the numbers of a plane stand for: low + number, or levels[number] where few values occur, or plane `same`.
 
-    On disk (section 2): 0, low and high (2 bytes each, low byte first); or 1, varints of the count and of the length, then,
-    deflated, varints of the first level and of each step to the next; or 2 and the place of an earlier plane.
+    On disk (section 2): 0, low and high (2 bytes each, low byte first); or 1, varints of the count and of the length,
+    then, deflated, varints of the first level and of each step to the next; or 2 and the place of an earlier plane.
     """
 
     low: int
@@ -56,7 +57,7 @@ class Values:
 
     @classmethod
     def of(cls, plane: Samples, before: list[Samples], max_error: int) -> Values:
-        """Choose what the numbers of a plane stand for, given the planes before it and the error that samples may have."""
+        """Choose what numbers stand for, given the planes before this one and the error that samples may have."""
         low, high = int(plane.min()), int(plane.max())
         if high - low <= 2 * max_error:
             return cls((low + high) // 2, (low + high) // 2)
@@ -115,7 +116,8 @@ class Values:
         fits = 2 <= n <= 1 << bits and position + size <= len(raw)
         expect(fits, BadFile, "levels", n, f"2 to 2**{bits}, in the tile")
         try:
-            steps = zlib.decompressobj().decompress(raw[position : position + size], 3 * n)  # a varint has 3 bytes at most
+            # A varint below 2**16 has 3 bytes at most: more are not inflated, however many there are.
+            steps = zlib.decompressobj().decompress(raw[position : position + size], 3 * n)
         except zlib.error as error:
             raise BadFile(f"levels: found {error}, expected deflated bytes") from error
         levels, at = list[int](), 0
@@ -134,12 +136,12 @@ def sparse(levels: int, span: int, n: int) -> bool:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The planes of a tile with room around them, [C, PAD + h + 2, PAD + w + PAD], and what is known of each sample beside.
+    """The planes of a tile with room around them, [C, PAD + h + 2, PAD + w + PAD], and what else is known of samples.
 
-    errors: of prediction 0, in 1/256 of a sample. hits: was the first guess right (`repeats.py`)? evidence: what the planes
-    so far say of the choice of an expert, of 2**16, LANES numbers for each pixel; none where there is one plane.
-    Rows above are zero. The room on the left holds the sample above, on the right the last one of the row, below the last
-    row (section 3): two rows of it, for planes after this one look down.
+    errors: of prediction 0, in 1/256 of a sample. hits: was the first guess right (`repeats.py`)? evidence: what the
+    planes so far say of the choice of an expert, of 2**16, LANES numbers for each pixel; none where there is one plane.
+    Rows above are zero. The room on the left holds the sample above, on the right the last one of the row, below the
+    last row (section 3): two rows of it, for planes after this one look down.
     """
 
     planes: NDArray[np.int32]

@@ -1,8 +1,8 @@
 """Least squares over local windows: coefficients that predict a sample from its taps, solved for block by block.
 
-Section 5 of "Coded picture samples" in FORMAT.md. A row is cut into blocks of a few samples. The normal equations of a block
-are sums of products of features (`experts.gather_features`) over the samples around it, of this row and of those above,
-which weigh less the further they are:
+Section 5 of "Coded picture samples" in FORMAT.md. A row is cut into blocks of a few samples. The normal equations of a
+block are sums of products of features (`experts.gather_features`) over the samples around it, of this row and of those
+above, which weigh less the further they are:
 
     left     blocks before it in this row and in the rows above, each `across` times the next nearer one
     above    the block itself in the rows above, each row `down` times the next nearer one
@@ -11,12 +11,13 @@ which weigh less the further they are:
 So a sample enters the sums once, and each sum costs one multiplication for a block, however large the window is. The
 system is then not solved anew: a few steps of preconditioned conjugate gradients improve the solution of the row above.
 
-After Wu, Barthel, Zhang, "Piecewise 2D autoregression for predictive image coding", 1998; the weights that decay in both
-directions and the solution are our own. Arithmetic is float32 + - * / in the order of this file, never fused, but for the
-preconditioner's float64.
+After Wu, Barthel, Zhang, "Piecewise 2D autoregression for predictive image coding", 1998; the weights that decay in
+both directions and the solution are our own. Arithmetic is float32 + - * / in the order of this file, never fused, but
+for the preconditioner's float64.
 
-A symmetric matrix of n features is kept in tiles of 8 columns, which are one vector of `entropy/vectors.py` wide: as sums, where one
-half is enough, tile t has rows 0 .. 8 t + 7 and then a row for the target (`sums_at`); in full, rows 0 .. n - 1 (`full_at`).
+A symmetric matrix of n features is kept in tiles of 8 columns, which are one vector of `entropy/vectors.py` wide: as
+sums, where one half is enough, tile t has rows 0 .. 8 t + 7 and then a row for the target (`sums_at`); in full, rows 0
+.. n - 1 (`full_at`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ REFRESH = 4  # rows between two preconditioners
 
 @dataclass(frozen=True)
 class Window:
-    """A window. taps: how many, a multiple of 8. across, down: weight of a block, of a row, to the next nearer one's."""
+    """A window.
+
+    taps: how many, a multiple of 8. across, down: weight of a block, of a row, to the next nearer one's.
+    """
 
     taps: int
     across: float
@@ -67,7 +71,10 @@ LEVEL_OF_EFFORT = (0, 0, 0, 1, 1, 2, 2, 3, 3)  # efforts 1 to 9
 
 
 class Windows(NamedTuple):
-    """The windows of a plane; see the module. Windows come first in shapes, then blocks, then sums as `sums_at` has them."""
+    """The windows of a plane; see the module.
+
+    Windows come first in shapes, then blocks, then sums as `sums_at` has them.
+    """
 
     state: NDArray[np.int64]  # the block; 1 while its system waits to be solved, for a sample that needs it
     sizes: NDArray[np.int64]  # taps
@@ -134,7 +141,10 @@ def begin_block(windows: Windows, j: int) -> None:
 
 @kernel
 def add_sample(windows: Windows, features: Floats, scaled: Floats, target: float, weight: float) -> None:
-    """Add weight * outer product of the features, and of the target with them, to the block's sums. scaled: room for features."""
+    """Add weight * outer product of the features, and of the target with them, to the block's sums.
+
+    scaled: room for features.
+    """
     for i in range(U64(features.size)):
         scaled[i] = features[i] * F32(weight)
     windows.target[0] = F32(target * weight)
@@ -146,7 +156,10 @@ def add_sample(windows: Windows, features: Floats, scaled: Floats, target: float
 
 @kernel
 def end_block(windows: Windows, m: int, j: int) -> None:
-    """Add the samples of block j to `left`, for the blocks after it, and to `above`, for the row below. m: the window."""
+    """Add the samples of block j to `left`, for the blocks after it, and to `above`, for the row below.
+
+    m: the window.
+    """
     across, down, size = windows.decays[m, 0], windows.decays[m, 1], sums_at(windows.sizes[m] >> 3, 0)
     left, above, now = windows.left[m], windows.above[m, j], windows.now
     for i in range(size):
@@ -173,9 +186,9 @@ def solve_block(windows: Windows) -> None:
 def solve(windows: Windows, m: int, j: int) -> None:
     """Improve the coefficients of window m for block j by preconditioned conjugate gradients (Hestenes, Stiefel 1952).
 
-    A few steps are as good as an exact solution here, in O(taps**2), for two reasons: the solution of the row above is near,
-    and features correlate in much the same way everywhere, so that the inverse for all blocks together (`precondition`)
-    makes the system nearly round.
+    A few steps are as good as an exact solution here, in O(taps**2), for two reasons: the solution of the row above is
+    near, and features correlate in much the same way everywhere, so that the inverse for all blocks together
+    (`precondition`) makes the system nearly round.
     """
     n, x, inverse = U64(windows.sizes[m]), windows.coefficients[m, j], windows.inverse[m]
     a, r, z, p, q = windows.matrix, windows.vectors[0], windows.vectors[1], windows.vectors[2], windows.vectors[3]
@@ -269,7 +282,7 @@ def eliminate(a: NDArray[np.float64], inverse: NDArray[np.float64], k: int, n: i
 
 @kernel
 def multiply(matrix: Floats, vector: Floats, n: int, out: Floats) -> None:
-    """Set out = matrix @ vector, the matrix symmetric and in full: an element sums its even terms, its odd terms, then both."""
+    """Set out = matrix @ vector, the matrix symmetric and in full: even terms are summed, odd ones, then both."""
     for t in range(n >> U64(3)):
         sum_rows(out, U64(8) * t, vector, n, matrix, full_at(t, U64(0), n))
 

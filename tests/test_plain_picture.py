@@ -64,6 +64,13 @@ def test_every_level_with_and_without_error(kind: str, effort: int, max_error: i
     assert level_of(data) % 8 == effort // 3 + 4 * (kind == "text")
 
 
+def test_a_spread_of_nothing_has_a_logarithm() -> None:
+    """The spread of errors in steps of 53 is below 1/1024, which counts as 1/1024."""
+    data = laconic.compress(scene("noise", 1, np.uint8), max_error=26, effort=1)
+    assert level_of(data) == 64
+    assert np.array_equal(plain.decode(data), laconic.decompress(data, as_array=True))
+
+
 @pytest.mark.parametrize("name", ["exact-screen", "exact-stored"])
 def test_golden_files(name: str) -> None:
     data = (GOLDEN / f"{name}.lac").read_bytes()

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from laconic.entropy.errors import BadFile, BadInput
+from laconic.entropy.intervals import write_stream
 from laconic.models import experts as experts_
+from laconic.models import lossless_photo
 from laconic.models import windows as windows_
 from laconic.models.lossless_photo import (
     TileKind,
@@ -229,6 +231,24 @@ def test_any_bytes_are_an_error_or_a_picture(rest: bytes, head: int, kind: int, 
         assert decode_tile(bytes([kind, head]) + rest, 5, 6, channels, 16, 0).shape == (5, 6, channels)
 
 
+@pytest.mark.parametrize("kind", [64, 64 + 4 + 3])
+def test_a_tile_without_words_is_given_up_at_once(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large it says it is: 56 bytes must not take the time of 16 million samples."""
+    bands = []
+
+    def code_rows(y0: int, y1: int, *state: object) -> None:
+        bands.append(y1 - y0)
+        whole(y0, y1, *state)
+
+    whole = lossless_photo.code_rows
+    monkeypatch.setattr(lossless_photo, "code_rows", code_rows)
+    stream = write_stream(np.array([2**32 - 1], np.uint32), np.zeros(0, np.uint16))
+    tile = bytes([kind]) + b"\0\0\0\xff\xff" * 4 + stream
+    with pytest.raises(BadFile, match="words: found 0, expected more"):
+        decode_tile(tile, 2048, 2048, 4, 16, 0)
+    assert bands == [16]
+
+
 @pytest.mark.parametrize("kind", [2, 15, 17, 64 + 16, 64 + 32 + 4, 255])
 def test_tiles_of_unknown_or_earlier_kinds_say_so(kind: int) -> None:
     good = encode_tile(picture(9, 17), 8, 7, 0)
@@ -288,7 +308,7 @@ def one_solution(windows):  # type: ignore[no-untyped-def]
 
 
 def solved(steps: int, features: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Coefficients [blocks, n] after `steps` from 0, for features [blocks, samples, n] and targets [blocks, samples]."""
+    """Coefficients [blocks, n] after `steps` from 0: features [blocks, samples, n], targets [blocks, samples]."""
     blocks, _, n = features.shape
     level = Level(8, steps, (Window(n, 0.5, 0.8),))
     windows = windows_.new_windows(level, 8 * blocks, steps)

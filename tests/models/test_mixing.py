@@ -84,6 +84,16 @@ def test_log_ratio(a: int, b: int) -> None:
 
 
 @settings(deadline=None)
+@given(st.integers(0, 2**64 - 1) | st.integers(0, 4096))
+def test_every_integer_has_a_logarithm(m: int) -> None:
+    """That of 11 bits of it, in steps of 1/4096 nat; 0 has that of 1."""
+    found = int(mixing.logarithm(np.uint64(m)))
+    assert found == int(mixing.logarithm(np.uint64(max(m, 1))))
+    exact = 4096 * math.log(max(m, 1) / 1024)
+    assert exact - 4096 / 1024 - 22 < found < exact + 22  # cut to 11 bits; 2839 is ln 2 but for 0.14, 53 times at most
+
+
+@settings(deadline=None)
 @given(st.lists(st.integers(-3 * LIMIT, 3 * LIMIT), min_size=N, max_size=N), st.lists(st.integers(-(2**20), 2**20), min_size=N, max_size=N), st.integers(-65535, 65535), st.integers(1, 1023))  # fmt: skip
 def test_mix_and_learn_are_their_sums(inputs: list[int], weights: list[int], error: int, rate: int) -> None:
     x, w = np.array(inputs, np.int32).clip(-LIMIT, LIMIT), np.array(weights, np.int32)
