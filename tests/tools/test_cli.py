@@ -28,7 +28,7 @@ from PIL import Image
 
 from laconic import archive
 from laconic.models.hclt_learn import LearnConfig, Learner
-from laconic.tools import cli, jobs
+from laconic.tools import cli, files
 from laconic.tools.cli import main
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
@@ -384,7 +384,7 @@ def test_a_failure_while_writing_leaves_what_was_there(
 
     if place == "write":
         monkeypatch.setattr(FullDisk, "error", error, raising=False)
-        monkeypatch.setattr(jobs, "open", FullDisk, raising=False)
+        monkeypatch.setattr(files, "open", FullDisk, raising=False)
     else:
         monkeypatch.setattr(os, "replace", rename)
     photo.with_suffix(".lac").write_bytes(b"before")

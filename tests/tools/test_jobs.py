@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 import laconic
-from laconic.tools import cli, jobs
+from laconic.tools import cli
 from laconic.tools.cli import main
-from laconic.tools.jobs import Job, write_whole
+from laconic.tools.jobs import Job, deliver
 from laconic.tools.process import printable, reason, words_kept
 
 HOSTILE = "a\x1b]0;x\x07\u202e\u2028\u200b\x9b.png"
@@ -48,7 +48,7 @@ def test_an_output_is_as_private_as_its_input(
     if not linked:
         monkeypatch.setattr(os, "link", no_links)
     out = photo.with_name("out")
-    write_whole(io.BytesIO(b"data"), out, Job(photo, out), force=False)
+    deliver(io.BytesIO(b"data"), Job(photo, out), force=False)
     assert out.stat().st_mode & 0o777 == made and out.read_bytes() == b"data"
     assert out.stat().st_mtime_ns == photo.stat().st_mtime_ns
     assert sorted(os.listdir(photo.parent)) == ["out", "photo.png"]
@@ -59,7 +59,7 @@ def test_a_private_input_makes_an_open_output_private(photo: Path) -> None:
     out = photo.with_name("out")
     out.touch()
     photo.chmod(0o600)
-    write_whole(io.BytesIO(b"data"), out, Job(photo, out), force=True)
+    deliver(io.BytesIO(b"data"), Job(photo, out), force=True)
     assert out.stat().st_mode & 0o777 == 0o600
 
 
@@ -67,7 +67,7 @@ def test_a_private_input_makes_an_open_output_private(photo: Path) -> None:
 def test_an_archive_is_as_private_as_its_most_private_picture(photo: Path) -> None:
     private, out = photo.with_name("private.png"), photo.with_name("out")
     private.touch(0o600)
-    write_whole(io.BytesIO(), out, Job(photo.parent, out, (photo, private)), force=False)
+    deliver(io.BytesIO(), Job(photo.parent, out, (photo, private)), force=False)
     assert out.stat().st_mode & 0o777 == 0o600
 
 
@@ -97,7 +97,7 @@ def test_of_two_that_race_for_a_name_the_second_fails(
     def race(i: int) -> None:
         barrier.wait()
         try:
-            jobs.deliver(io.BytesIO(bytes([i]) * 100), Job(photo, out), force=False)
+            deliver(io.BytesIO(bytes([i]) * 100), Job(photo, out), force=False)
         except FileExistsError as error:
             lost.append(str(error))
 
