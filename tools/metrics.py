@@ -34,11 +34,15 @@ class Absent(laconic.LaconicError):
 
 @dataclass(frozen=True)
 class Item:
-    """A picture or sound in memory. amount: its pixels, or its seconds."""
+    """A picture, [H, W, C], or a sound, [T, C], in memory.
+
+    bits: of the integer samples of a sound; 0 where they are float32. amount: pixels, or seconds.
+    """
 
     medium: str
     data: np.ndarray
     sample_rate: int = 0
+    bits: int = 0
 
     @property
     def amount(self) -> float:
@@ -153,7 +157,7 @@ def si_sdr() -> Metric:
 
 
 def log_mel() -> Metric:
-    library = needed("torchaudio.transforms", "laconic[audio]")
+    library = needed("torchaudio.transforms", "laconic-codec[audio]")
 
     def measure(a: Item, b: Item) -> float:
         transform = library.MelSpectrogram(a.sample_rate, n_fft=1024, hop_length=256, n_mels=80)

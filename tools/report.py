@@ -29,8 +29,9 @@ from tqdm import tqdm
 import laconic
 from laconic.tools.coders import Coder
 from laconic.tools.curves import BDRate, Curve, checked, read_curves
-from laconic.tools.evaluate import coder_of, read, write_whole
+from laconic.tools.files import write_whole
 from laconic.tools.metrics import Item, needed
+from laconic.tools.plan import coder_of, read
 from laconic.tools.plot import LABELS, bd_rates, colour_of, label_of, metrics_of, window_of
 
 SHOWN = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
@@ -222,7 +223,7 @@ def url(kind: str, data: bytes) -> str:
 
 def draw(curves: list[Curve]) -> tuple[str, str, str]:
     """(script, divs, library) of the charts: a figure a metric, where a click in the legend hides a curve."""
-    needed("bokeh", "laconic[eval]")
+    needed("bokeh", "laconic-codec[eval]")
     from bokeh.embed import components
     from bokeh.models import ColumnDataSource
     from bokeh.plotting import figure
