@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def positive(text: str) -> int:
+    """Return a number of 1 or more."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of 1 or more")
     return int(text)
@@ -115,6 +116,7 @@ def bench_image(args: argparse.Namespace) -> list[Case]:
 
 
 def image_run(coder: coders.Coder, rate: float, items: list[Any], files: list[bytes]) -> Any:
+    """Return the calls that encode all items and decode all files."""
     return (
         lambda: [coder.encode(item, rate) for item in items],
         lambda: [coder.decode(data, item) for data, item in zip(files, items, strict=True)],
@@ -122,7 +124,7 @@ def image_run(coder: coders.Coder, rate: float, items: list[Any], files: list[by
 
 
 def share_of_entropy(files: list[bytes], whole: tuple[float, float], n: int) -> Case:
-    """How much of Laconic's time its entropy coder takes, on the same symbols."""
+    """Measure what share of Laconic's time its entropy coder takes, on the same symbols."""
     codec, tables = laconic.Codec(), entropy.gaussian_tables()
     parts = [part for data in files for part in codec.coded(data)]
     streams = [entropy.encode(symbols, rows, tables) for symbols, rows in parts]

@@ -44,7 +44,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The source as messages name it."""
+        """Return the source as messages name it."""
         return str(self.source or "-")
 
 
@@ -150,7 +150,7 @@ class Source:
 
     @property
     def key(self) -> tuple[str, Path]:
-        """Equal for two ways to one file that would make one output."""
+        """Return what is equal for two ways to one file that would make one output."""
         return os.path.abspath(self.path or "-"), self.relative
 
 

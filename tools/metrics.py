@@ -36,7 +36,7 @@ class Absent(laconic.LaconicError):
 class Item:
     """A picture, [H, W, C], or a sound, [T, C], in memory.
 
-    bits: of the integer samples of a sound; 0 where they are float32. amount: pixels, or seconds.
+    bits: of the integer samples of a sound; 0 where they are floats.
     """
 
     medium: str
@@ -46,9 +46,16 @@ class Item:
 
     @property
     def amount(self) -> float:
-        return (
-            self.data.shape[0] * self.data.shape[1] if self.medium == "picture" else len(self.data) / self.sample_rate
-        )
+        """Return the number of pixels, or of seconds."""
+        if self.medium == "picture":
+            return self.data.shape[0] * self.data.shape[1]
+        return len(self.data) / self.sample_rate
+
+
+def psnr_of(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the PSNR of two pictures of 8 bits, in dB; INFINITE_DB where they are equal."""
+    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return 10 * math.log10(255**2 / error) if error else INFINITE_DB
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,12 @@ class Kind:
 
 
 def psnr() -> Metric:
-    from laconic.targets import psnr_of
-
+    """Load PSNR."""
     return lambda a, b: min(psnr_of(a.data, b.data), INFINITE_DB)
 
 
 def ms_ssim() -> Metric:
+    """Load MS-SSIM."""
     library = needed("pytorch_msssim", "pytorch-msssim")
 
     def measure(a: Item, b: Item) -> float:
@@ -76,6 +83,7 @@ def ms_ssim() -> Metric:
 
 
 def ssimulacra2() -> Metric:
+    """Load SSIMULACRA2."""
     library = needed("ssimulacra2", "ssimulacra2")
     from PIL import Image
 
@@ -90,6 +98,7 @@ def ssimulacra2() -> Metric:
 
 
 def butteraugli() -> Metric:
+    """Load Butteraugli, a program."""
     program = shutil.which("butteraugli_main") or shutil.which("butteraugli")
     if not program:
         raise Absent(
@@ -109,6 +118,7 @@ def butteraugli() -> Metric:
 
 
 def lpips() -> Metric:
+    """Load LPIPS; the backbone comes from `backbone`."""
     library = needed("lpips", "lpips")
     import torch
 
@@ -127,6 +137,7 @@ def lpips() -> Metric:
 
 
 def dists() -> Metric:
+    """Load DISTS; the backbone comes from `backbone`."""
     library = needed("DISTS_pytorch.DISTS_pt", "DISTS-pytorch")
     import torch
     import torchvision
@@ -151,12 +162,14 @@ def dists() -> Metric:
 
 
 def si_sdr() -> Metric:
+    """Load SI-SDR."""
     library = needed("torchmetrics.functional.audio", "torchmetrics")
     function = library.scale_invariant_signal_distortion_ratio
     return lambda a, b: min(float(function(channels(b), channels(a), zero_mean=True).mean()), INFINITE_DB)
 
 
 def log_mel() -> Metric:
+    """Load the log-mel distance."""
     library = needed("torchaudio.transforms", "laconic-codec[audio]")
 
     def measure(a: Item, b: Item) -> float:
@@ -168,11 +181,13 @@ def log_mel() -> Metric:
 
 
 def mr_stft() -> Metric:
+    """Load the multi-resolution STFT distance."""
     loss = needed("auraloss.freq", "auraloss").MultiResolutionSTFTLoss()
     return lambda a, b: float(loss(channels(b)[None], channels(a)[None]))
 
 
 def pesq() -> Metric:
+    """Load PESQ."""
     library = needed("pesq", "pesq")
 
     def measure(a: Item, b: Item) -> float:
@@ -183,6 +198,7 @@ def pesq() -> Metric:
 
 
 def stoi() -> Metric:
+    """Load STOI."""
     library = needed("pystoi", "pystoi")
     return lambda a, b: float(
         np.mean([library.stoi(x, y, a.sample_rate) for x, y in zip(a.data.T, b.data.T, strict=True)])
@@ -190,6 +206,7 @@ def stoi() -> Metric:
 
 
 def visqol(mode: str, rate: int) -> Metric:
+    """Load ViSQOL. mode: "audio" or "speech". rate: the sample rate that it is made for."""
     library = needed("visqol", "visqol-python")
     if mode == "speech":
         needed("ai_edge_litert", "visqol-python[lattice]")  # without it the score is 1 to 2 points too high
@@ -234,7 +251,7 @@ ALIASES = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
 
 
 def needed(module: str, package: str) -> Any:
-    """An imported module. Raises Absent naming the package that brings it."""
+    """Import a module and return it. Raises Absent naming the package that brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -242,7 +259,7 @@ def needed(module: str, package: str) -> Any:
 
 
 def backbone(name: str) -> dict[str, Any]:
-    """The weights of a perceptual metric's network, keys as in torchvision. Raises Absent: nothing is downloaded."""
+    """Return the weights of a perceptual metric's network, keys as in torchvision. Raises Absent: nothing is downloaded."""
     from safetensors.torch import load_file
 
     folder = os.environ.get(WEIGHTS_VARIABLE, "")
@@ -256,21 +273,21 @@ def backbone(name: str) -> dict[str, Any]:
 
 
 def tensor(item: Item) -> Any:
-    """float32 [1, 3, H, W], 0..255."""
+    """Return a picture as float32 [1, 3, H, W], 0..255."""
     import torch
 
     return torch.from_numpy(item.data.copy()).permute(2, 0, 1)[None].float()
 
 
 def channels(item: Item) -> Any:
-    """float32 [C, T]."""
+    """Return a sound as float32 [C, T]."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(item.data.T))
 
 
 def at_rate(item: Item, sample_rate: int) -> np.ndarray:
-    """[T, C] at another sample rate."""
+    """Return the samples [T, C] of a sound at another sample rate."""
     from scipy.signal import resample_poly
 
     if item.sample_rate == sample_rate:

@@ -43,7 +43,7 @@ class Work:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for rows that say the same: a row of the journal with this key need not be made again."""
+        """Return what is equal for rows that say the same: a row of the journal with this key need not be made again."""
         return self.codec, self.version, self.rate, self.file, self.sha256, self.seed
 
 

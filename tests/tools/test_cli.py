@@ -331,9 +331,9 @@ def test_help_states_defaults_and_what_is_kept(capsys: pytest.CaptureFixture[str
         assert all(expected in text for expected in texts)
 
 
-def test_help_loads_neither_torch_nor_numba() -> None:
+def test_help_loads_neither_torch_nor_numba_nor_numpy() -> None:
     script = "import sys, laconic.tools.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
-    script += "assert not {'torch', 'numba'} & set(sys.modules)"
+    script += "assert not {'torch', 'numba', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
