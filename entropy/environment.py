@@ -9,10 +9,8 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import MutableMapping
 from contextlib import suppress
 from functools import cache
@@ -103,6 +101,9 @@ def private_folder() -> str:
     numba runs what its cache holds, so a folder that is a link, another user's or open to others is not used: then
     there is a new one, which is removed when the process ends. Raises OSError where there is no place for temporary files.
     """
+    import shutil
+    import tempfile
+
     place = tempfile.gettempdir()
     if hasattr(os, "geteuid"):
         folder = os.path.join(place, f"laconic-kernels-{os.geteuid()}")

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import laconic
 from laconic import entropy
+from laconic.entropy.environment import n_cores
 from laconic.tools import coders
-from laconic.tools.bench_entropy import WORKLOADS, Case, bench_adaptive, bench_entropy, rounds
+from laconic.tools.bench_entropy import Case, bench_adaptive, bench_entropy, rounds
 from laconic.tools.bench_lossless import bench_lossless
-from laconic.tools.evaluate import find_files, read
 from laconic.tools.metrics import Absent
+from laconic.tools.plan import find_files, read
+from laconic.tools.workloads import WORKLOADS
 
 CODERS = {  # at the setting that takes about 0.5 bpp on photos
     "laconic": 45.0,
@@ -38,16 +39,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run one of the benchmarks and print its table."""
     parser = argparse.ArgumentParser(prog="python -m laconic.tools.bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    coder = commands.add_parser("entropy", help="the entropy coder's backends and peers, in million symbols a second")
+    coder = commands.add_parser("entropy", help="the entropy coder's backends and peers, in million symbols per second")
     coder.add_argument("--symbols", type=positive, default=1 << 22, help="of a workload; slow contestants code fewer")
-    coder.add_argument("--threads", type=positive, nargs="+", default=sorted({1, os.cpu_count() or 1}))
+    coder.add_argument("--threads", type=positive, nargs="+", default=sorted({1, n_cores()}))
     coder.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     coder.add_argument("--only", nargs="+", metavar="NAME", help="of the contestants; alone, each finds warm caches")
     coder.set_defaults(run=bench_entropy)
-    learning = commands.add_parser("adaptive", help="the adaptive models, in million symbols a second")
+    learning = commands.add_parser("adaptive", help="the adaptive models, in million symbols per second")
     learning.add_argument("--symbols", type=positive, default=1 << 20)
     learning.set_defaults(run=bench_adaptive)
-    image = commands.add_parser("image", help="picture codecs at about 0.5 bpp, in seconds a picture")
+    image = commands.add_parser("image", help="picture codecs at about 0.5 bpp, in seconds per picture")
     image.add_argument("folder", type=Path, metavar="DIR")
     image.add_argument("--files", type=positive, default=6, help="the first so many (default: %(default)s)")
     image.set_defaults(run=bench_image)
@@ -55,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     exact.add_argument("folder", type=Path, metavar="DIR")
     exact.add_argument("--efforts", type=int, nargs="+", default=[7], metavar="E")
     exact.add_argument("--max-errors", type=int, nargs="*", default=[], metavar="K", help="near-lossless, too")
-    exact.add_argument("--threads", type=positive, help="of ours (default: one a core)")
+    exact.add_argument("--threads", type=positive, help="of ours (default: one per core)")
     exact.add_argument("--alone", action="store_true", help="without peers")
-    exact.set_defaults(run=bench_lossless, rows=[])
+    exact.set_defaults(run=bench_lossless)
     for command in (coder, learning, image):
         command.add_argument("--rounds", type=positive, default=5)
     for command in (coder, learning, image, exact):
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def positive(text: str) -> int:
+    """Return a number of 1 or more."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of 1 or more")
     return int(text)
@@ -94,7 +96,7 @@ def bench_image(args: argparse.Namespace) -> list[Case]:
         coder.decode(coded[name][0], items[0])
         runs[name] = image_run(coder, rate, items, coded[name])
     times = rounds(runs, args.rounds)
-    print(f"seconds a picture, {len(items)} pictures of {args.folder}, median of {args.rounds} rounds")
+    print(f"seconds per picture, {len(items)} pictures of {args.folder}, median of {args.rounds} rounds")
     first = next(iter(times.values()))
     cases = []
     for name, (encode_s, decode_s) in times.items():
@@ -114,6 +116,7 @@ def bench_image(args: argparse.Namespace) -> list[Case]:
 
 
 def image_run(coder: coders.Coder, rate: float, items: list[Any], files: list[bytes]) -> Any:
+    """Return the calls that encode all items and decode all files."""
     return (
         lambda: [coder.encode(item, rate) for item in items],
         lambda: [coder.decode(data, item) for data, item in zip(files, items, strict=True)],
@@ -121,7 +124,7 @@ def image_run(coder: coders.Coder, rate: float, items: list[Any], files: list[by
 
 
 def share_of_entropy(files: list[bytes], whole: tuple[float, float], n: int) -> Case:
-    """How much of Laconic's time its entropy coder takes, on the same symbols."""
+    """Measure what share of Laconic's time its entropy coder takes, on the same symbols."""
     codec, tables = laconic.Codec(), entropy.gaussian_tables()
     parts = [part for data in files for part in codec.coded(data)]
     streams = [entropy.encode(symbols, rows, tables) for symbols, rows in parts]

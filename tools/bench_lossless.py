@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,198 +17,193 @@ import numpy as np
 from PIL import Image
 
 import laconic
-from laconic import picture, sound
+from laconic import picture
 from laconic.suffixes import PICTURES, SOUNDS
+from laconic.tools.coders import Coder, from_source, source_of
+from laconic.tools.metrics import Absent, Item
+from laconic.tools.programs import through
 
 Case = dict[str, Any]
-IN, OUT = "{in}", "{out}"
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file's samples: [H, W, C] of a picture, [T, C] of a sound; amount: pixels, or seconds."""
-
-    path: Path
-    samples: np.ndarray
-    amount: float
-
-
-@dataclass(frozen=True)
-class Peer:
-    """encode(item) -> bytes of a file; decode(bytes) -> samples."""
-
-    encode: Callable[[Item], bytes]
-    decode: Callable[[bytes], np.ndarray]
+PLAIN = {"picture": ".png", "sound": ".wav"}  # what peers that are programs read and write
+WIDTHS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+PICTURE_PROGRAMS = {
+    "cjxl -d 0 -e 7": (".jxl", "cjxl {in} {out} -d 0 -e 7 --quiet|djxl {in} {out} --quiet"),
+    "cjxl -d 0 -e 9": (".jxl", "cjxl {in} {out} -d 0 -e 9 --quiet|djxl {in} {out} --quiet"),
+}
+NEAR_PROGRAMS = {
+    f"cwebp -near_lossless {q}": (
+        ".webp",
+        f"cwebp -quiet -near_lossless {q} {{in}} -o {{out}}|dwebp -quiet {{in}} -o {{out}}",
+    )
+    for q in (80, 60, 40)
+}
+SOUND_PROGRAMS = {
+    "flac -8": (".flac", "flac -s -8 --no-padding --no-seektable -o {out} {in}|flac -s -d -o {out} {in}"),
+    "wavpack -hhx3": (".wv", "wavpack -q -hhx3 {in} -o {out}|wvunpack -q {in} -o {out}"),
+}
 
 
 def bench_lossless(args: argparse.Namespace) -> list[Case]:
-    """Sizes and speeds, summed over the folder: programs include their start and their files."""
-    paths = [path for path in sorted(args.folder.rglob("*")) if path.suffix.lower() in PICTURES | SOUNDS]
-    items = [read(path) for path in paths]
-    for kind, is_sound in (("pictures", False), ("sounds", True)):
-        chosen = [item for item in items if (item.samples.ndim == 2) == is_sound]
-        if chosen:
-            print(f"{len(chosen)} {kind} of {args.folder}, {args.threads or 'all'} threads of ours")
-            measure(chosen, peers(is_sound, args), is_sound, args.rows)
-    return args.rows  # type: ignore[no-any-return]
+    """Print sizes and speeds, summed over the folder; those of programs include their start and their files."""
+    cases: list[Case] = []
+    for medium, suffixes in (("picture", PICTURES), ("sound", SOUNDS)):
+        paths = [path for path in sorted(args.folder.rglob("*")) if path.suffix.lower() in suffixes]
+        items = [read(path, medium) for path in paths]
+        if items:
+            print(f"{len(items)} {medium}s of {args.folder}, {args.threads or 'all'} threads of ours")
+            cases += [measured(items, coder) for coder in contestants(medium, args)]
+    return cases
 
 
-def read(path: Path) -> Item:
-    if path.suffix.lower() in SOUNDS:
-        with path.open("rb") as file:
-            source = sound.open_sound(file)
-            samples = np.concatenate(list(source.blocks(1 << 16)))
-        return Item(path, samples, source.n_samples / source.sample_rate)
-    exact = picture.read_exact(path)
-    return Item(path, exact.samples, exact.samples.shape[0] * exact.samples.shape[1])
+def read(source: Any, medium: str) -> Item:
+    """Return the samples of a path or file as they are stored: pictures uint8 or uint16, sounds integers or floats."""
+    if medium == "picture":
+        return Item("picture", picture.read_exact(source).samples)
+    import soundfile
+
+    with soundfile.SoundFile(source) as file:
+        bits = WIDTHS.get(file.subtype, 0)
+        kind = "int32" if bits else "float64" if file.subtype == "DOUBLE" else "float32"
+        samples = file.read(dtype=kind, always_2d=True)
+        return Item("sound", samples >> 32 - bits if bits else samples, file.samplerate, bits)
 
 
-def peers(is_sound: bool, args: argparse.Namespace) -> dict[str, Peer]:
-    ours = {f"laconic -e {effort}": of_laconic(is_sound, args.threads, effort=effort) for effort in args.efforts}
+def contestants(medium: str, args: argparse.Namespace) -> Iterator[Coder]:
+    """Yield ours, then the peers; a program that is not installed is left out, with a word."""
+    for effort in args.efforts:
+        yield ours(medium, f"laconic -e {effort}", args.threads, lossless=True, effort=effort)
     if args.alone:
-        return ours
-    if is_sound:
-        return ours | programs(
-            {
-                "flac -8": ("flac -s -8 --no-padding --no-seektable -o {out} {in}", "flac -s -d -o {out} {in}"),
-                "wavpack -hhx3": ("wavpack -q -hhx3 {in} -o {out}", "wvunpack -q {in} -o {out}"),
-            },
-            ".wav",
-        )
-    near = {f"laconic --max-error {k}": of_laconic(False, args.threads, max_error=k) for k in args.max_errors}
-    ls = {f"jpeg-ls near {k}": of_jpegls(k) for k in (0, *args.max_errors)} if find_spec("imagecodecs") else {}
-    jxl = {f"cjxl -d 0 -e {e}": (f"cjxl {IN} {OUT} -d 0 -e {e} --quiet", f"djxl {IN} {OUT} --quiet") for e in (7, 9)}
-    webp = {
-        f"cwebp -near_lossless {q}": (f"cwebp -quiet -near_lossless {q} {IN} -o {OUT}", f"dwebp -quiet {IN} -o {OUT}")
-        for q in ((80, 60, 40) if args.max_errors else ())
-    }
-    pillow = {
-        "png": of_pillow("PNG", optimize=True),
-        "webp lossless": of_pillow("WEBP", lossless=True, quality=100, method=6, exact=True),
-    }
-    return ours | near | pillow | ls | programs(jxl | webp, ".png")
+        return
+    programs = SOUND_PROGRAMS
+    if medium == "picture":
+        programs = PICTURE_PROGRAMS | (NEAR_PROGRAMS if args.max_errors else {})
+        for k in args.max_errors:
+            yield ours(medium, f"laconic --max-error {k}", args.threads, max_error=k)
+        yield by_pillow("png", "PNG", optimize=True)
+        yield by_pillow("webp lossless", "WEBP", lossless=True, quality=100, method=6, exact=True)
+        if find_spec("imagecodecs"):
+            yield from (jpeg_ls(near) for near in (0, *args.max_errors))
+    for name, (suffix, commands) in programs.items():
+        try:
+            yield exact_program(name, medium, suffix, commands)
+        except Absent as error:
+            print(f"left out: {error}", file=sys.stderr)
 
 
-def of_laconic(is_sound: bool, threads: int | None, **options: Any) -> Peer:
+def contestant(
+    name: str, medium: str, suffix: str, encode: Callable[[Item], bytes], decode: Callable[[bytes], Item]
+) -> Coder:
+    """Return a coder of one setting."""
+    return Coder(name, medium, suffix, (0,), name, lambda item, _: encode(item), lambda data, _: decode(data))
+
+
+def ours(medium: str, name: str, threads: int | None, **options: Any) -> Coder:
+    """Return Laconic. options: of `compress`."""
     codec = laconic.Codec(threads=threads)
-    settings = options if "max_error" in options else {**options, "lossless": True}
 
-    def decode(data: bytes) -> np.ndarray:
+    def decode(data: bytes) -> Item:
         back = codec.decompress(data, as_array=True)
-        if not isinstance(back, laconic.Sound):
-            return back
-        samples: np.ndarray = back.samples.astype(np.int32) - (128 if back.bits == 8 else 0)
-        return samples
+        return from_source(back) if isinstance(back, laconic.Sound) else Item("picture", np.asarray(back))
 
-    return Peer(lambda item: codec.compress(item.path, strip=True, notes=[], **settings), decode)
+    def encode(item: Item) -> bytes:
+        return codec.compress(**source_of(item), notes=[], **options)
+
+    return contestant(name, medium, ".lac", encode, decode)
 
 
-def of_pillow(format: str, **options: Any) -> Peer:
+def by_pillow(name: str, format: str, **options: Any) -> Coder:
+    """Return a lossless format of Pillow. options: of `save`."""
+
     def encode(item: Item) -> bytes:
         file = io.BytesIO()
-        Image.fromarray(item.samples.squeeze(2) if item.samples.shape[2] == 1 else item.samples).save(
-            file, format, **options
-        )
+        samples = item.data.squeeze(2) if item.data.shape[2] == 1 else item.data
+        Image.fromarray(samples).save(file, format, **options)
         return file.getvalue()
 
-    return Peer(encode, lambda data: np.asarray(Image.open(io.BytesIO(data))))
+    def decode(data: bytes) -> Item:
+        return Item("picture", np.asarray(Image.open(io.BytesIO(data))))
+
+    return contestant(name, "picture", f".{format.lower()}", encode, decode)
 
 
-def of_jpegls(near: int) -> Peer:
-    """JPEG-LS of CharLS."""
+def jpeg_ls(near: int) -> Coder:
+    """Return JPEG-LS by CharLS. near: the largest error of a sample."""
     import imagecodecs
 
-    return Peer(
-        lambda item: bytes(imagecodecs.jpegls_encode(item.samples.squeeze(), level=near)), imagecodecs.jpegls_decode
-    )
+    def encode(item: Item) -> bytes:
+        return bytes(imagecodecs.jpegls_encode(item.data.squeeze(), level=near))
+
+    def decode(data: bytes) -> Item:
+        return Item("picture", imagecodecs.jpegls_decode(data))
+
+    return contestant(f"jpeg-ls near {near}", "picture", ".jls", encode, decode)
 
 
-def programs(commands: dict[str, tuple[str, str]], suffix: str) -> dict[str, Peer]:
-    """Peers that are programs; those not installed are left out, with a word."""
-    found = {}
-    for name, (encoder, decoder) in commands.items():
-        if shutil.which(encoder.split()[0]) and shutil.which(decoder.split()[0]):
-            found[name] = of_program(encoder, decoder, suffix)
-        else:
-            print(f"left out: {name}: found no program {encoder.split()[0]}", file=sys.stderr)
-    return found
+def exact_program(name: str, medium: str, suffix: str, commands: str) -> Coder:
+    """Return a coder of two commands, `enc {in} {out}|dec {in} {out}`. Raises Absent where one is not on PATH."""
+    encoder, _, decoder = commands.partition("|")
+    for command in (encoder, decoder):
+        if not shutil.which(command.split()[0]):
+            raise Absent(f"{name}: found no program {command.split()[0]}, expected it on PATH")
+    plain = PLAIN[medium]
 
-
-def of_program(encoder: str, decoder: str, suffix: str) -> Peer:
-    coded_suffix = {"cjxl": ".jxl", "cwebp": ".webp", "flac": ".flac", "wavpack": ".wv"}[encoder.split()[0]]
-
-    def run(command: str, given: bytes, given_suffix: str, made_suffix: str) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            source, made = Path(folder) / f"in{given_suffix}", Path(folder) / f"out{made_suffix}"
-            source.write_bytes(given)
-            names = {IN: str(source), OUT: str(made)}
-            subprocess.run([names.get(part, part) for part in command.split()], check=True, capture_output=True)
-            return made.read_bytes()
+    def decode(data: bytes) -> Item:
+        with tempfile.NamedTemporaryFile(suffix=plain) as file:
+            file.write(through(data, suffix, plain, decoder.split()))
+            file.flush()
+            return read(Path(file.name), medium)
 
     def encode(item: Item) -> bytes:
-        return run(encoder, plain_file(item, suffix), suffix, coded_suffix)
+        return through(plain_file(item), plain, suffix, encoder.split())
 
-    def decode(data: bytes) -> np.ndarray:
-        back = run(decoder, data, coded_suffix, suffix)
-        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
-            file.write(back)
-            file.flush()
-            return read(Path(file.name)).samples
-
-    return Peer(encode, decode)
+    return contestant(name, medium, suffix, encode, decode)
 
 
-def plain_file(item: Item, suffix: str) -> bytes:
-    """The samples as a PNG of no compression, or a WAV file without anything else."""
+def plain_file(item: Item) -> bytes:
+    """Return the samples as a PNG, or a WAV file without anything else."""
     file = io.BytesIO()
-    if suffix == ".png":
-        picture.save_exact(picture.Exact(item.samples), file, "PNG")
-    else:
-        with item.path.open("rb") as raw:
-            source = sound.open_sound(raw)
-            sound.write(
-                file,
-                [item.samples],
-                sound.Source(source.sample_rate, source.channels, source.bits, len(item.samples), source.blocks),
-            )
+    if item.medium == "picture":
+        picture.save_exact(picture.Exact(item.data), file, "PNG")
+        return file.getvalue()
+    import soundfile
+
+    width = {8: "PCM_U8", 0: "DOUBLE" if item.data.dtype == np.float64 else "FLOAT"}
+    samples = item.data << 32 - item.bits if item.bits else item.data
+    soundfile.write(file, samples, item.sample_rate, width.get(item.bits, f"PCM_{item.bits}"), format="WAV")
     return file.getvalue()
 
 
-def measure(items: list[Item], contestants: dict[str, Peer], is_sound: bool, rows: list[Case]) -> None:
-    n_samples = sum(item.samples.size for item in items)
+def measured(items: list[Item], coder: Coder) -> Case:
+    """Code and decode all items, print a line, and return it as a row. The first one is coded once before, to warm up."""
+    coder.decode(coder.encode(items[0], 0), items[0])
+    n_bytes, encode_s, decode_s, bits, worst = 0, 0.0, 0.0, [], 0.0
+    for item in items:
+        start = time.perf_counter()
+        data = coder.encode(item, 0)
+        middle = time.perf_counter()
+        back = coder.decode(data, item)
+        encode_s, decode_s = encode_s + middle - start, decode_s + time.perf_counter() - middle
+        n_bytes += len(data)
+        bits.append(8 * len(data) / item.data.size)
+        worst = max(worst, error_of(item, back))
+    row = {"codec": coder.name, "bytes": n_bytes, "encode_s": encode_s, "decode_s": decode_s, "max_error": worst}
     amount = sum(item.amount for item in items)
-    for name, peer in contestants.items():
-        peer.decode(peer.encode(items[0]))  # warms up
-        n_bytes, encode_s, decode_s, bits, worst = 0, 0.0, 0.0, [], 0
-        for item in items:
-            start = time.perf_counter()
-            data = peer.encode(item)
-            middle = time.perf_counter()
-            back = peer.decode(data)
-            encode_s, decode_s = encode_s + middle - start, decode_s + time.perf_counter() - middle
-            n_bytes += len(data)
-            bits.append(8 * len(data) / item.samples.size)
-            back = back[..., :1] if item.samples.shape[-1] == 1 and back.ndim == 3 else back  # WebP has no gray
-            off = back.reshape(item.samples.shape).astype(np.int64) - item.samples
-            worst = max(worst, int(np.abs(off).max(initial=0)))
-        row = {"codec": name, "bytes": n_bytes, "encode_s": encode_s, "decode_s": decode_s, "max_error": worst}
-        if is_sound:
-            row |= {
-                "bits_per_sample": 8 * n_bytes / n_samples,
-                "encode_x": amount / encode_s,
-                "decode_x": amount / decode_s,
-            }
-            speed = f"encode {row['encode_x']:.1f} x, decode {row['decode_x']:.1f} x real time"
-            print(
-                f"  {name:24} {n_bytes:10} bytes  {row['bits_per_sample']:.3f} bits a sample  {speed}  error {worst}",
-                flush=True,
-            )
-        else:
-            row |= {
-                "bpsp": float(np.mean(bits)),
-                "encode_mp_s": amount / 1e6 / encode_s,
-                "decode_mp_s": amount / 1e6 / decode_s,
-            }
-            speed = f"encode {row['encode_mp_s']:.2f}, decode {row['decode_mp_s']:.2f} MP/s"
-            print(f"  {name:24} {n_bytes:10} bytes  {row['bpsp']:.3f} bpsp  {speed}  error {worst}", flush=True)
-        rows.append(row)
+    if coder.medium == "sound":
+        rate = {"bits_per_sample": 8 * n_bytes / sum(item.data.size for item in items)}
+        speeds = {"encode_x": amount / encode_s, "decode_x": amount / decode_s}
+        text = "{bits_per_sample:.3f} bits per sample  encode {encode_x:.1f} x, decode {decode_x:.1f} x real time"
+    else:
+        rate = {"bpsp": float(np.mean(bits))}
+        speeds = {"encode_mp_s": amount / 1e6 / encode_s, "decode_mp_s": amount / 1e6 / decode_s}
+        text = "{bpsp:.3f} bpsp  encode {encode_mp_s:.2f}, decode {decode_mp_s:.2f} MP/s"
+    print(f"  {coder.name:24} {n_bytes:10} bytes  {text.format(**rate, **speeds)}  error {worst:g}", flush=True)
+    return row | rate | speeds
+
+
+def error_of(item: Item, back: Item) -> float:
+    """Return the largest difference of two samples."""
+    data = back.data
+    if item.data.shape[-1] == 1 and data.ndim == 3:  # WebP has no gray
+        data = data[..., :1]
+    kind = np.float64 if item.data.dtype.kind == "f" else np.int64
+    return float(np.abs(data.reshape(item.data.shape).astype(kind) - item.data).max(initial=0))

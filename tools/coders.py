@@ -13,14 +13,11 @@ import io
 import os
 import shlex
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image, features
@@ -29,8 +26,8 @@ import laconic
 import laconic.entropy
 import laconic.models
 from laconic.tools.metrics import Absent, Item, needed
+from laconic.tools.programs import said_by, through
 
-POLL_S = 0.005
 PASS = "{in}"
 EXACT = ("-fflags", "+bitexact", "-flags", "+bitexact")  # or the serial of an Ogg stream is random
 
@@ -55,7 +52,7 @@ class Coder:
 
 
 def build(name: str) -> Coder:
-    """The coder of a name: of `BUILDERS`, `laconic:MODEL`, `zoo:ARCHITECTURE`, or a program `NAME=enc ...|dec ...`.
+    """Return the coder of a name: of `BUILDERS`, `laconic:MODEL`, `zoo:ARCHITECTURE`, or a program `NAME=enc ...|dec ...`.
 
     Raises Absent, BadInput.
     """
@@ -72,11 +69,10 @@ def build(name: str) -> Coder:
 
 
 def own(model: str = "") -> Coder:
+    """Return our photo model, the default one or that of a name; a rate is its quality."""
     codec = laconic.Codec(model=model or None)
     info = laconic.info(codec.compress(np.zeros((1, 1, 3), np.uint8)))
     digest = next((m.digest[:12] for m in laconic.list_models() if m.name == info.model), "registered")
-    modules = (laconic.entropy, laconic.models, laconic)
-    sources = digest_of(path for module in modules for path in sorted(Path(module.__file__ or "").parent.glob("*.py")))
 
     def decode(data: bytes, item: Item) -> Item:
         return Item("picture", np.asarray(codec.decompress(data, as_array=True)))
@@ -86,15 +82,73 @@ def own(model: str = "") -> Coder:
         "picture",
         ".lac",
         (0, 15, 30, 45, 60, 75, 90, 100),
-        f"laconic {laconic.__version__} {sources}, {info.model} {digest}",
+        f"{own_version()}, {info.model} {digest}",
         lambda item, rate: codec.compress(item.data, quality=rate),
         decode,
         codec.codelength,
     )
 
 
+def own_lossless() -> Coder:
+    """Return our lossless coding of sounds; a rate is the effort."""
+    codec = laconic.Codec()
+
+    def decode(data: bytes, item: Item) -> Item:
+        back = codec.decompress(data)
+        assert isinstance(back, laconic.Sound)
+        return as_floats(from_source(back))
+
+    def encode(item: Item, rate: float) -> bytes:
+        return codec.compress(**source_of(as_integers(item)), lossless=True, effort=int(rate), notes=[])
+
+    return Coder("laconic-lossless", "sound", ".lac", (1, 4, 7), own_version(), encode, decode, whole=True)
+
+
+def own_version() -> str:
+    """Return our version and a digest of our sources, on which the bytes of files may depend."""
+    modules = (laconic.entropy, laconic.models, laconic)
+    sources = digest_of(path for module in modules for path in sorted(Path(module.__file__ or "").parent.rglob("*.py")))
+    return f"laconic {laconic.__version__} {sources}"
+
+
+def as_integers(item: Item) -> Item:
+    """Return a sound as the integers of 8, 16 or 24 bits that its float32 samples stand for; as it is where they do not."""
+    for bits in (8, 16, 24):
+        scaled = item.data.astype(np.float64) * (1 << bits - 1)
+        if np.array_equal(scaled, scaled.round()) and scaled.max(initial=0) < 1 << bits - 1:
+            return Item("sound", scaled.astype(np.int32), item.sample_rate, bits)
+    return item
+
+
+def as_floats(item: Item) -> Item:
+    """Return a sound of integer samples as float32 in -1..1."""
+    if not item.bits:
+        return item
+    return Item("sound", (item.data / (1 << item.bits - 1)).astype(np.float32), item.sample_rate)
+
+
+def source_of(item: Item) -> dict[str, Any]:
+    """Return the arguments of `compress` that stand for an item: its array, and the rate and bits of a sound."""
+    if item.medium == "picture":
+        return {"source": item.data}
+    if not item.bits:
+        return {"source": item.data, "sample_rate": item.sample_rate}
+    samples = item.data + 128 if item.bits == 8 else item.data
+    kind = {8: np.uint8, 16: np.int16}.get(item.bits, np.int32)
+    return {"source": laconic.Sound(samples.astype(kind), item.sample_rate, item.bits)}
+
+
+def from_source(found: laconic.Sound) -> Item:
+    """Return a sound as `decompress` gives it, with integers around 0 of the bits that it has, or with floats."""
+    samples = found.samples.reshape(len(found.samples), -1)
+    if samples.dtype.kind == "f":
+        return Item("sound", samples, found.sample_rate)
+    around = samples.astype(np.int32) - (128 if found.bits == 8 else 0)
+    return Item("sound", around, found.sample_rate, found.bits)
+
+
 def pillow(name: str, format: str, suffix: str, rates: tuple[float, ...], library: str, **options: Any) -> Coder:
-    """A codec of Pillow's. options: of `save`, where a callable gives the option of a rate."""
+    """Return a codec of Pillow. options: those of `save`, where a callable gives the option for a rate."""
     Image.init()
     if format not in Image.SAVE:
         raise Absent(
@@ -113,33 +167,42 @@ def pillow(name: str, format: str, suffix: str, rates: tuple[float, ...], librar
 
 
 def from_pillow(data: bytes, item: Item) -> Item:
+    """Decode a picture in RGB."""
     return Item("picture", np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 def jpeg() -> Coder:
+    """Return JPEG with the options that make it smallest."""
     rates = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)
     options = {"optimize": True, "progressive": True, "subsampling": "4:2:0", "quality": int}
     return pillow("jpeg", "JPEG", ".jpg", rates, "libjpeg_turbo", **options)
 
 
 def webp() -> Coder:
+    """Return lossy WebP at its slowest."""
     return pillow("webp", "WEBP", ".webp", (1, 10, 20, 35, 50, 65, 80, 90, 95), "webp", method=6, quality=int)
 
 
-def avif() -> Coder:
+def avif(name: str = "avif", **options: Any) -> Coder:
+    """Return AVIF as Pillow writes it: since libavif 1.4 that is tuned for perception."""
     rates = (15, 25, 35, 45, 55, 65, 75, 85, 92)
-    return pillow("avif", "AVIF", ".avif", rates, "avif", speed=6, subsampling="4:4:4", quality=int)
+    return pillow(name, "AVIF", ".avif", rates, "avif", speed=6, subsampling="4:4:4", quality=int, **options)
+
+
+def avif_psnr() -> Coder:
+    """Return AVIF tuned for PSNR, which is the fair comparison where PSNR is the measure."""
+    return avif("avif-psnr", advanced={"tune": "psnr"})
 
 
 def jpeg2000() -> Coder:
-    """A rate is the number of bits a pixel that the encoder is asked for."""
+    """Return JPEG 2000; a rate is the number of bits per pixel that the encoder is asked for."""
     rates = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
     options = {"irreversible": True, "mct": 1, "quality_mode": "rates", "quality_layers": lambda bpp: [24 / bpp]}
     return pillow("jpeg2000", "JPEG2000", ".jp2", rates, "jpg_2000", **options)
 
 
 def jxl() -> Coder:
-    """pillow-jxl-plugin, else cjxl."""
+    """Return JPEG XL by pillow-jxl-plugin, else by the programs of libjxl."""
     rates = (10, 20, 30, 45, 60, 75, 85, 92, 96)
     if importlib.util.find_spec("pillow_jxl"):
         importlib.import_module("pillow_jxl")
@@ -157,25 +220,27 @@ def jxl() -> Coder:
 
 
 def opus() -> Coder:
+    """Return Opus; a rate is in kbit/s."""
     return ffmpeg("opus", ".opus", (8, 12, 16, 24, 32, 48, 64, 96, 128), "libopus", "-b:a", "{k}k")
 
 
 def mp3() -> Coder:
+    """Return MP3 by LAME; a rate is in kbit/s."""
     return ffmpeg("mp3", ".mp3", (16, 24, 32, 48, 64, 96, 128, 192), "libmp3lame", "-b:a", "{k}k")
 
 
 def vorbis() -> Coder:
-    """A rate is Vorbis's quality, -1 to 10."""
+    """Return Vorbis; a rate is its quality, -1 to 10."""
     return ffmpeg("vorbis", ".ogg", (-1, 0, 1, 2, 4, 6, 8), "libvorbis", "-q:a", "{k}")
 
 
 def flac() -> Coder:
-    """A rate is the compression level."""
+    """Return FLAC; a rate is its compression level."""
     return ffmpeg("flac", ".flac", (5, 8), "flac", "-compression_level", "{k}", "-sample_fmt", "s16")
 
 
 def ffmpeg(name: str, suffix: str, rates: tuple[float, ...], library: str, *options: str) -> Coder:
-    """An encoder of ffmpeg's, which must be on PATH. Input is 16-bit PCM; output is cut to the input's length."""
+    """Return an encoder of ffmpeg, which must be on PATH. Input is 16-bit PCM; output is cut to the input's length."""
     if not shutil.which("ffmpeg"):
         raise Absent(f"{name}: found no ffmpeg, expected it on PATH: apt install ffmpeg, brew install ffmpeg")
     listed = said_by("ffmpeg", "-v", "quiet", "-encoders")
@@ -219,12 +284,8 @@ def ffmpeg(name: str, suffix: str, rates: tuple[float, ...], library: str, *opti
     return Coder(name, "sound", suffix, rates, f"{first}, {library} {' '.join(options)}", encode, decode)
 
 
-def said_by(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def program(name: str, commands: str, rates: tuple[float, ...] = ()) -> Coder:
-    """A coder of two commands, `enc {in} {out} {q}|dec {in} {out}`, for pictures: they read and write PNG.
+    """Return a coder of two commands, `enc {in} {out} {q}|dec {in} {out}`, for pictures: they read and write PNG.
 
     Split as a shell would, but run without one. Seconds include the start of the program.
     """
@@ -255,12 +316,12 @@ def program(name: str, commands: str, rates: tuple[float, ...] = ()) -> Coder:
 
 
 def zoo(architecture: str) -> Coder:
-    """A model of CompressAI's by its own coder; a rate is its quality. Sizes travel in 4 bytes, as its codec.py does.
+    """Return a model of CompressAI with its own coder; a rate is its quality. Sizes travel in 4 bytes, as in its codec.py.
 
     `zoo:NAME` needs the pretrained weights, which CompressAI keeps in torch.hub's folder; `zoo:NAME!random` has random
     ones, for speed.
     """
-    needed("compressai", "laconic[zoo], in an environment of its own: it needs numpy 1")
+    needed("compressai", "laconic-codec[zoo], in an environment of its own: it needs numpy 1")
     import torch
     from compressai.zoo import image as zoo_image
 
@@ -317,64 +378,17 @@ BUILDERS: dict[str, Callable[[], Coder]] = {
     "jpeg": jpeg,
     "webp": webp,
     "avif": avif,
+    "avif-psnr": avif_psnr,
     "jpeg2000": jpeg2000,
     "jxl": jxl,
+    "laconic-lossless": own_lossless,
     "opus": opus,
     "mp3": mp3,
     "vorbis": vorbis,
     "flac": flac,
 }
-children_peak_bytes = 0  # of the programs that ran since it was last set to 0
-
-
-def through(data: bytes, before: str, after: str, words: list[str]) -> bytes:
-    """A file through a command: {in} and {out} in its words are files with these suffixes."""
-    global children_peak_bytes
-    with tempfile.TemporaryDirectory() as folder:
-        source, out, log = (os.path.join(folder, name) for name in (f"in{before}", f"out{after}", "log"))
-        Path(source).write_bytes(data)
-        command = [word.replace("{in}", source).replace("{out}", out) for word in words]
-        with open(log, "wb") as text:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=text, stderr=text)
-            while child.poll() is None:  # what the system keeps for wait4 begins with the memory of the parent
-                children_peak_bytes = max(children_peak_bytes, memory("VmHWM", child.pid))
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(POLL_S)
-        if child.returncode or not os.path.exists(out):
-            said = Path(log).read_text(errors="replace").strip().splitlines()
-            raise OSError(
-                f"{command[0]}: found exit status {child.returncode}, expected 0 and a file: {' '.join(said[-2:])}"
-            )
-        return Path(out).read_bytes()
-
-
-class PeakMemory:
-    """Most memory of a `with` block, in bytes: of the programs that it ran, or what this process took beyond before.
-
-    0 where the system has no /proc.
-    """
-
-    def __enter__(self) -> Self:
-        global children_peak_bytes
-        children_peak_bytes = 0
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew
-        self.before = memory("VmRSS")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bytes = children_peak_bytes or max(0, memory("VmHWM") - self.before)
-
-
-def memory(field: str, process: int | str = "self") -> int:
-    """A field of /proc/PROCESS/status in bytes, 0 where there is none."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """Of the contents of files, 12 hex digits."""
+    """Return a digest of the contents of files, 12 hexadecimal digits."""
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()[:12]

@@ -25,7 +25,7 @@ MIN_OVERLAP = 0.5  # of the shorter curve's range of quality, and of a window
 
 @dataclass(frozen=True)
 class Curve:
-    """One codec over one set: `results` has a list a column, all of one length; `meta` says where it comes from."""
+    """One codec over one set: `results` has one list per column, all of one length; `meta` says where it comes from."""
 
     name: str
     results: dict[str, list[float]]
@@ -35,10 +35,11 @@ class Curve:
 
     @property
     def rate_key(self) -> str:
+        """Name the column that holds the rate."""
         return next(key for key in RATES if key in self.results)
 
     def points(self, metric: str) -> list[tuple[float, float]]:
-        """(rate, quality) pairs with finite quality, by rising rate; more is better, and MS-SSIM is in dB."""
+        """Return (rate, quality) pairs with finite quality, by rising rate; more is better, and MS-SSIM is in dB."""
         if metric not in self.results:
             return []
         rates, values = self.results[self.rate_key], [comparable(metric, v) for v in self.results[metric]]
@@ -59,7 +60,7 @@ class BDRate:
 
 
 def bd_rate(anchor: Curve, curve: Curve, metric: str, window: tuple[float, float] | None = None) -> BDRate:
-    """Mean rate difference at equal quality: log10 rate over quality, PCHIP (Bjontegaard 2001, VCEG-M33, as JVET does).
+    """Return the mean rate difference at equal quality: log10 rate over quality, PCHIP (Bjontegaard 2001, VCEG-M33).
 
     window: qualities outside it do not count. Raises BadInput where a curve has fewer than 4 points or two of one
     quality, and where the curves overlap in less than half of the shorter one's range, or cover less than half of the
@@ -71,7 +72,7 @@ def bd_rate(anchor: Curve, curve: Curve, metric: str, window: tuple[float, float
     for name, points in ((anchor.name, a), (curve.name, b)):
         expect(len(points) >= 4, BadInput, f"{name}: points with {metric}", len(points), "at least 4")
         distinct = len({quality for _, quality in points})
-        expect(distinct == len(points), BadInput, f"{name}: distinct {metric}", distinct, f"{len(points)}, one a point")
+        expect(distinct == len(points), BadInput, f"{name}: distinct {metric}", distinct, f"{len(points)}, one per point")
     low, high = max(a[0][1], b[0][1]), min(a[-1][1], b[-1][1])
     overlap = max(0.0, high - low) / min(a[-1][1] - a[0][1], b[-1][1] - b[0][1])
     pair = f"{curve.name} against {anchor.name}, {metric}"
@@ -88,14 +89,14 @@ def bd_rate(anchor: Curve, curve: Curve, metric: str, window: tuple[float, float
 
 
 def comparable(metric: str, value: float) -> float:
-    """A value such that more is better and a straight comparison makes sense: MS-SSIM in dB, distances negated."""
+    """Return a value such that more is better and differences can be compared: MS-SSIM in dB, distances negated."""
     if metric.startswith("ms-ssim"):
         return -10 * math.log10(1 - value) if value < 1 else math.inf
     return -value if metric in LOWER_IS_BETTER else value
 
 
 def read_curves(path: Path, published: bool = False) -> list[Curve]:
-    """Of a JSON file, of the codecs of the last `laconic eval` in a folder, or of all in another folder.
+    """Read the curves of a JSON file, of the last `laconic eval` in a folder, or of all files in another folder.
 
     Published ones say so in their names. Raises BadFile where one is not in CompressAI's schema.
     """
@@ -109,7 +110,10 @@ def read_curves(path: Path, published: bool = False) -> list[Curve]:
 
 
 def checked(curves: list[Curve]) -> list[Curve]:
-    """Curves that may be compared: of one set of files, as far as they say, and of different names; ours first."""
+    """Return curves that may be compared, ours first: of one set of files, as far as they say, and of different names.
+
+    Raises BadInput where they may not.
+    """
     sets = {curve.meta["dataset_sha256"] for curve in curves if "dataset_sha256" in curve.meta}
     expect(len(sets) <= 1, BadInput, "RESULTS", f"curves of {len(sets)} sets of files", "curves of one set")
     names = [curve.name for curve in curves]
@@ -119,7 +123,7 @@ def checked(curves: list[Curve]) -> list[Curve]:
 
 
 def read_curve(path: Path, published: bool = False) -> Curve:
-    """Of one file. Columns that are not one number a setting are left out."""
+    """Read the curve of one file. Columns that are not one number per setting are left out. Raises BadFile."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         results = found["results"]
@@ -137,5 +141,6 @@ def read_curve(path: Path, published: bool = False) -> Curve:
 
 
 def as_json(curve: Curve) -> str:
+    """Return a curve in CompressAI's schema."""
     content = {"name": curve.name, "description": curve.description, **curve.meta, "results": curve.results}
     return json.dumps(content, indent=1) + "\n"

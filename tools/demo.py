@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def jpeg_at(photo: Image.Image, n_bytes: int) -> tuple[int, Image.Image]:
-    """The best progressive 4:2:0 JPEG of at most n_bytes, or the smallest there is."""
+    """Return the best progressive 4:2:0 JPEG of at most n_bytes, or the smallest there is: its size and its picture."""
     best = b""
     for quality in range(1, 96):
         file = io.BytesIO()
@@ -56,7 +56,7 @@ def jpeg_at(photo: Image.Image, n_bytes: int) -> tuple[int, Image.Image]:
 
 
 def side_by_side(images: list[Image.Image], labels: list[str]) -> Image.Image:
-    """The middle of each picture, labelled."""
+    """Return one picture of the middles of all, labelled."""
     side = min(384, images[0].width, images[0].height)
     left, top = (images[0].width - side) // 2, (images[0].height - side) // 2
     sheet = Image.new("RGB", (side * len(images) + 8 * (len(images) - 1), side + 22), "white")

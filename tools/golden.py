@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def exact_cases(photo: np.ndarray) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Lossless files: small, and of each kind of samples."""
+    """Return the sources and options of lossless files: small, and of each kind of samples."""
     part = photo[100:148, 200:263]
     deep = part[:, :, :1].astype(np.uint16) * 257 + np.arange(63, dtype=np.uint16)[:, None] % 50
     y, x, c = np.indices((48, 80, 3))

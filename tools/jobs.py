@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import shutil
-import stat
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar, cast
 
 from laconic.suffixes import CODED
+from laconic.tools.files import whole
 from laconic.tools.folders import Search
 from laconic.tools.process import UsageError, complain, reason, say, warned, words_kept, write_no_more
 
@@ -45,7 +44,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The source as messages name it."""
+        """Return the source as messages name it."""
         return str(self.source or "-")
 
 
@@ -151,7 +150,7 @@ class Source:
 
     @property
     def key(self) -> tuple[str, Path]:
-        """Equal for two ways to one file that would make one output."""
+        """Return what is equal for two ways to one file that would make one output."""
         return os.path.abspath(self.path or "-"), self.relative
 
 
@@ -269,39 +268,14 @@ def deliver(made: BinaryIO, job: Job, force: bool) -> None:
             with job.out.open("wb") as device:
                 shutil.copyfileobj(made, device, COPIED)
         else:
-            write_whole(made, Path(os.path.realpath(job.out)), job, force)
+            with whole(Path(os.path.realpath(job.out)), mode_of(job), times_of(job), force) as file:
+                shutil.copyfileobj(made, file, COPIED)
     except FileExistsError:
         raise exists(job.out or Path("-")) from None
     except OSError as error:
         if job.out is None:
             write_no_more(sys.stdout)
         raise OSError(error.errno, error.strerror, str(job.out or "stdout")) from None
-
-
-def write_whole(made: BinaryIO, out: Path, job: Job, force: bool) -> None:
-    """Write to a temporary name, then rename, so that no part of a file stays.
-
-    The input's modification time is kept, and nobody may do with the output what they may not do with the input.
-    Raises FileExistsError where `out` is there without `force`, or where another process has just made it.
-    """
-    if not out.parent.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".laconic-{secrets.token_hex(8)}.part")  # short: out may be as long as names can be
-    mode = mode_of(job)
-    try:
-        # Not tempfile: its mode is 0600, and neither umask nor a folder's access list can be asked for without a race.
-        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
-            shutil.copyfileobj(made, file, COPIED)
-        if out.exists():
-            os.chmod(part, stat.S_IMODE(out.stat().st_mode) & (mode | 0o111))
-        if job.source and job.source.is_file():
-            found = job.source.stat()
-            os.utime(part, ns=(found.st_atime_ns, found.st_mtime_ns))
-        (os.replace if force else rename_new)(part, out)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def mode_of(job: Job) -> int:
@@ -313,21 +287,12 @@ def mode_of(job: Job) -> int:
     return mode
 
 
-def rename_new(part: Path, out: Path) -> None:
-    """Rename a file to a name that is free. Raises FileExistsError where it is not: os.replace would overwrite."""
-    try:
-        os.link(part, out)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links: an empty file holds the name
-        os.close(os.open(out, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        try:
-            os.replace(part, out)
-        except BaseException:
-            out.unlink()
-            raise
-    else:
-        part.unlink()
+def times_of(job: Job) -> tuple[int, int] | None:
+    """Return when the input was last read and changed, in nanoseconds; the output is as old as the input."""
+    if not job.source or not job.source.is_file():
+        return None
+    found = job.source.stat()
+    return found.st_atime_ns, found.st_mtime_ns
 
 
 @contextmanager

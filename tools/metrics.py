@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import laconic
+from laconic.search import psnr_of
 
 Metric = Callable[[Any, Any], float]  # (original, decoded) items -> value; NaN where it is not defined for them
 WEIGHTS_VARIABLE = "LACONIC_BACKBONES"
@@ -34,17 +35,22 @@ class Absent(laconic.LaconicError):
 
 @dataclass(frozen=True)
 class Item:
-    """A picture or sound in memory. amount: its pixels, or its seconds."""
+    """A picture, [H, W, C], or a sound, [T, C], in memory.
+
+    bits: of the integer samples of a sound; 0 where they are floats.
+    """
 
     medium: str
     data: np.ndarray
     sample_rate: int = 0
+    bits: int = 0
 
     @property
     def amount(self) -> float:
-        return (
-            self.data.shape[0] * self.data.shape[1] if self.medium == "picture" else len(self.data) / self.sample_rate
-        )
+        """Return the number of pixels, or of seconds."""
+        if self.medium == "picture":
+            return float(self.data.shape[0] * self.data.shape[1])
+        return len(self.data) / self.sample_rate
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,12 @@ class Kind:
 
 
 def psnr() -> Metric:
-    from laconic.search import psnr_of
-
+    """Load PSNR."""
     return lambda a, b: min(psnr_of(a.data, b.data), INFINITE_DB)
 
 
 def ms_ssim() -> Metric:
+    """Load MS-SSIM."""
     library = needed("pytorch_msssim", "pytorch-msssim")
 
     def measure(a: Item, b: Item) -> float:
@@ -72,6 +78,7 @@ def ms_ssim() -> Metric:
 
 
 def ssimulacra2() -> Metric:
+    """Load SSIMULACRA2."""
     library = needed("ssimulacra2", "ssimulacra2")
     from PIL import Image
 
@@ -86,6 +93,7 @@ def ssimulacra2() -> Metric:
 
 
 def butteraugli() -> Metric:
+    """Load Butteraugli, a program."""
     program = shutil.which("butteraugli_main") or shutil.which("butteraugli")
     if not program:
         raise Absent(
@@ -105,6 +113,7 @@ def butteraugli() -> Metric:
 
 
 def lpips() -> Metric:
+    """Load LPIPS; the backbone comes from `backbone`."""
     library = needed("lpips", "lpips")
     import torch
 
@@ -123,6 +132,7 @@ def lpips() -> Metric:
 
 
 def dists() -> Metric:
+    """Load DISTS; the backbone comes from `backbone`."""
     library = needed("DISTS_pytorch.DISTS_pt", "DISTS-pytorch")
     import torch
     import torchvision
@@ -147,13 +157,15 @@ def dists() -> Metric:
 
 
 def si_sdr() -> Metric:
+    """Load SI-SDR."""
     library = needed("torchmetrics.functional.audio", "torchmetrics")
     function = library.scale_invariant_signal_distortion_ratio
     return lambda a, b: min(float(function(channels(b), channels(a), zero_mean=True).mean()), INFINITE_DB)
 
 
 def log_mel() -> Metric:
-    library = needed("torchaudio.transforms", "laconic[audio]")
+    """Load the log-mel distance."""
+    library = needed("torchaudio.transforms", "laconic-codec[audio]")
 
     def measure(a: Item, b: Item) -> float:
         transform = library.MelSpectrogram(a.sample_rate, n_fft=1024, hop_length=256, n_mels=80)
@@ -164,11 +176,13 @@ def log_mel() -> Metric:
 
 
 def mr_stft() -> Metric:
+    """Load the multi-resolution STFT distance."""
     loss = needed("auraloss.freq", "auraloss").MultiResolutionSTFTLoss()
     return lambda a, b: float(loss(channels(b)[None], channels(a)[None]))
 
 
 def pesq() -> Metric:
+    """Load PESQ."""
     library = needed("pesq", "pesq")
 
     def measure(a: Item, b: Item) -> float:
@@ -179,6 +193,7 @@ def pesq() -> Metric:
 
 
 def stoi() -> Metric:
+    """Load STOI."""
     library = needed("pystoi", "pystoi")
     return lambda a, b: float(
         np.mean([library.stoi(x, y, a.sample_rate) for x, y in zip(a.data.T, b.data.T, strict=True)])
@@ -186,6 +201,7 @@ def stoi() -> Metric:
 
 
 def visqol(mode: str, rate: int) -> Metric:
+    """Load ViSQOL. mode: "audio" or "speech". rate: the sample rate that it is made for."""
     library = needed("visqol", "visqol-python")
     if mode == "speech":
         needed("ai_edge_litert", "visqol-python[lattice]")  # without it the score is 1 to 2 points too high
@@ -230,7 +246,7 @@ ALIASES = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
 
 
 def needed(module: str, package: str) -> Any:
-    """An imported module. Raises Absent naming the package that brings it."""
+    """Import a module and return it. Raises Absent naming the package that brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -238,7 +254,7 @@ def needed(module: str, package: str) -> Any:
 
 
 def backbone(name: str) -> dict[str, Any]:
-    """The weights of a perceptual metric's network, keys as in torchvision. Raises Absent: nothing is downloaded."""
+    """Return the weights of a perceptual metric's network, keys as in torchvision. Raises Absent: nothing is downloaded."""
     from safetensors.torch import load_file
 
     folder = os.environ.get(WEIGHTS_VARIABLE, "")
@@ -252,21 +268,21 @@ def backbone(name: str) -> dict[str, Any]:
 
 
 def tensor(item: Item) -> Any:
-    """float32 [1, 3, H, W], 0..255."""
+    """Return a picture as float32 [1, 3, H, W], 0..255."""
     import torch
 
     return torch.from_numpy(item.data.copy()).permute(2, 0, 1)[None].float()
 
 
 def channels(item: Item) -> Any:
-    """float32 [C, T]."""
+    """Return a sound as float32 [C, T]."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(item.data.T))
 
 
 def at_rate(item: Item, sample_rate: int) -> np.ndarray:
-    """[T, C] at another sample rate."""
+    """Return the samples [T, C] of a sound at another sample rate."""
     from scipy.signal import resample_poly
 
     if item.sample_rate == sample_rate:

@@ -14,7 +14,7 @@ from laconic import entropy, picture
 
 
 class TinyAutoencoder(torch.nn.Module):
-    """8 x 8 pixels -> 12 numbers -> 8 x 8 pixels. One table a channel, chosen with the weights: never by a float later."""
+    """8 x 8 pixels -> 12 numbers -> 8 x 8 pixels. One table per channel, chosen with the weights: never by a float later."""
 
     name = "tiny-autoencoder"
 
@@ -34,11 +34,13 @@ class TinyAutoencoder(torch.nn.Module):
 
     @torch.no_grad()
     def encode(self, pixels: Any, quality: float) -> bytes:
+        """Return the coded latent of uint8 [H, W, 3]."""
         symbols = (8 * self.g_a(to_blocks(pixels))).round().short().numpy()[0]
         return entropy.encode(symbols.ravel(), self.rows.repeat(symbols[0].size), entropy.gaussian_tables())
 
     @torch.no_grad()
     def decode(self, payload: bytes, height: int, width: int, quality: float) -> Any:
+        """Return uint8 [H, W, 3] of a coded latent."""
         shape = -(-height // 8), -(-width // 8)
         symbols = entropy.decode(payload, self.rows.repeat(shape[0] * shape[1]), entropy.gaussian_tables())
         x = self.g_s(torch.from_numpy(symbols.reshape(1, 12, *shape)).float() / 8)[0, :, :height, :width]
@@ -46,7 +48,7 @@ class TinyAutoencoder(torch.nn.Module):
 
 
 def to_blocks(pixels: Any) -> torch.Tensor:
-    """uint8 [H, W, 3] -> float [1, 3, H, W] about 0, padded to multiples of 8."""
+    """Turn uint8 [H, W, 3] into float [1, 3, H, W] around 0, padded to multiples of 8."""
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255 - 0.5
     return torch.nn.functional.pad(x, (0, -x.shape[3] % 8, 0, -x.shape[2] % 8), mode="replicate")
 

@@ -1,6 +1,6 @@
 """`laconic plot RESULTS...`: figures (PNG and SVG) and a Markdown table of results of `laconic eval`.
 
-rd-METRIC: quality over rate, a line a codec, labelled at its end; published curves are dashed. speed-METRIC: the BD-rate
+rd-METRIC: quality over rate, one line per codec, labelled at its end; published curves are dashed. speed-METRIC: the BD-rate
 over the seconds to encode and decode. table.md: BD-rate, with the window and anchor it is for, and seconds.
 """
 
@@ -32,6 +32,7 @@ LABELS = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `laconic plot`."""
     add = parser.add_argument
     add("results", type=Path, nargs="+", metavar="RESULTS", help="folders of `laconic eval`, or JSON files of curves")
     add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
@@ -49,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw a figure a metric, and the table."""
+    """Draw one figure per metric, and the table. Returns 0. Raises BadInput where there is nothing to draw."""
     curves = [curve for path in args.results for curve in read_curves(path)]
     curves += [curve for path in args.published for curve in read_curves(path, published=True)]
     out = args.output or (args.results[0] if args.results[0].is_dir() else args.results[0].parent)
@@ -76,23 +77,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def metrics_of(curves: list[Curve]) -> list[str]:
-    """Columns that say quality and have values, in the order of the first curve that has them."""
+    """Return the columns that say quality and have values, in the order of the first curve that has them."""
     other = {"rate", "bytes", "bpp", "kbit_per_s", "encoding_time", "decoding_time", "peak_memory_bytes", "quality"}
     measured = [curve for curve in curves if not curve.published]
     return list(dict.fromkeys(k for curve in measured for k in curve.results if k not in other and curve.points(k)))
 
 
 def window_of(metric: str, asked: list[float] | None) -> tuple[float, float] | None:
-    """The window of a metric's BD-rates; the one that was asked for is PSNR's."""
+    """Return the window of a metric's BD-rates; the one that was asked for is for PSNR."""
     return (asked[0], asked[1]) if asked and metric in WINDOWS else WINDOWS.get(metric)
 
 
 def label_of(metric: str) -> str:
+    """Return what an axis says of a metric."""
     return LABELS.get(metric, metric) + (" (negated)" if metric in LOWER_IS_BETTER else "")
 
 
 def bd_rates(anchor: Curve, curves: list[Curve], metric: str, window: Any) -> dict[str, BDRate | str]:
-    """By name: the BD-rate, or why there is none."""
+    """Return by name the BD-rate, or why there is none."""
     found: dict[str, BDRate | str] = {}
     for curve in curves:
         try:
@@ -103,7 +105,7 @@ def bd_rates(anchor: Curve, curves: list[Curve], metric: str, window: Any) -> di
 
 
 def rate_distortion(curves: list[Curve], metric: str, max_rate: float | None = None) -> Any:
-    """The figure of one metric."""
+    """Draw quality over rate of one metric."""
     figure, axes = new_figure()
     drawn = [curve for curve in curves if curve.points(metric)]
     highest = max_rate or max(rate for curve in drawn for rate, _ in curve.points(metric))
@@ -129,7 +131,7 @@ def rate_distortion(curves: list[Curve], metric: str, max_rate: float | None = N
 
 
 def speed(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anchor: str) -> Any:
-    """BD-rate over the seconds to encode (filled) and to decode (hollow), each the mean over the curve."""
+    """Draw BD-rate over the seconds to encode (filled) and to decode (hollow), each the mean over the curve."""
     figure, axes = new_figure()
     ends = []
     for i, curve in enumerate(curves):
@@ -143,7 +145,7 @@ def speed(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
         axes.plot(seconds[1], found.percent, "o", color=colour, markerfacecolor="white")
         ends.append((max(seconds), found.percent, curve.name, colour))
     axes.set_xscale("log")
-    axes.set_xlabel("seconds a file: to encode (filled) and to decode (hollow)")
+    axes.set_xlabel("seconds per file: to encode (filled) and to decode (hollow)")
     axes.set_ylabel(f"BD-rate against {anchor} (%), {label_of(metric)}")
     axes.invert_yaxis()
     label_ends(axes, ends)
@@ -151,11 +153,13 @@ def speed(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
 
 
 def colour_of(i: int, curve: Curve) -> str:
+    """Return the colour of the i-th curve."""
     palette = GREYS if curve.published else COLOURS
     return palette[i % len(palette)]
 
 
 def new_figure() -> tuple[Any, Any]:
+    """Return an empty figure and its axes."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -169,7 +173,7 @@ def new_figure() -> tuple[Any, Any]:
 
 
 def label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
-    """A label right of each line's end, in its colour, moved up or down where two would meet."""
+    """Put a label right of each line's end, in its colour, moved up or down where two would meet."""
     low, high = sorted(axes.get_ylim())
     inverted = axes.yaxis_inverted()
     step = (high - low) / 24
@@ -186,15 +190,16 @@ def label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG and SVG."""
     figure.savefig(path.with_name(path.name + ".png"), dpi=150, metadata={"Software": None})
     figure.savefig(path.with_name(path.name + ".svg"), metadata={"Date": None})
 
 
 def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anchor: str, window: Any) -> str:
-    """Markdown, best first."""
+    """Return BD-rates and seconds as Markdown, best first."""
     over = f"{window[0]:g} to {window[1]:g}" if window else "where both curves are"
     lines = [
-        f"BD-rate against {anchor}, {label_of(metric)}, {over}; seconds a file, means of all rates",
+        f"BD-rate against {anchor}, {label_of(metric)}, {over}; seconds per file, means of all rates",
         "",
         "| codec | BD-rate % | over | encode s | decode s |",
         "|---|---:|---|---:|---:|",
@@ -213,7 +218,7 @@ def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
 
 
 def settings(curve: Curve, metric: str) -> list[str]:
-    """Markdown, a line a setting."""
+    """Return a curve as Markdown, one line per setting."""
     columns = [
         key for key in ("rate", curve.rate_key, metric, "encoding_time", "decoding_time") if key in curve.results
     ]

@@ -15,7 +15,6 @@ import html
 import io
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -27,11 +26,14 @@ from PIL import Image
 from tqdm import tqdm
 
 import laconic
+from laconic.search import psnr_of
 from laconic.tools.coders import Coder
 from laconic.tools.curves import BDRate, Curve, checked, read_curves
-from laconic.tools.evaluate import coder_of, read, write_whole
+from laconic.tools.files import write_whole
 from laconic.tools.metrics import Item, needed
+from laconic.tools.plan import coder_of, read
 from laconic.tools.plot import LABELS, bd_rates, colour_of, label_of, metrics_of, window_of
+from laconic.tools.process import complain
 
 SHOWN = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
 PLAYED = {".opus": "audio/ogg", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
@@ -43,6 +45,7 @@ WARN_BYTES = 15_000_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `laconic report`."""
     add = parser.add_argument
     add("results", type=Path, metavar="RESULTS", help="a folder of `laconic eval`")
     add("--data", type=Path, metavar="DIR", help="the folder that was coded (default: where eval found it)")
@@ -55,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page."""
+    """Write the page. Returns 0. Raises BadInput where there are no results."""
     path = args.results / "manifest.json"
     if not path.exists():
         raise laconic.BadInput(f"RESULTS: found no {path}, expected a folder that laconic eval has finished")
@@ -85,14 +88,14 @@ def run(args: argparse.Namespace) -> int:
     write_whole(page.encode(), out)
     print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
     if len(page.encode()) > WARN_BYTES:
-        print("laconic: that is much for a browser: --files N compares fewer files", file=sys.stderr)
+        complain("that is much for a browser: --files N compares fewer files")
     return 0
 
 
 def comparisons(
     args: argparse.Namespace, manifest: dict[str, Any], rows: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """Of each file: the original, and each codec at each of the rates, as data URLs with what they cost."""
+    """Yield, for each file, the original and each codec at each of the rates, as data URLs with what they cost."""
     medium = manifest["medium"]
     root = args.data or Path(manifest["dataset"]["path"])
     levels = args.rates or LEVELS[medium]
@@ -112,7 +115,7 @@ def comparisons(
 def compared(
     path: Path, name: str, manifest: dict[str, Any], levels: Sequence[float], by_file: dict[tuple[str, str], Any]
 ) -> dict[str, Any]:
-    """One file as the page has it."""
+    """Return one file as the page has it."""
     medium = manifest["medium"]
     original = read(str(path), medium)
     shown = {"codec": "original", "level": None, "bytes": path.stat().st_size, **display(original, b"", "")}
@@ -131,29 +134,27 @@ def compared(
 
 @contextmanager
 def said(what: str) -> Iterator[None]:
-    """What fails of a file or a codec is said, and the page does without it."""
+    """Say what fails of a file or a codec in the block; the page does without it."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - of foreign code
-        print(f"laconic: left out: {what}: {type(error).__name__}: {error}", file=sys.stderr)
+        complain(f"left out: {what}: {type(error).__name__}: {error}")
 
 
 def at_level(coder: Coder, original: Item, level: float, known: list[tuple[float, int]]) -> dict[str, Any]:
-    """One codec at the setting whose file comes nearest to a rate."""
+    """Return one codec at the setting whose file comes nearest to a rate."""
     n_bytes = level * original.amount / 8 * (1 if original.medium == "picture" else 1000)
     data = matched(coder, original, n_bytes, known)
     decoded = coder.decode(data, original)
     off = abs(len(data) / n_bytes - 1) > FAR_OFF
     found: dict[str, Any] = {"codec": coder.name, "level": level, "bytes": len(data), "off": off}
     if original.medium == "picture":
-        from laconic.search import psnr_of
-
         found["psnr"] = round(psnr_of(original.data, decoded.data), 2)
     return {**found, **display(decoded, data, coder.suffix)}
 
 
 def matched(coder: Coder, original: Item, n_bytes: float, known: list[tuple[float, int]]) -> bytes:
-    """A file of about n_bytes: settings are interpolated between the two that enclose it, in log bytes, or beyond them."""
+    """Return a file of about n_bytes: settings are interpolated between the two around it, in log bytes, or beyond them."""
     points = {rate: float(np.log(size)) for rate, size in known}
     made: dict[float, bytes] = {}
     for _ in range(MATCH_STEPS):
@@ -175,7 +176,7 @@ def matched(coder: Coder, original: Item, n_bytes: float, known: list[tuple[floa
 
 
 def estimate(points: dict[float, float], wanted: float) -> float:
-    """The setting for log bytes `wanted`, on the line through the two that lie next to it; not below 0."""
+    """Return the setting for log bytes `wanted`, on the line through the two that lie next to it; not below 0."""
     ordered = sorted((size, rate) for rate, size in points.items())
     i = min(max(int(np.searchsorted([size for size, _ in ordered], wanted)), 1), len(ordered) - 1)
     (low, a), (high, b) = ordered[max(i - 1, 0)], ordered[i]
@@ -184,7 +185,7 @@ def estimate(points: dict[float, float], wanted: float) -> float:
 
 
 def display(item: Item, data: bytes, suffix: str) -> dict[str, str]:
-    """What a browser shows or plays: the file itself where it can, and the spectrogram of a sound."""
+    """Return what a browser shows or plays: the file itself where it can, and the spectrogram of a sound."""
     if item.medium == "picture":
         return {"src": url(SHOWN[suffix], data) if suffix in SHOWN else url("image/avif", as_avif(item.data))}
     if suffix in PLAYED:
@@ -197,13 +198,14 @@ def display(item: Item, data: bytes, suffix: str) -> dict[str, str]:
 
 
 def as_avif(pixels: np.ndarray) -> bytes:
+    """Return a picture as a file that browsers show."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "AVIF", quality=SHOWN_QUALITY, subsampling="4:4:4", speed=7)
     return file.getvalue()
 
 
 def spectrogram(item: Item, height: int = 160, width: int = 640) -> bytes:
-    """Frequency to half the sample rate, upwards, over time: 80 dB below the loudest are black."""
+    """Return a picture of a sound: frequency to half the sample rate over time; 80 dB below the loudest are black."""
     from matplotlib import colormaps
     from scipy.signal import stft
 
@@ -217,12 +219,13 @@ def spectrogram(item: Item, height: int = 160, width: int = 640) -> bytes:
 
 
 def url(kind: str, data: bytes) -> str:
+    """Return a file as a data URL."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def draw(curves: list[Curve]) -> tuple[str, str, str]:
-    """(script, divs, library) of the charts: a figure a metric, where a click in the legend hides a curve."""
-    needed("bokeh", "laconic[eval]")
+    """Return (script, divs, library) of the charts: one per metric, where a click in the legend hides a curve."""
+    needed("bokeh", "laconic-codec[eval]")
     from bokeh.embed import components
     from bokeh.models import ColumnDataSource
     from bokeh.plotting import figure
@@ -255,7 +258,7 @@ def draw(curves: list[Curve]) -> tuple[str, str, str]:
 
 
 def bd_tables(args: argparse.Namespace, curves: list[Curve]) -> str:
-    """A table a metric; where there is no BD-rate, why."""
+    """Return one table per metric; where there is no BD-rate, why."""
     anchors = [curve for curve in curves if curve.name == args.anchor]
     if not anchors:
         return f"<p>No BD-rates: there is no curve of {html.escape(args.anchor)}.</p>"
@@ -279,7 +282,7 @@ def bd_tables(args: argparse.Namespace, curves: list[Curve]) -> str:
 
 
 def about(manifest: dict[str, Any]) -> str:
-    """What was measured, with what, and what is missing."""
+    """Return what was measured, with what, and what is missing, as items of a list."""
     data, machine = manifest["dataset"], manifest["machine"]
     facts = [
         f"{len(data['files'])} {manifest['medium']}s, dataset {data['sha256'][:16]}",

@@ -25,7 +25,7 @@ BOXES = (("y", "height", "x", "width"), ("start", "length"))  # starts and lengt
 
 
 def load(name: str) -> Task:
-    """The function of MODULE:FUNCTION; modules of the current folder are found too. Raises BadInput."""
+    """Return the function of MODULE:FUNCTION; modules of the current folder are found too. Raises BadInput."""
     module, colon, function = name.partition(":")
     if not colon:
         raise laconic.BadInput(f"--task: found {name!r}, expected MODULE:FUNCTION")
@@ -39,7 +39,7 @@ def load(name: str) -> Task:
 
 
 def read_labels(path: Path, files: list[str]) -> list[dict[str, str]]:
-    """The rows of a CSV of labels. `file` may be left out where there is one file. Raises BadInput."""
+    """Return the rows of a CSV of labels. `file` may be left out where there is one file. Raises BadInput."""
     if not path.exists():
         raise laconic.BadInput(f"--labels: found no {path}, expected a CSV with columns file,label")
     with path.open(newline="") as text:
@@ -54,7 +54,7 @@ def read_labels(path: Path, files: list[str]) -> list[dict[str, str]]:
 
 
 def cut(items: dict[str, Item], labels: list[dict[str, str]]) -> tuple[list[np.ndarray], list[str]]:
-    """The labelled parts of decoded files, and their labels."""
+    """Return the labelled parts of decoded files, and their labels."""
     parts = []
     for row in labels:
         box = next((box for box in BOXES if all(row.get(key) for key in box)), ())
@@ -64,17 +64,17 @@ def cut(items: dict[str, Item], labels: list[dict[str, str]]) -> tuple[list[np.n
 
 
 def groceries(pictures: list[np.ndarray], labels: list[str]) -> float:
-    """Share of 64 x 64 pictures of groceries that a small classifier names right (tools/train_task.py pictures)."""
+    """Return the share of 64 x 64 pictures of groceries that a small classifier names right (tools/train_task.py pictures)."""
     return accuracy("groceries", pictures, labels)
 
 
 def digits(sounds: list[np.ndarray], labels: list[str]) -> float:
-    """Share of spoken digits at 8 kHz that a small recogniser hears right (tools/train_task.py digits)."""
+    """Return the share of spoken digits at 8 kHz that a small recogniser hears right (tools/train_task.py digits)."""
     return accuracy("digits", sounds, labels)
 
 
 def accuracy(name: str, arrays: list[np.ndarray], labels: list[str]) -> float:
-    """Share of arrays whose most likely class is the label."""
+    """Return the share of arrays whose most likely class is the label."""
     import torch
 
     from laconic.tools.train_task import load_recogniser

@@ -1,7 +1,7 @@
 """Train the photo model: `python -m laconic.tools.train_image --data DIR --out CHECKPOINT`.
 
 Runs in pieces of a given wall-clock length that resume each other and anneal once over the whole, on a CPU or a GPU,
-in one process or under torchrun. Recipe: one lambda a sample, stratified over the batch, weighted by lambda**-0.6; a
+in one process or under torchrun. Recipe: one lambda per sample, stratified over the batch, weighted by lambda**-0.6; a
 linear start from principal components, or from weights, which may have fewer blocks; AdamW, clipping, an exponential
 moving average of the weights.
 """
@@ -113,7 +113,7 @@ class Training:
             self.forward = torch.compile(self.model, dynamic=False)
 
     def run(self) -> None:
-        """Steps until --minutes of this piece, or --total of all pieces, are spent."""
+        """Make steps until --minutes of this piece, or --total of all pieces, are spent."""
         start, saved_at = time.monotonic(), time.monotonic()
         before = self.elapsed_s
         end = min(self.config.minutes, self.config.total - before / 60) * 60
@@ -128,7 +128,7 @@ class Training:
                     saved_at = time.monotonic()
 
     def finished(self, piece_s: float, before_s: float, end_s: float) -> bool:
-        """Whether to stop. The clock of the first process is everybody's, or the learning rates would differ."""
+        """Tell whether to stop. All go by the clock of the first process, or their learning rates would differ."""
         clock = torch.tensor(piece_s, dtype=torch.float64, device=self.device)
         if dist.is_initialized():
             dist.broadcast(clock, 0)
@@ -136,7 +136,7 @@ class Training:
         return float(clock) >= end_s or self.step_number >= self.config.steps
 
     def step(self) -> float:
-        """One optimiser step over the (global) batch. Returns the loss of this process."""
+        """Make one optimiser step over the (global) batch. Returns the loss of this process."""
         config, n = self.config, world()
         self.step_number += 1
         batch = crops(self.pictures, self.rng, config.batch * n, config.crop)
@@ -159,7 +159,7 @@ class Training:
         return float(loss.detach())
 
     def loss(self, x: Tensor, quality: Tensor) -> Tensor:
-        """Bits a pixel + lambda * 255**2 MSE, weighted a sample, mean over the batch."""
+        """Return bits per pixel + lambda * 255**2 MSE, weighted by sample, mean over the batch."""
         with torch.autocast(self.device.type, torch.bfloat16):
             x_hat, bits_y, bits_z = self.forward(x, quality)
         lambda_ = self.model.lambda_of(quality)
@@ -169,14 +169,14 @@ class Training:
         return loss
 
     def schedule(self) -> float:
-        """Warm-up, then linear to nothing at --total."""
+        """Return the share of the learning rate: a warm-up, then linear to nothing at --total."""
         left = 1 - min(1.0, self.elapsed_s / (self.config.total * 60))
         if self.config.steps < 1 << 40:
             left = 1 - (self.step_number - 1) / self.config.steps
         return min(1.0, self.step_number / self.config.warmup) * max(left, 1e-3)
 
     def average_gradients(self) -> None:
-        """The mean over the processes, in one message."""
+        """Replace gradients by their mean over the processes, in one message."""
         if dist.is_initialized():
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             flat = torch.cat([g.flatten() for g in gradients])
@@ -185,12 +185,14 @@ class Training:
             torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
     def update_ema(self) -> None:
+        """Move the average of the weights towards them."""
         if self.step_number % EMA_EVERY == 0:
             decay = min(self.config.ema, (1 + self.step_number) / (10 + self.step_number)) ** EMA_EVERY
             current = self.model.state_dict()
             torch._foreach_lerp_(list(self.ema.values()), [current[k] for k in self.ema], 1 - decay)
 
     def ema_model(self) -> Photo:
+        """Return a model with the average of the weights."""
         model = Photo(self.model.config).to(self.device)
         model.load_state_dict(self.ema)
         return model.eval()
@@ -213,7 +215,7 @@ class Training:
 
 
 def optimiser(model: Photo, rate: float) -> torch.optim.AdamW:
-    """AdamW; gains, offsets and biases do not decay.
+    """Return AdamW; gains, offsets and biases do not decay.
 
     Table rows live in units of 0.1 nat; the weights of the integer branches multiply activations of up to 127; and the
     layers that start as principal components are near their goal.
@@ -229,7 +231,7 @@ def optimiser(model: Photo, rate: float) -> torch.optim.AdamW:
 
 @torch.no_grad()
 def validate(model: Photo, pictures: list[np.ndarray], device: str = "cpu") -> str:
-    """Codelengths of the quantised symbols and PSNR at five qualities, means over crops of at most 512 x 512."""
+    """Return a line of codelengths and PSNR at five qualities, means over crops of at most 512 x 512."""
     line = []
     for q in (0, 25, 50, 75, 100):
         bpp, psnr = [], []
@@ -246,7 +248,7 @@ def validate(model: Photo, pictures: list[np.ndarray], device: str = "cpu") -> s
 
 
 def read_pictures(source: Path, names: str | None = None) -> list[np.ndarray]:
-    """All pictures of a tar or a folder as uint8 [H, W, 3]; `names` is a file with one name a line to keep."""
+    """Return all pictures of a tar or a folder as uint8 [H, W, 3]. names: a file with one name per line to keep."""
     keep = set(Path(names).read_text().split()) if names else None
     if source.is_dir():
         files = sorted(p for p in source.iterdir() if p.suffix in {".avif", ".webp", ".png", ".jpg", ".jpeg"})
@@ -257,11 +259,12 @@ def read_pictures(source: Path, names: str | None = None) -> list[np.ndarray]:
 
 
 def read_rgb(data: bytes) -> np.ndarray:
+    """Return a picture as uint8 [H, W, 3]."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def crops(pictures: list[np.ndarray], rng: np.random.Generator, n: int, side: int) -> np.ndarray:
-    """Random crops, half of them mirrored: uint8 [n, side, side, 3]."""
+    """Return random crops, half of them mirrored: uint8 [n, side, side, 3]."""
     out = np.empty((n, side, side, 3), np.uint8)
     for i in range(n):
         picture = pictures[rng.integers(len(pictures))]
@@ -272,12 +275,12 @@ def crops(pictures: list[np.ndarray], rng: np.random.Generator, n: int, side: in
 
 
 def to_float(batch: np.ndarray) -> Tensor:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in 0..1."""
+    """Turn uint8 [N, H, W, 3] into float32 [N, 3, H, W] in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float() / 255
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file or from the average of a checkpoint."""
+    """Return a state dict from a .safetensors file or from the average of a checkpoint."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -295,20 +298,23 @@ def load_grown(model: Photo, weights: dict[str, Tensor]) -> None:
 
 
 def rank() -> int:
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
+    """Return how many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def parse(argv: list[str] | None) -> Config:
+    """Return the configuration that a command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m laconic.tools.train_image", description=__doc__)
     parser.add_argument("--data", required=True, help="a tar or a folder of pictures")
     parser.add_argument("--out", required=True, help="the checkpoint; resumed if it exists")
     parser.add_argument("--valid", help="a folder of pictures for the validation line")
     parser.add_argument("--init", help="weights or a checkpoint to start from")
-    parser.add_argument("--list", help="a file with the names to train on, one a line")
+    parser.add_argument("--list", help="a file with the names to train on, one per line")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for name in ("minutes", "total", "rate", "ema", "clip"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Config, name))

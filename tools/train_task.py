@@ -62,6 +62,7 @@ class Recogniser(nn.Module):
         self.leave = nn.Linear(widths[-1], n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the scores [N, classes] of [N, C, H, W]."""
         scores: Tensor = self.leave(self.stages(self.enter(x)).amax((2, 3)))
         return scores
 
@@ -77,11 +78,13 @@ class Stage(nn.Module):
         self.down = nn.Sequential(nn.BatchNorm2d(n_in), nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return [N, n_out, H / 2, W / 2] of [N, n_in, H, W]."""
         out: Tensor = self.down(x + self.block(x))
         return out
 
 
 def train(network: Recogniser, x: Tensor, y: Tensor, augment: Callable[[Tensor], Tensor], epochs: int) -> Recogniser:
+    """Train a network on x with the classes y, and return it."""
     n, batch = len(x), 64
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, epochs * (-(-n // batch)))
@@ -96,7 +99,7 @@ def train(network: Recogniser, x: Tensor, y: Tensor, augment: Callable[[Tensor],
 
 
 def read_groceries(data: Path, folder: Path) -> tuple[Any, Any, list[str]]:
-    """Two contact sheets. The test set becomes a lossless sheet with a labelled box a picture."""
+    """Read two contact sheets. The test set becomes a lossless sheet with one labelled box per picture."""
     labels = np.load(data / "labels.npz")
     classes = [str(name) for name in labels["classes"]]
     parts = []
@@ -114,11 +117,12 @@ def read_groceries(data: Path, folder: Path) -> tuple[Any, Any, list[str]]:
 
 
 def prepare_pictures(pictures: list[np.ndarray]) -> Tensor:
+    """Return uint8 pictures as float32 [N, 3, 64, 64] in -1..1."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def augment_pictures(x: Tensor) -> Tensor:
-    """Shifted, mirrored, turned up and down in brightness."""
+    """Return pictures shifted, mirrored, turned up and down in brightness."""
     x = F.pad(x, (8, 8, 8, 8), mode="reflect")
     top, left = (int(v) for v in torch.randint(0, 17, (2,)))
     x = x[:, :, top : top + SIDE, left : left + SIDE]
@@ -127,7 +131,7 @@ def augment_pictures(x: Tensor) -> Tensor:
 
 
 def read_digits(data: Path, folder: Path) -> tuple[Any, Any, list[str]]:
-    """Two long files of clips. The test set is copied with its list."""
+    """Read two long files of clips. The test set is copied with its list."""
     import soundfile
 
     parts = []
@@ -143,7 +147,7 @@ def read_digits(data: Path, folder: Path) -> tuple[Any, Any, list[str]]:
 
 
 def prepare_sounds(sounds: list[np.ndarray]) -> Tensor:
-    """Log spectrograms of a second each, [N, 1, 64, 62]."""
+    """Return log spectrograms of a second each, [N, 1, 64, 62]."""
     x = torch.stack([F.pad(torch.from_numpy(s[:SAMPLES, 0].copy()), (0, max(0, SAMPLES - len(s)))) for s in sounds])
     x = x / x.abs().amax(1, keepdim=True).clamp_min(1e-4)
     spectrum = torch.stft(x, 256, 128, window=torch.hann_window(256), return_complex=True).abs()
@@ -151,7 +155,7 @@ def prepare_sounds(sounds: list[np.ndarray]) -> Tensor:
 
 
 def augment_sounds(x: Tensor) -> Tensor:
-    """Shifted in time and a little in pitch, with a band of time left out."""
+    """Return spectrograms shifted in time and a little in pitch, with a band of time left out."""
     x = x.roll(int(torch.randint(-8, 9, ())), 3).roll(int(torch.randint(-1, 2, ())), 2)
     start = int(torch.randint(0, 56, ()))
     x[:, :, :, start : start + 6] = -1
@@ -159,6 +163,7 @@ def augment_sounds(x: Tensor) -> Tensor:
 
 
 def save(network: Recogniser, n_in: int, classes: list[str], path: Path) -> None:
+    """Write the weights in half precision, with the names of the classes."""
     from safetensors.torch import save_file
 
     state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
@@ -166,7 +171,7 @@ def save(network: Recogniser, n_in: int, classes: list[str], path: Path) -> None
 
 
 def load_recogniser(name: str) -> tuple[Recogniser, list[str], Prepare]:
-    """The network, its classes, and what makes its input. Raises Absent where it is not trained yet."""
+    """Return the network, its classes, and what makes its input. Raises Absent where it is not trained yet."""
     from safetensors import safe_open
 
     folders = [*os.environ.get("LACONIC_MODELS", "").split(os.pathsep), str(files("laconic.assets") / "tasks")]

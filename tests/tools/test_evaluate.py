@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import laconic
 from laconic.tools import cli, evaluate
 
 MEASURED = {"encode_s", "decode_s", "peak_memory_bytes"}  # what differs from run to run
@@ -187,6 +188,21 @@ def test_a_task_scores_the_decoded_parts(pictures: Path, tmp_path: Path, monkeyp
     assert cli.main(["eval", str(pictures), "-o", "r", *options]) == 0
     assert json.loads(Path("r/manifest.json").read_text())["task"] == {"name": "own_task:bright", "original": 1.0}
     assert json.loads(Path("r/jpeg.json").read_text())["results"]["task"] == [1.0, 1.0]
+
+
+def test_ours_runs_on_sounds(tmp_path: Path) -> None:
+    import soundfile
+
+    folder, out = tmp_path / "sounds", tmp_path / "r"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", 0.3 * np.sin(np.arange(8000) / 20), 8000)
+    options = ["--codecs", "laconic-lossless", "--rates", "laconic-lossless=1", "--metrics", "si-sdr"]
+    cli.main(["eval", str(folder), "-o", str(out), *options])  # 1 where torchmetrics is missing
+    [row] = rows_of(out)
+    assert int(row["bytes"]) == (out / "files" / "laconic-lossless" / "a.wav@1.lac").stat().st_size < 16000
+    samples, rate = soundfile.read(folder / "a.wav", dtype="int16")
+    back = laconic.decompress(out / "files" / "laconic-lossless" / "a.wav@1.lac")
+    assert back.sample_rate == rate and back.bits == 16 and np.array_equal(back.samples.ravel(), samples)
 
 
 @pytest.mark.skipif(not FFMPEG, reason="ffmpeg is not installed")
