@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import laconic
-from laconic import media
 from laconic.suffixes import CODED as CODED_SUFFIX
 from laconic.tools import arguments, completion
 from laconic.tools.archives import compress_archive, decompress_members
@@ -130,6 +129,8 @@ def decompress(args: argparse.Namespace) -> int:
 
 def suffix_of(source: Path | None) -> str:
     """Return the suffix of what a .lac file decompresses to; a file that cannot be read is named when its turn comes."""
+    from laconic import media  # it loads NumPy
+
     with suppress(Exception):
         return next(iter(media.named(laconic.info(source).medium).outputs)) if source else ".png"
     return ".png"
@@ -139,6 +140,8 @@ def format_of(out: Path | None) -> str | None:
     """Return the format of an output; None, the usual one of the medium, for a pipe or device. Raises UsageError."""
     if out is None or is_device(out):
         return None
+    from laconic import media
+
     formats = {suffix: format for medium in media.installed() for suffix, format in medium.outputs.items()}
     if out.suffix.lower() not in formats:
         raise UsageError(f"-o: found {str(out)!r}, expected a name that ends in one of {', '.join(sorted(formats))}")

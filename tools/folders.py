@@ -13,6 +13,7 @@ from laconic import suffixes
 
 PICTURE, SOUND, CODED = "picture", "sound", "Laconic"
 MAGIC = b"\x89Lc"  # that our files begin with
+UTF_16 = b"\xff\xfe"  # what texts begin with, and MPEG layer I, which hardly anybody has
 # What systems leave in folders: nobody means it, so it is not even counted.
 LITTER = {".ds_store", ".localized", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".nomedia"}
 SYSTEM = {"$recycle.bin", "system volume information", "lost+found", "__macosx"}
@@ -92,7 +93,8 @@ def kind_of(path: Path) -> str:
         return PICTURE
     from laconic import sound  # it loads NumPy
 
-    return SOUND if sound.is_sound(start[:12]) else ""
+    is_read = sound.is_sound(start[:12]) and not sound.foreign(start, suffix)
+    return SOUND if is_read and not start.startswith(UTF_16) else ""
 
 
 def is_special(path: Path) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -36,11 +37,16 @@ Ending = Callable[[Path | None], str]
 
 @dataclass(frozen=True)
 class Job:
-    """One file to make. None is a pipe: stdin, stdout. parts: the files that it is made of, where the source is a folder."""
+    """One file to make. None is a pipe: stdin, stdout.
+
+    parts: the files that it is made of, where the source is a folder. mirrored: how many folders above the output stand
+    for those above the source.
+    """
 
     source: Path | None
     out: Path | None
     parts: tuple[Path, ...] = ()
+    mirrored: int = 0
 
     @property
     def name(self) -> str:
@@ -109,7 +115,7 @@ def plan(inputs: list[str], output: str | None, ending: Ending, wanted: frozense
             beside = None
         else:
             out = with_ending(beside, ending(source.path)) if beside else None
-        jobs.append(Job(source.path, out))
+        jobs.append(Job(source.path, out, mirrored=len(source.relative.parts) if folder and source.found else 0))
         fuller.append(beside.with_name(beside.name + ending(source.path)) if beside and source.found else None)
     failed = [Outcome(Job(path, None), {}, [], reason(error)) for path, error in search.failures]
     skipped = search.account()
@@ -268,6 +274,7 @@ def deliver(made: BinaryIO, job: Job, force: bool) -> None:
             with job.out.open("wb") as device:
                 shutil.copyfileobj(made, device, COPIED)
         else:
+            make_folders(job)
             with whole(Path(os.path.realpath(job.out)), mode_of(job), times_of(job), force) as file:
                 shutil.copyfileobj(made, file, COPIED)
     except FileExistsError:
@@ -276,6 +283,17 @@ def deliver(made: BinaryIO, job: Job, force: bool) -> None:
         if job.out is None:
             write_no_more(sys.stdout)
         raise OSError(error.errno, error.strerror, str(job.out or "stdout")) from None
+
+
+def make_folders(job: Job) -> None:
+    """Make the folders of an output that stand for folders of the input, as private as those are."""
+    if not job.source or not job.out:
+        return
+    pairs = list(zip(job.out.parents, job.source.parents, strict=False))[: job.mirrored]
+    for folder, model in reversed(pairs):
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(stat.S_IMODE(model.stat().st_mode) | stat.S_IRWXU, exist_ok=True)  # we write to it
 
 
 def mode_of(job: Job) -> int:

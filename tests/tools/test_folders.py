@@ -118,7 +118,7 @@ def test_contents_tell_where_the_suffix_does_not(tmp_path: Path) -> None:
         PICTURE: (PNG, b"\xff\xd8\xff\xe1", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 ", b"MM\0*", b"\0\0\0 ftypavif", b"P5 2 2 255\n"),
         SOUND: (WAV, b"fLaC\0\0\0\x22", b"OggS\0\2", b"FORM\0\0\0\0AIFF", b"ID3\4"),
         CODED: (LAC,),
-        "": (b"", b"text", b"BMW makes", b"P1 is a letter", b"RIFF\0\0\0\0AVI LIST", b"\0\0\0 ftypheic", b"\xff\xfet\0"),
+        "": (b"\0\0\0 ftypM4A ", b"\x1aE\xdf\xa3 webm", b"", b"text", b"BMW makes", b"P1 is a letter", b"RIFF\0\0\0\0AVI LIST", b"\0\0\0 ftypheic", b"\xff\xfet\0"),
     }
     for kind, some in starts.items():
         for start in some:

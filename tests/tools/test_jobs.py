@@ -72,6 +72,20 @@ def test_an_archive_is_as_private_as_its_most_private_picture(photo: Path) -> No
 
 
 @pytest.mark.usefixtures("umask")
+def test_folders_that_mirror_private_ones_are_private(photo: Path) -> None:
+    root = photo.parent / "in"
+    (root / "deep").mkdir(parents=True)
+    photo.rename(root / "deep" / "a.png")
+    root.chmod(0o500)
+    (root / "deep").chmod(0o750)
+    assert main(["compress", "--lossless", "-e", "1", str(root), "-o", f"{photo.parent}/new/out/"]) == 0
+    out = photo.parent / "new" / "out"
+    modes = [path.stat().st_mode & 0o777 for path in (out / "deep" / "a.lac", out / "deep", out, out.parent)]
+    assert modes == [0o644, 0o750, 0o700, 0o755]
+    root.chmod(0o700)
+
+
+@pytest.mark.usefixtures("umask")
 def test_there_and_back_stays_private(photo: Path) -> None:
     photo.chmod(0o600)
     assert main(["compress", "--lossless", "-e", "1", str(photo)]) == 0
