@@ -238,6 +238,7 @@ def by_windows(measure: Callable[[Pixels, Pixels, float], Bits], pixels: Pixels,
     height, width = pixels.shape[:2]
     out = np.zeros((-(-height // SIDE), -(-width // SIDE)), np.float32)
     for y, x in product(range(0, height, WINDOW), range(0, width, WINDOW)):
-        parts = (array[y : y + WINDOW, x : x + WINDOW] for array in (pixels, decoded))
-        out[y // SIDE : (y + WINDOW) // SIDE, x // SIDE : (x + WINDOW) // SIDE] = measure(*parts, quality)
+        here = np.s_[y : y + WINDOW, x : x + WINDOW]
+        blocks = np.s_[y // SIDE : (y + WINDOW) // SIDE, x // SIDE : (x + WINDOW) // SIDE]
+        out[blocks] = measure(pixels[here], decoded[here], quality)
     return out
