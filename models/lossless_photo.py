@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.entropy.intervals import Stream, open_stream
+from laconic.entropy.threads import stop_if_over
 from laconic.models.decisions import MAX_DECISIONS, Coding, code_error, new_coding, new_weights
 from laconic.models.experts import (
     ERROR_UNITS,
@@ -277,6 +278,7 @@ class TileCoder:
         latents, coding = new_latents(canvas, c, plane), new_coding(self.weights, self.coder)
         repeats = new_repeats(guessed, canvas.hits.reshape(-1))
         for y in range(0, canvas.h, BAND):
+            stop_if_over()
             rows = min(BAND, canvas.h - y)
             tape = tape_of(rows * canvas.w * MAX_DECISIONS)
             code_rows(y, y + rows, plane, windows, experts, latents, coding, repeats, tape)
