@@ -97,6 +97,7 @@ class Codec:
         effort: int | None = None,
         sample_rate: int | None = None,
         strip: bool = False,
+        fallback: bool = True,
         medium: str | None = None,
         notes: list[str] | None = None,
     ) -> bytes:
@@ -107,6 +108,7 @@ class Codec:
         At most one of: quality 0..100 (default 60), bpp (bits per pixel, kept within 2 %), size (bytes, never more),
         psnr (dB, reached and exceeded by at most 0.1), lossless (sounds must be), max_error (of a picture's samples, 0..255).
         effort: 1..9, of the last two: slower and smaller (default 7). strip: leave out metadata and tags.
+        fallback: code without loss what is no photo (all of a picture, or parts), where that is better; a note says so.
         medium: the name of the medium to use, where several would do. notes: a list that is told what was changed, and of a
         file larger than its input; None warns (LaconicWarning).
         Raises BadInput; TargetOutOfReach names the range that can be reached.
@@ -124,6 +126,7 @@ class Codec:
             effort=effort,
             sample_rate=sample_rate,
             strip=strip,
+            fallback=fallback,
             medium=medium,
             notes=notes,
         )
@@ -279,7 +282,7 @@ class Codec:
         refuse_others(given.keys(), CompressOptions, "compress")
         values = {kind.name: given.get(kind.name) for kind in TARGETS if kind is not Lossless}
         target = one_target(bool(given.get("lossless")), **cast(dict[str, float | None], values))
-        return Options(target, self.model, given.get("medium"), given.get("effort"), bool(given.get("strip")))
+        return Options(target, self.model, given.get("medium"), given.get("effort"), bool(given.get("strip")), given.get("fallback", True))
 
 
 def compress(
@@ -294,6 +297,7 @@ def compress(
     effort: int | None = None,
     sample_rate: int | None = None,
     strip: bool = False,
+    fallback: bool = True,
     medium: str | None = None,
     notes: list[str] | None = None,
     **options: Unpack[CodecOptions],
@@ -310,6 +314,7 @@ def compress(
         effort=effort,
         sample_rate=sample_rate,
         strip=strip,
+        fallback=fallback,
         medium=medium,
         notes=notes,
     )

@@ -52,7 +52,7 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file is: the medium's number (`media.TABLE`), model name and first 4 bytes of its digest (both empty without a model),
+    """Says what a file is: the medium's number (`media.TABLE`), model name and first 4 bytes of its digest (both empty without a model),
     the medium's own fields.
     """
 
@@ -104,14 +104,14 @@ Data = bytes | FileBytes
 
 
 def write(header: Header, chunks: list[Chunk]) -> bytes:
-    """The bytes of a file."""
+    """Return the bytes of a file."""
     payloads = [bytes(chunk.payload or b"") for chunk in chunks]
     table = [table_line(chunk, payload) for chunk, payload in zip(chunks, payloads, strict=True)]
     return head(header, table) + b"".join(payloads)
 
 
 def write_to(file: BinaryIO, header: Callable[[], Header], chunks: Iterable[Chunk]) -> None:
-    """As `write`, into a file, one chunk in memory at a time: payloads wait on disk for the table that precedes them.
+    """Write as `write` does, into a file, one chunk in memory at a time: payloads wait on disk for the table that precedes them.
 
     header: called after the last chunk, when all is known.
     """
@@ -131,7 +131,7 @@ def table_line(chunk: Chunk, payload: bytes | memoryview) -> bytes:
 
 
 def head(header: Header, table: list[bytes]) -> bytes:
-    """All that precedes the payloads."""
+    """Return all that precedes the payloads."""
     out = bytearray(MAGIC + bytes([VERSION, header.medium]))
     if header.model:
         codes = {name: code for code, name in WELL_KNOWN_MODELS.items()}
@@ -145,7 +145,7 @@ def head(header: Header, table: list[bytes]) -> bytes:
 
 
 def read(data: bytes, known: Container[int], partial: bool = False) -> tuple[Header, list[Chunk]]:
-    """Header and chunks of a file, in file order, every checksum checked; payloads are views, not copies.
+    """Read header and chunks of a file, in file order, every checksum checked; payloads are views, not copies.
 
     known: the kinds that the caller understands; others are left out where optional, else UnsupportedFile.
     partial: a chunk that is damaged or cut off comes with payload None; header and table must be sound all the same.
@@ -162,7 +162,7 @@ def read(data: bytes, known: Container[int], partial: bool = False) -> tuple[Hea
 
 
 def read_table(data: Data, known: Container[int] | None = None, partial: bool = False) -> tuple[Header, list[Entry]]:
-    """Header and chunk table; payloads are not looked at. Raises BadFile, also as `read` does for length and kinds."""
+    """Read header and chunk table; payloads are not looked at. Raises BadFile, also as `read` does for length and kinds."""
     header, table, end = parse_head(data)
     expect(partial or end == len(data), BadFile, "file length", len(data), f"{end} bytes")
     for entry in table:
@@ -172,7 +172,7 @@ def read_table(data: Data, known: Container[int] | None = None, partial: bool = 
 
 
 def payload(data: Data, entry: Entry) -> bytes:
-    """The payload of one chunk. Raises BadFile where its checksum is another."""
+    """Return the payload of one chunk. Raises BadFile where its checksum is another."""
     found = data[entry.start : entry.start + entry.length]
     is_whole(found, entry)
     return found
@@ -187,7 +187,7 @@ def is_whole(part: bytes | memoryview, entry: Entry, partial: bool = False) -> b
 
 
 def parse_head(data: Data) -> tuple[Header, list[Entry], int]:
-    """Header, chunk table, and where the file should end."""
+    """Return header, chunk table, and where the file should end. Raises BadFile, UnsupportedFile."""
     first = bytes(data[:8])
     found = next((what for start, what in FOREIGN.items() if first.startswith(start)), first)
     expect(
@@ -230,7 +230,7 @@ def parse_head(data: Data) -> tuple[Header, list[Entry], int]:
 
 
 def read_model(data: Data, position: int, code: int) -> tuple[str, int]:
-    """The model's name: none, well known by its number, or spelled out."""
+    """Read the model's name: none, well known by its number, or spelled out. Raises BadFile."""
     if code == NO_MODEL:
         return "", position
     if code > NAME_BASE:
@@ -248,6 +248,6 @@ def take_varint(data: Data, position: int, field: str) -> tuple[int, int]:
 
 
 def take(data: Data, position: int, n: int, field: str) -> tuple[bytes, int]:
-    """n bytes from a position, and the position after them."""
+    """Return n bytes from a position, and the position after them. Raises BadFile."""
     expect(position + n <= len(data), BadFile, field, f"{max(0, len(data) - position)} bytes", f"{n} bytes")
     return bytes(data[position : position + n]), position + n

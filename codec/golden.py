@@ -60,7 +60,7 @@ def photo_digests(data: bytes, path: Path) -> tuple[dict[str, str], float]:
 
 
 def exact_digests(data: bytes) -> dict[str, str]:
-    """SHA-256 of the samples of a lossless file, and of the files that they make."""
+    """Return the SHA-256 of the samples of a lossless file, and of the files that they make."""
     max_error = getattr(info(data), "max_error", 0)
     back = decompress(data, as_array=True)
     samples = back.samples if isinstance(back, Sound) else back
@@ -72,7 +72,7 @@ def exact_digests(data: bytes) -> dict[str, str]:
 
 
 def bit_digests(data: bytes, device: str = "cpu") -> dict[str, str]:
-    """SHA-256 of all that must be equal on every machine: symbols, their table indices, and the symbols coded again."""
+    """Return the SHA-256 of all that must be equal on every machine: symbols, table indices, the symbols coded again."""
     from laconic import entropy
     coded = Codec(device=device).coded(data)
     parts = {

@@ -33,6 +33,7 @@ class CompressOptions(TypedDict, total=False):
     effort: int | None
     sample_rate: int | None
     strip: bool
+    fallback: bool
     medium: str | None
     notes: list[str] | None
 
@@ -154,7 +155,8 @@ class Options:
     """What a medium needs to know in order to encode, besides the source.
 
     model: the name of a model; medium: the name of a medium; None leaves the choice to Laconic. effort: 1 to 9, slower and
-    smaller; None is the medium's default. strip: leave out metadata.
+    smaller; None is the medium's default. strip: leave out metadata. fallback: another way of coding than the one asked for
+    may be taken where it is better, with a note.
     """
 
     target: Target
@@ -162,6 +164,7 @@ class Options:
     medium: str | None = None
     effort: int | None = None
     strip: bool = False
+    fallback: bool = True
 
     def level(self) -> int:
         """Return the effort, or the default one. Raises BadInput."""

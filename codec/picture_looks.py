@@ -95,6 +95,8 @@ def see_png(raw: bytes) -> Seen | None:
 
 def damage_of_png(raw: bytes) -> str:
     """Return what is wrong with the chunks of a PNG file that hold the samples, else nothing."""
+    if raw[26:28] != b"\0\0" or raw[28] > 1:
+        return "a way of compression, filtering or interlacing that PNG does not have"
     position = len(parts.PNG_MAGIC)
     for name, content in parts.png_chunks(raw):
         end = position + 12 + len(content)

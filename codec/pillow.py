@@ -7,13 +7,13 @@ from typing import IO, Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from laconic import container, picture
-from laconic.api import compress, decompress, info
+from laconic.api import compress, decompress, info, verify
 from laconic.entropy.errors import LaconicError, UnsupportedFile, expect
 from laconic.file_info import FileInfo, PictureInfo
 from laconic.options import TARGETS
 from laconic.payloads import read_metadata
 
-OPTIONS = (*(target.name for target in TARGETS), "effort", "strip", "medium")
+OPTIONS = (*(target.name for target in TARGETS), "effort", "strip", "fallback", "medium")
 MODES = {(8, 1): "L", (8, 2): "LA", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}  # of bits and channels
 ANY_KIND = range(256)  # of chunk: what this version cannot decode is said when the pixels are asked for
 
@@ -36,6 +36,11 @@ class LaconicImageFile(ImageFile.ImageFile):
             raise UnidentifiedImageError(str(error)) from error
         self.tile = []
 
+    def verify(self) -> None:
+        """Check every checksum and symbol of a file that was just opened. Raises BadFile, ModelMissing."""
+        if self._data is not None:
+            verify(self._data)
+
     def load(self) -> Any:
         if self._data is not None:
             found = decompress(self._data)
@@ -49,7 +54,7 @@ class LaconicImageFile(ImageFile.ImageFile):
 
 
 def mode(found: FileInfo) -> str:
-    """Raises UnsupportedFile for what is not a picture that Pillow can hold."""
+    """Return the mode of a picture. Raises UnsupportedFile for what is not a picture that Pillow can hold."""
     expect(isinstance(found, PictureInfo), UnsupportedFile, "medium", found.medium, "a picture")
     assert isinstance(found, PictureInfo)
     shape = (found.bits, found.channels)
@@ -65,7 +70,7 @@ def metadata(data: bytes) -> dict[str, bytes]:
 
 
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """Called by Image.save; options: those of OPTIONS; exif, icc_profile, xmp override `info`."""
+    """Write an image, as Image.save asks. Its options: those of OPTIONS; exif, icc_profile, xmp override `info`."""
     options = {k: v for k, v in image.encoderinfo.items() if k in OPTIONS}
     own = {k: image.encoderinfo[k] for k in picture.INFO_KEYS.values() if k in image.encoderinfo}
     if own:

@@ -98,7 +98,7 @@ def read_walked(view: View, head: View, found: Walk) -> Source:
     keeps = found.container in ("WAV", "RF64") and row.reader == "own"
     notes += [] if keeps else named_pieces(found, head)
     extra: dict[str, Any] = {"notes": notes, "layout": 0 if keeps else without_default(found.layout, found.channels)}
-    extra |= {"tags": beside.tags, "comments": beside.comments, "attached": beside.attached, "n_bytes": view.size}
+    extra |= {"tags": beside.tags, "comments": beside.comments, "attached": beside.attached}
     bits = row.bits or found.width
     shape = (int(found.rate), found.channels, bits)
     if row.reader == "own":
@@ -290,7 +290,7 @@ def source_of_flac(container: str, views: list[View], size: int, beside: Beside)
     parts = [lambda v=v, i=i: flac_blocks(v, i, notes) for v, i in zip(views, infos, strict=True)]
     layout = FLAC_LAYOUTS[first.channels] if beside.layout is None else beside.layout
     extra: dict[str, Any] = {"tags": beside.tags, "comments": beside.comments, "attached": beside.attached}
-    extra |= {"notes": notes, "layout": without_default(layout, first.channels), "n_bytes": size}
+    extra |= {"notes": notes, "layout": without_default(layout, first.channels)}
     shape = (first.rate, first.channels, first.bits, sum(info.n_samples for info in infos))
     return checked(Source(*shape, rechunked(parts), **extra))
 
@@ -422,7 +422,7 @@ def source_of_links(
     rate, channels = shapes.pop()
     extra: dict[str, Any] = {"tags": beside.tags, "comments": beside.comments, "attached": beside.attached}
     shape = (rate, channels, 16, sum(stated))
-    return checked(Source(*shape, rechunked(parts), notes=notes, n_bytes=size, **extra))
+    return checked(Source(*shape, rechunked(parts), notes=notes, **extra))
 
 
 def read_file(view: View) -> Source | None:

@@ -65,7 +65,7 @@ def beside(sound: Sound) -> tuple[object, ...]:
 class Source:
     """Describe a sound to read. blocks(n): the samples, n at a time; wrapping(): after them, what stood around them, if kept.
 
-    notes: a list that fills while the sound is read, with what is not kept. n_bytes: the size of the file, 0 without one.
+    notes: a list that fills while the sound is read, with what is not kept.
     around: what a decoded file keeps of a WAV file, known also where only a part of the samples is asked for.
     """
 
@@ -81,7 +81,6 @@ class Source:
     comments: tuple[tuple[str, str], ...] = ()
     attached: tuple[Attached, ...] = ()
     layout: int = 0
-    n_bytes: int = 0
     around: tuple[bytes, bytes] | None = None
 
 

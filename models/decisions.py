@@ -55,20 +55,19 @@ MAX_DECISIONS = 44  # for a sample: 4 guesses, 1 and 1, then 18 buckets that dou
 MIDDLE, ABOVE, BUCKETS, LAST_BUCKET = 0, 1, 2, 9  # kinds of decisions; all buckets from the tenth on are one kind
 KINDS = BUCKETS + LAST_BUCKET + 1
 TABLES, CONTEXTS = 6, 512  # of counters; contexts in each
-SCALES, MIXERS = 32, 8  # by spread: maps, and sets of the mixer's weights
+SCALES, MIXERS = 32, 8  # classes of spread, for maps, and of four of these, for the mixer's weights
 INPUTS = 24  # of a mixer, with room: experts, counters, the circuit, a constant
 RATE, EXTRA_RATE, EXTRA_ROWS = 60, 300, 16  # of the mixer: at last; more at first; halved after so many rows
 COUNTER_LIMIT, MAP_RATE = 250, 6
 LEAST_SPREAD = 0.05  # samples
-NARROW, NARROW_LEAST = 0.9, 0.5  # twice a bucket's width is at least so much of the spread, and this
+NARROW, NARROW_LEAST = 0.9, 0.5  # twice a bucket's width is at least so much of the spread, and so much more
 SMALL, MEDIUM, LARGE = 1229, NAT, 9000  # 0.3, 1, 2.2 nats: the logistic distribution function is 0.57, 0.73, 0.90
 
 
 class Interval(NamedTuple):
     """The errors that are still possible, low .. high, where they lie, and what else a decision about them depends on.
 
-    Integers alone, which compile to registers. (A tuple that holds arrays would be dear to make anew for each
-    decision.)
+    Integers alone, which compile to registers: as fast as six arguments, measured. Arrays do not belong in here.
     """
 
     low: int
@@ -134,6 +133,8 @@ def code_error(
     at: int, y: int, plane: Plane, experts: Experts, coding: Coding, repeats: Repeats, tape: NDArray[np.uint32]
 ) -> Any:
     """Code the error of the sample at place `at` in row y, or decode it (9). Returns the sample."""
+    # Samples that are `step` apart are coded: one of them is within max_error of any sample. The error 0 is at `centre`,
+    # the blend's mean, and errors low .. high reach all samples from 0 to top.
     step, mean = I64(2 * plane.max_error + 1), experts.mean[0]
     centre = (mean + I64(128)) >> I64(8)
     low, high = -((centre + plane.max_error) // step), (plane.top - centre + plane.max_error) // step
@@ -141,6 +142,7 @@ def code_error(
     width = bucket_width(spread)
     scale = choose_contexts(at, width, spread, plane, experts, coding)
     e = error_of(at, centre, step, plane) if coding.coder[0] == U64(0) else I64(0)
+    # The middle bucket, first .. last, lies around the mean itself, which is not rounded as the centre is.
     first = ((mean - (centre << I64(8))) // step - ((width - I64(1)) << I64(7)) + I64(128)) >> I64(8)
     first, last = max(first, low), min(first + width - I64(1), high)
     edge, rate = (centre << I64(8)) - I64(128) * step, I64(RATE + EXTRA_RATE * EXTRA_ROWS // (EXTRA_ROWS + y))
@@ -156,7 +158,7 @@ def code_error(
 
 @kernel
 def bucket_width(spread: float) -> Any:
-    """Return the width of the first buckets: a power of two, about half of the spread, in errors."""
+    """Return the width of the first buckets, in errors: the least power of two that is 0.45 of the spread, and 0.25."""
     width = I64(1)
     while F64(width * I64(2)) < spread * NARROW + NARROW_LEAST:
         width *= I64(2)
@@ -178,6 +180,7 @@ def choose_contexts(at: int, width: int, spread: float, plane: Plane, experts: E
     Returns the first.
     """
     s, e, up, mean = plane.samples, plane.errors, plane.stride, experts.mean[0]
+    # The scale is the logarithm of the spread in steps of 1/4 nat, 10 for a spread of 1; 0 if that is below 1/1024.
     scale = min(max((logarithm(U64(spread * 1024.0)) + I64(2048) >> I64(10)) + I64(8), I64(0)), I64(SCALES - 1))
     size = I64(width > 1) + I64(width > 2) + I64(width > 4)
     texture = I64(0)
@@ -337,6 +340,7 @@ def decide(
     at = ((scale >> U64(2)) * U64(KINDS) + d) * U64(INPUTS)
     x = mix(coding.weights, at, inputs)
     p = squash(x)
+    # The bit is coded with the mean of the mixer's probability and its map's; the mixer learns from its own error.
     refined, cell = refine(coding.maps, scale * U64(KINDS) + d, x)
     bit = code(coding.coder, tape, bit, (p + refined) >> I64(1))
     learn(coding.weights, at, inputs, (bit << I64(16)) - p, interval.rate)

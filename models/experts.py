@@ -217,6 +217,7 @@ def blend(y: int, x: int, plane: Plane, experts: Experts) -> None:
     one, two = U64(LANES), U64(2 * LANES)
     total = weighted = 0.0
     for k in range(U64(1), U64(experts.n)):
+        # W and N count twice; NW, NE, WW, NN once. The 4.0 keeps a predictor that has been right from weighing all.
         near = (r[here - one + k] + r[north + k]) * 2.0 + (r[north - one + k] + r[north + one + k])
         e = (near + (r[here - two + k] + r[far + k]) + 4.0) * plane.unit
         weight = 1.0 / (e * e)
@@ -236,7 +237,7 @@ def widths(at: int, y: int, x: int, n_windows: int, plane: Plane, experts: Exper
     measure_energy(at, y, x, n_windows, plane, experts)
     p = experts.prediction
     for k in range(U64(experts.n)):
-        found = logarithm(U64(experts.energy[k] * ENERGY_UNITS + ENERGY_FLOOR)) >> I64(10)
+        found = logarithm(U64(experts.energy[k] * ENERGY_UNITS + ENERGY_FLOOR)) >> I64(10)  # in 1/4 nat
         cell = min(max(found + I64(FIRST_CELL), I64(0)), I64(CELLS - 1))
         experts.cells[k] = (I64(k) * CELLS + cell) * 2
         scale = max(experts.calibration[experts.cells[k]] * SCALE_OF_MEAN, LEAST_SCALE)
@@ -289,7 +290,7 @@ def weigh(at: int, y: int, x: int, plane: Plane, experts: Experts, latents: Late
     q, w, total = latents.posterior, latents.found, U64(0)
     here, north, far = ring_places(y, x, plane)
     one, two, pixel = U64(LANES), U64(2 * LANES), U64((at - plane.start) * LANES)
-    for k in range(U64(experts.m)):
+    for k in range(U64(experts.m)):  # W and N count twice, as in `blend`
         side = q[north - one + k] + q[north + one + k] + q[here - two + k] + q[far + k]
         w[k] = U64(2) * (U64(q[here - one + k]) + U64(q[north + k])) + U64(side) + U64(LEAST_PRIOR)
     if plane.before.size > 0:
@@ -297,7 +298,7 @@ def weigh(at: int, y: int, x: int, plane: Plane, experts: Experts, latents: Late
             w[k] *= U64(latents.evidence[pixel + k])
     for k in range(U64(experts.m)):
         total += w[k]
-    shift = U64(max(bit_length(total) - I64(16), I64(0)))
+    shift = U64(max(bit_length(total) - I64(16), I64(0)))  # which is cheaper than a division
     for k in range(U64(experts.m)):
         experts.gate[k] = (w[k] >> shift) + U64(1)
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import laconic
-from laconic import lossless_sound, sound
+from laconic import sound
+from laconic.media import lossless_sound
 
 PLAIN_SOUND = Path(__file__).with_name("plain_sound.py")
 plain = SimpleNamespace(**runpy.run_path(str(PLAIN_SOUND)))

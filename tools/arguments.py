@@ -124,6 +124,8 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
         help="1 to 9, of --lossless and --max-error: slower, smaller (default: 7)",
     )
     add("--archive", action="store_true", help="one file of a folder of small pictures of one size, with --lossless")
+    no_fallback = "keep the photo model for what is no photo (default: what is smaller or far better is coded without loss)"
+    add("--no-fallback", dest="fallback", action="store_false", help=no_fallback)
     add("--strip", action="store_true", help="leave out EXIF, ICC, XMP and tags (default: they are kept)")
     add("-m", "--model", help="a name of `laconic models` (default: the photo model of this version)")
     add_file_options(parser, "photo.lac beside photo.png; stdout for -")

@@ -83,7 +83,7 @@ def compress(args: argparse.Namespace) -> int:
     exact = args.lossless or args.max_error is not None
     if args.effort is not None and not exact:
         raise UsageError("-e: found no --lossless and no --max-error, expected one of them: it is theirs alone")
-    names = ("quality", "bpp", "size", "psnr", "lossless", "max_error", "effort", "strip")
+    names = ("quality", "bpp", "size", "psnr", "lossless", "max_error", "effort", "strip", "fallback")
     options = {name: getattr(args, name) for name in names}
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:

@@ -71,7 +71,7 @@ def build(name: str) -> Coder:
 def own(model: str = "") -> Coder:
     """Return our photo model, the default one or that of a name; a rate is its quality."""
     codec = laconic.Codec(model=model or None)
-    info = laconic.info(codec.compress(np.zeros((1, 1, 3), np.uint8)))
+    info = laconic.info(codec.compress(np.zeros((1, 1, 3), np.uint8), fallback=False))
     digest = next((m.digest[:12] for m in laconic.list_models() if m.name == info.model), "registered")
 
     def decode(data: bytes, item: Item) -> Item:
@@ -83,7 +83,7 @@ def own(model: str = "") -> Coder:
         ".lac",
         (0, 15, 30, 45, 60, 75, 90, 100),
         f"{own_version()}, {info.model} {digest}",
-        lambda item, rate: codec.compress(item.data, quality=rate),
+        lambda item, rate: codec.compress(item.data, quality=rate, fallback=False),
         decode,
         codec.codelength,
     )

@@ -238,13 +238,13 @@ class Archive:
         return self.fields.n_pictures
 
     def member(self, which: int | str) -> NDArray[np.uint8]:
-        """The picture of that number, from 0, or name: uint8 [H, W]; only its block is decoded. Raises BadInput, BadFile."""
+        """Return the picture of a number, from 0, or name: uint8 [H, W]; only its block is decoded. Raises BadInput, BadFile."""
         index = self.index(which)
         block, inside = divmod(index, self.fields.per_block)
         return np.asarray(self.block(block)[inside].copy())
 
     def all(self, threads: int | None = None) -> NDArray[np.uint8]:
-        """All pictures, uint8 [N, H, W]. Raises BadFile; BadInput where there is no such device."""
+        """Return all pictures, uint8 [N, H, W]. Raises BadFile; BadInput where there is no such device."""
         numbers = range(len(self.blocks))
         if self.device == "cuda":
             streams, sizes = [self.stream(b) for b in numbers], [self.size(b) for b in numbers]
@@ -255,7 +255,7 @@ class Archive:
         return np.concatenate([empty, *parts])
 
     def index(self, which: int | str) -> int:
-        """The number of a picture. Raises BadInput."""
+        """Return the number of a picture. Raises BadInput."""
         if isinstance(which, str):
             known = self.names if self.names is not None else []
             expect(which in known, BadInput, "member", which, f"a name among the archive's {len(known)}")
@@ -266,22 +266,22 @@ class Archive:
         return int(which)
 
     def block(self, number: int) -> NDArray[np.uint8]:
-        """The pictures of a block, which are those that were written, or BadFile."""
+        """Return the pictures of a block, which are those that were written. Raises BadFile where they are not."""
         return self.checked(number, self.model.decode(self.stream(number), self.size(number)))
 
     def stream(self, number: int) -> bytes | memoryview:
-        """What the model codes of a block, the checksum of its chunk tested. Raises BadFile."""
+        """Return what the model codes of a block, the checksum of its chunk tested. Raises BadFile."""
         payload = self.blocks[number]
         expect(len(payload) >= CRC_BYTES, BadFile, f"block {number}", len(payload), f"{CRC_BYTES} bytes and more")
         container.is_whole(payload, self.entries[number])
         return payload[CRC_BYTES:]
 
     def size(self, number: int) -> int:
-        """Pictures of a block."""
+        """Return the number of pictures of a block."""
         return min(self.fields.per_block, len(self) - number * self.fields.per_block)
 
     def checked(self, number: int, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The pictures of a block if they have its checksum, or BadFile."""
+        """Return the pictures of a block if they have its checksum. Raises BadFile where not."""
         found, expected = checksum(pictures).hex(), bytes(self.blocks[number][:CRC_BYTES]).hex()
         expect(found == expected, BadFile, f"checksum of the samples of block {number}", found, expected)
         return pictures
@@ -323,7 +323,7 @@ def read_names(data: bytes, entries: list[Entry], fields: Fields, run: Run) -> l
 
 
 def gpu() -> ModuleType:
-    """What codes many blocks at once. Raises BadInput."""
+    """Return what codes many blocks at once. Raises BadInput where Triton is not installed."""
     try:
         from laconic.models import hclt_cuda
     except ImportError as error:
@@ -365,7 +365,7 @@ def shape_of(info: ModelInfo) -> tuple[int, int]:
 
 
 def pack_names(names: list[str], n: int) -> bytes:
-    """UTF-8 with a NUL after each, deflated. Raises BadInput."""
+    """Return names as UTF-8 with a NUL after each, deflated. Raises BadInput."""
     expect(len(names) == n, BadInput, "names", len(names), f"{n}, one a picture")
     for name in names:
         check_name(name, BadInput)
@@ -393,7 +393,7 @@ def unpack_names(data: bytes, n: int) -> list[str]:
 
 
 def check_name(name: object, error: type[LaconicError]) -> None:
-    """A name is a path inside a folder, of parts between slashes, that a terminal shows as it is."""
+    """Refuse what is no path inside a folder, of parts between slashes, that a terminal shows as it is."""
     ok = isinstance(name, str) and 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
     expect(ok, error, "name", name, f"a text of 1 to {MAX_NAME_BYTES} bytes of UTF-8")
     fit = not UNFIT & {unicodedata.category(letter) for letter in str(name)}

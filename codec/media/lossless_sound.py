@@ -268,7 +268,7 @@ def fields_of(header: Header) -> Fields:
 
 
 def span(fields: Fields, seek: float, duration: float | None) -> tuple[int, int]:
-    """First sample and the one after the last. Raises BadInput outside the sound, and for less than a sample."""
+    """Return the first sample and the one after the last. Raises BadInput outside the sound, and for less than a sample."""
     whole, rate = fields.n_samples / fields.sample_rate, fields.sample_rate
     ok = is_number(seek) and 0 <= seek <= whole and (round(seek * rate) < fields.n_samples or seek == 0)
     expect(ok, BadInput, "seek", seek, f"0 up to {whole:.3f} seconds, the length")
@@ -285,7 +285,7 @@ def is_number(value: object) -> bool:
 
 
 def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
-    """The samples of a segment, which are those that were written, or BadFile."""
+    """Return the samples of a segment, which are those that were written. Raises BadFile where they are not."""
     from laconic.models import float_sound, lossless_sound
 
     coder = float_sound if fields.floating else lossless_sound
@@ -376,7 +376,7 @@ def joined(blocks: Iterable[Samples]) -> Samples:
 
 
 def checksum(samples: Samples) -> bytes:
-    """CRC-32 of the samples, [sample, channel], as 32-bit integers or as floats."""
+    """Return the CRC-32 of the samples, [sample, channel], as 32-bit integers or as floats."""
     return crc(samples.astype(samples.dtype.newbyteorder("<")).tobytes())
 
 

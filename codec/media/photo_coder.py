@@ -2,7 +2,7 @@
 
 A picture of any size is one latent grid. z of the whole picture is the first chunk; y is cut into tiles, a chunk each.
 The transforms run tile by tile, fed with a halo of their neighbours, so there are no seams, nothing is coded twice and
-the networks' memory follows the tile; y of the whole picture is kept, 4 bytes a pixel to encode and 2 to decode. Context
+the networks' memory follows the tile; y of the whole picture is kept, 4 bytes per pixel to encode and 2 to decode. Context
 ends at a tile's border, so each tile is parsed alone. Parsing gives all symbols before any float network runs.
 """
 
@@ -48,7 +48,7 @@ class PhotoCoder:
     threads: int | None = None
 
     def encode(self, pixels: Pixels, fields: Fields) -> list[bytes]:
-        """uint8 [H, W, 3] -> payloads: z, then y of each tile in rows from the top left."""
+        """Encode uint8 [H, W, 3] to payloads: z, then y of each tile in rows from the top left."""
         with torch.inference_mode():
             y, z = self._latents(pixels, fields)
         z_symbols = numbers(z.flatten())
@@ -66,7 +66,7 @@ class PhotoCoder:
         return [first, *self._each(code, Grid(fields).tiles())]
 
     def encode_batch(self, pictures: list[tuple[Pixels, Fields]]) -> list[list[bytes]]:
-        """`encode` of each picture; on a GPU the symbols of all are coded there, in one launch."""
+        """Encode each picture as `encode` does; on a GPU the symbols of all are coded there, in one launch."""
         if not self.codes_on_gpu:
             return [self.encode(*picture) for picture in pictures]
         from laconic.entropy import rans_cuda
@@ -95,7 +95,7 @@ class PhotoCoder:
         return payloads
 
     def parse(self, payloads: Payloads, fields: Fields, region: Window | None = None) -> Parsed:
-        """Payloads -> all symbols that the region (or all) needs. Integers only; raises BadFile on damage."""
+        """Parse payloads to all symbols that the region (or all) needs. Integers only; raises BadFile on damage."""
         first, shape = z_payload(payloads), self._z_shape(fields)
         flat = entropy.decode(first, self._z_indices(fields, shape), entropy.gaussian_tables(), threads=self.threads)
         z = torch.from_numpy(flat.reshape(1, *shape).astype(np.float32)).to(self.device)
@@ -104,7 +104,7 @@ class PhotoCoder:
         return Parsed(z, dict(zip([tile for tile, _ in found], symbols, strict=True)))
 
     def parse_batch(self, files: list[tuple[Payloads, Fields]]) -> list[Parsed]:
-        """`parse` of each whole picture; on a GPU a pass of all tiles of all pictures is decoded in one launch."""
+        """Parse each whole picture as `parse` does; on a GPU a pass of all tiles of all pictures is decoded in one launch."""
         if not self.codes_on_gpu:
             return [self.parse(*file) for file in files]
         with torch.inference_mode():
@@ -131,7 +131,7 @@ class PhotoCoder:
         return parsed
 
     def decode(self, parsed: Parsed, fields: Fields, region: Window | None = None) -> Pixels:
-        """Symbols -> uint8 pixels of the region (or all). Tiles that were not parsed read as their mean."""
+        """Decode symbols to uint8 pixels of the region (or all). Tiles that were not parsed read as their mean."""
         grid = Grid(fields)
         region = region or grid.whole()
         out = np.empty((region.bottom - region.top, region.right - region.left, 3), np.uint8)
@@ -146,7 +146,7 @@ class PhotoCoder:
         return out
 
     def coded(self, parsed: Parsed, fields: Fields) -> list[tuple[Symbols, NDArray[np.uint8]]]:
-        """(symbols, table indices) in the order they are coded: z, then the passes of each tile."""
+        """Return (symbols, table indices) in the order they are coded: z, then the passes of each tile."""
         found = [(numbers(parsed.z.flatten()), self._z_indices(fields, parsed.z.shape[1:]))]
         with torch.inference_mode():
             for tile, symbols in parsed.y.items():
@@ -163,13 +163,13 @@ class PhotoCoder:
         return self.device == "cuda" and find_spec("triton") is not None
 
     def _latents(self, pixels: Pixels, fields: Fields) -> tuple[Tensor, Tensor]:
-        """y, real, and z, rounded, of the whole picture."""
+        """Return y, real, and z, rounded, of the whole picture."""
         grid = Grid(fields)
         y = self._analysis(pixels, fields, grid)
         return y, torch.cat([self._hyper_rows(y, window, grid) for window in grid.z_strips()], 2)
 
     def _tile_passes(self, y: Tensor, z: Tensor, tile: Window, fields: Fields) -> Iterator[tuple[Tensor, Tensor]]:
-        """Symbols (real, rounded) and table indices of the four passes: the tables of the next depend on its symbols."""
+        """Yield symbols (real, rounded) and table indices of the four passes: the tables of the next depend on its symbols."""
         mean, rows = self._mean(z, tile, fields), self._rows(z, tile, fields)
         symbols, y_hat = torch.zeros_like(mean), torch.zeros_like(mean)
         for n, where in enumerate(pass_places(*mean.shape[1:], self.device)):
@@ -181,8 +181,10 @@ class PhotoCoder:
             yield found, indices
 
     def _tile_symbols(self, z: Tensor, tile: Window, fields: Fields) -> Generator[Tensor, Tensor]:
-        """By integers alone: yields the table indices of a pass and is sent its symbols, four times; then yields all
-        symbols of the tile, int16 [M, h, w]."""
+        """Yield the table indices of a pass and take its symbols (`send`), four times; then yield all symbols of the tile.
+
+        They are int16 [M, h, w]. All is done by integers alone.
+        """
         rows = self._rows(z, tile, fields)
         symbols = torch.zeros_like(rows)
         for n, where in enumerate(pass_places(*rows.shape[1:], self.device)):
@@ -201,7 +203,7 @@ class PhotoCoder:
         return indices
 
     def _decode_on_gpu(self, payloads: list[memoryview], indices: list[Tensor]) -> tuple[Tensor, ...]:
-        """Coded symbols, each with the indices of its own, in one launch."""
+        """Decode several streams, each with table indices of its own, in one launch."""
         from laconic.entropy import rans_cuda
 
         data = torch.from_numpy(np.frombuffer(bytearray(b"".join(payloads)), np.uint8)).to(self.device)
@@ -210,7 +212,7 @@ class PhotoCoder:
         return torch.split(symbols, lengths)
 
     def _decode_tile(self, symbols: Tensor | None, z: Tensor, tile: Window, fields: Fields) -> Tensor:
-        """y_hat of a tile: its symbols on the means of the passes; the hyper decoder's mean where there are none."""
+        """Return y_hat of a tile: its symbols on the means of the passes; where there are none, the hyper decoder's mean."""
         mean = self._mean(z, tile, fields)
         if symbols is None:
             return mean
@@ -223,7 +225,7 @@ class PhotoCoder:
     def _needed(
         self, payloads: Payloads, fields: Fields, region: Window | None
     ) -> list[tuple[Window, memoryview | bytes]]:
-        """The tiles that a region (or all) needs and the file holds, with their payloads."""
+        """Return the tiles that a region (or all) needs and the file holds, with their payloads."""
         grid = Grid(fields)
         needed = grid.latents(region or grid.whole()).grown(self.model.config.synthesis_halo, grid.height, grid.width)
         return [
@@ -233,7 +235,7 @@ class PhotoCoder:
         ]
 
     def _indices(self, n: int, rows: Tensor, symbols: Tensor, where: Tensor) -> Tensor:
-        """Table indices uint8 of the symbols of pass n, in their order."""
+        """Return the table indices, uint8, of the symbols of pass n, in their order."""
         return self.model.indices(self.model.pass_rows(n, rows, symbols)).flatten()[where]
 
     def _analysis(self, pixels: Pixels, fields: Fields, grid: Grid) -> Tensor:
@@ -257,17 +259,17 @@ class PhotoCoder:
         return z[(..., *inner.slices)].round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
 
     def _mean(self, z: Tensor, tile: Window, fields: Fields) -> Tensor:
-        """The hyper decoder's mean of y in a tile."""
+        """Return the hyper decoder's mean of y in a tile."""
         outer, inner = z_window(tile, Grid(fields))
         return self.model.mean(z[(..., *outer.slices)])[(..., *inner.slices)].contiguous()
 
     def _rows(self, z: Tensor, tile: Window, fields: Fields) -> Tensor:
-        """The hyper decoder's table rows of y in a tile, as `Photo.prior` has them."""
+        """Return the hyper decoder's table rows of y in a tile, as `Photo.prior` has them."""
         outer, inner = z_window(tile, Grid(fields))
         return self.model.prior(z[(..., *outer.slices)], fields.quality)[(..., *inner.slices)].contiguous()
 
     def _y_hat(self, parsed: Parsed, window: Window, fields: Fields, known: dict[Window, Tensor]) -> Tensor:
-        """y_hat in a window of the grid; tiles that were not yet decoded are put into `known`."""
+        """Return y_hat in a window of the grid; tiles that were not yet decoded are put into `known`."""
         shape = self.model.config.latent_channels, window.bottom - window.top, window.right - window.left
         y = torch.empty(1, *shape, device=self.device, memory_format=torch.channels_last)
         for tile in Grid(fields).tiles(window):
@@ -286,7 +288,7 @@ class PhotoCoder:
         return self.model.config.hyper_channels, grid.height // PER_Z, grid.width // PER_Z
 
     def _z_rows(self, fields: Fields, shape: Sequence[int]) -> Tensor:
-        """Table indices of z, uint8 [Z h w]."""
+        """Return the table indices of z, uint8 [Z h w]."""
         return self.model.z_indices(fields.quality).repeat_interleave(shape[1] * shape[2]).to(self.device)
 
     def _z_indices(self, fields: Fields, shape: Sequence[int]) -> NDArray[np.uint8]:
@@ -300,7 +302,7 @@ class PhotoCoder:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _each(self, work: Callable[[T], R], jobs: list[T]) -> list[R]:
-        """The work on each job, in order, some at a time: coding releases the GIL."""
+        """Do the work on each job, in order, some at a time: coding releases the GIL."""
 
         def run(job: T) -> R:
             with torch.inference_mode():
@@ -319,18 +321,18 @@ class Parsed:
 
 @lru_cache(maxsize=8)
 def pass_places(channels: int, height: int, width: int, device: str) -> tuple[Tensor, ...]:
-    """Flat places in [channels, height, width] of the samples of each pass, in the order they are coded."""
+    """Return the flat places in [channels, height, width] of the samples of each pass, in the order they are coded."""
     return tuple(mask.flatten().nonzero()[:, 0].to(device) for mask in pass_masks(channels, height, width))
 
 
 def codelength(coded: list[tuple[Symbols, NDArray[np.uint8]]]) -> float:
-    """Ideal bits of what `PhotoCoder.coded` gives: -log2 of the unquantised Gaussian bin at the scale of each row."""
+    """Return the ideal bits of what `PhotoCoder.coded` gives: -log2 of the unquantised Gaussian bin at the scale of each row."""
     pairs = ((torch.from_numpy(s).double(), torch.from_numpy(i).double()) for s, i in coded)
     return sum(float(bin_bits(symbols, scale_of(indices)).sum()) for symbols, indices in pairs)
 
 
 def z_payload(payloads: Payloads) -> bytes | memoryview:
-    """Raises BadFile where it is damaged."""
+    """Return the payload of z. Raises BadFile where it is damaged."""
     first = payloads[0]
     if first is None:
         raise BadFile("z chunk: found damage, expected an intact chunk: nothing decodes without it")
@@ -338,13 +340,13 @@ def z_payload(payloads: Payloads) -> bytes | memoryview:
 
 
 def numbers(symbols: Tensor) -> Symbols:
-    """Integers of any dtype and device -> int16 in numpy."""
+    """Return integers of any dtype and device as int16 in numpy."""
     out: Symbols = symbols.to("cpu", torch.int16).numpy()
     return out
 
 
 def cut_padded(pixels: Pixels, window: Window) -> Pixels:
-    """A window that may reach below and right of the picture, whose last row and column go on there."""
+    """Cut out a window that may reach below and right of the picture, whose last row and column go on there."""
     height, width = pixels.shape[:2]
     rows = np.minimum(np.arange(window.top, window.bottom), height - 1)
     columns = np.minimum(np.arange(window.left, window.right), width - 1)
@@ -353,12 +355,12 @@ def cut_padded(pixels: Pixels, window: Window) -> Pixels:
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in 0..1."""
+    """Return uint8 [H, W, 3] as float32 [1, 3, H, W] in 0..1."""
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
 
 
 def to_pixels(picture: Tensor) -> Pixels:
-    """float [1, 3, H, W] -> uint8 [H, W, 3]."""
+    """Return float [1, 3, H, W] in 0..1 as uint8 [H, W, 3]."""
     scaled = (picture[0].permute(1, 2, 0) * 255).round().clamp(0, 255)
     pixels: Pixels = scaled.to("cpu", torch.uint8).numpy()
     return pixels

@@ -25,7 +25,7 @@ class Window:
     right: int
 
     def grown(self, halo: int, height: int, width: int) -> Window:
-        """With a halo, cut at the grid's border."""
+        """Return it with a halo around, cut at the grid's border."""
         return Window(
             max(0, self.top - halo),
             min(height, self.bottom + halo),
@@ -34,7 +34,7 @@ class Window:
         )
 
     def common(self, other: Window) -> Window:
-        """The part that both cover; empty where they do not meet."""
+        """Return the part that both cover; empty where they do not meet."""
         return Window(
             max(self.top, other.top),
             min(self.bottom, other.bottom),
@@ -50,7 +50,7 @@ class Window:
         return Window(self.top * times, self.bottom * times, self.left * times, self.right * times)
 
     def within(self, outer: Window) -> Window:
-        """The same place, counted from the corner of `outer`."""
+        """Return the same place, counted from the corner of `outer`."""
         return Window(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
 
     @property
@@ -73,7 +73,7 @@ class Grid:
         return -(-self.fields.width // TILE_UNIT) * PER_Z
 
     def tiles(self, window: Window | None = None) -> list[Window]:
-        """All tiles in rows from the top left, or those that meet a window."""
+        """List all tiles in rows from the top left, or those that meet a window."""
         side, window = self.fields.tile // LATENT, window or Window(0, self.height, 0, self.width)
         return [
             Window(top, min(top + side, self.height), left, min(left + side, self.width))
@@ -82,23 +82,23 @@ class Grid:
         ]
 
     def z_strips(self) -> list[Window]:
-        """Full-width strips of z, in samples of z."""
+        """List full-width strips of z, in samples of z."""
         side, height, width = self.fields.tile // TILE_UNIT, self.height // PER_Z, self.width // PER_Z
         return [Window(top, min(top + side, height), 0, width) for top in range(0, height, side)]
 
     def latents(self, pixels: Window) -> Window:
-        """The samples of y that a window of pixels touches."""
+        """Return the samples of y that a window of pixels touches."""
         return Window(
             pixels.top // LATENT, -(-pixels.bottom // LATENT), pixels.left // LATENT, -(-pixels.right // LATENT)
         )
 
     def whole(self) -> Window:
-        """The picture in pixels."""
+        """Return the whole picture as a window of pixels."""
         return Window(0, self.fields.height, 0, self.fields.width)
 
 
 def z_window(tile: Window, grid: Grid) -> tuple[Window, Window]:
-    """The samples of z that a tile's prior looks at, and the tile within what they give."""
+    """Return the samples of z that a tile's prior looks at, and the tile within what they give."""
     own = Window(tile.top // PER_Z, -(-tile.bottom // PER_Z), tile.left // PER_Z, -(-tile.right // PER_Z))
     outer = own.grown(Z_HALO, grid.height // PER_Z, grid.width // PER_Z)
     return outer, tile.within(outer.scaled(PER_Z))

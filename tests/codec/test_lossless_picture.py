@@ -14,7 +14,7 @@ from PIL import Image
 import laconic
 from laconic import container, picture
 from laconic.container import Chunk, Header
-from laconic.media.lossless_picture import KINDS, LOSSLESS_PICTURE, TILE, Fields, unpack
+from laconic.media.lossless_picture import KINDS, LOSSLESS_PICTURE, TILE, Fields, encode_checked, unpack
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
 REFUSED = {"cmyk.jpg", "bad_crc.png", "corrupt.jpg", "empty.png", "huge_header.png", "still.jxl"}
@@ -192,3 +192,38 @@ def test_lossy_outputs_are_refused(file: bytes, format: str) -> None:
 def test_wrong_options_are_errors(options: dict) -> None:
     with pytest.raises(laconic.BadInput, match="found .*, expected"):
         laconic.compress(np.zeros((2, 2), np.uint8), **options)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_alpha_is_exact_where_colours_may_be_off(channels: int, dtype: type) -> None:
+    rng = np.random.default_rng(channels)
+    top = np.iinfo(dtype).max
+    samples = rng.integers(0, top, (40, 50, channels), dtype, endpoint=True)
+    samples[:, :20, -1], samples[:, 20:30, -1] = top, 0
+    data = laconic.compress(samples, max_error=3, effort=1)
+    back = laconic.decompress(data, as_array=True)
+    off = np.abs(back.astype(int) - samples)
+    assert np.array_equal(back[..., -1], samples[..., -1]) and 0 < off.max() <= 3
+    assert [kind for kind, _ in laconic.info(data).chunks] == ["tile", "alpha tile"]
+    part = laconic.decompress(data, region=(15, 3, 20, 30), as_array=True)
+    assert np.array_equal(part, back[3:33, 15:35])
+    laconic.verify(data)
+
+
+def test_alpha_tiles_are_where_they_should_be() -> None:
+    data = laconic.compress(np.zeros((9, 9, 4), np.uint8), max_error=3)
+    header, chunks = container.read(data, KINDS)
+    gray = Header(LOSSLESS_PICTURE, "", b"", Fields(9, 9, 8, 3, 3).pack())
+    for wrong in (container.write(header, chunks[:1] * 3), container.write(header, chunks[::-1]), container.write(gray, chunks)):
+        with pytest.raises(laconic.BadFile, match="found .*, expected"):
+            laconic.decompress(wrong)
+
+
+def test_near_lossless_alpha_of_older_files_still_comes_back() -> None:
+    """Files of before alpha tiles have alpha among the channels of their tiles."""
+    samples = np.random.default_rng(5).integers(0, 256, (20, 20, 4)).astype(np.uint16)
+    fields = Fields(20, 20, 8, 4, 2)
+    tile = Chunk(TILE, encode_checked(samples, 8, 1, 2))
+    data = container.write(Header(LOSSLESS_PICTURE, "", b"", fields.pack()), [tile])
+    assert np.abs(laconic.decompress(data, as_array=True).astype(int) - samples).max() <= 2

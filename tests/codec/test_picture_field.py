@@ -456,6 +456,9 @@ def test_a_few_bytes_do_not_cost_gigabytes() -> None:
             read(io.BytesIO(declared(16_000)))
 
 
+RGB16_HEAD = struct.pack(">IIBBBBB", made.WIDTH, made.HEIGHT, 16, 2, 0, 0, 0)  # all of IHDR but the checksum
+
+
 def noisy() -> list[bytes]:
     """Files that readers complain of on stderr, or by Python's warnings."""
     entries = struct.pack("<HHII", 0x0112, 3, 1, 1) + struct.pack("<HHII", 0x010F, 2, 1 << 20, 9)
@@ -470,6 +473,7 @@ def noisy() -> list[bytes]:
         made.tiff(RGB8, photometric="rgb", compression="lzw", extratags=[(65000, "H", 3, (1, 2, 3), True)]),
         made.png_of(RGB16, made.chunk(b"iCCP", b"x\0\0junk"), made.chunk(b"sRGB", b"\0"), made.chunk(b"gAMA", bytes(4))),
         bytes(damaged),
+        *(made.png_of(RGB16).replace(RGB16_HEAD, head) for head in (RGB16_HEAD[:-3] + b"\1\0\0", RGB16_HEAD[:-3] + b"\0\1\0")),
     ]
 
 

@@ -123,3 +123,9 @@ def test_damage_and_chunks_of_a_newer_version_are_said_when_loading(described: b
         assert image.size == (8, 8) and "exif" in image.info
         with pytest.raises(error, match="found .*, expected"):
             image.load()
+
+
+def test_verify_finds_a_cut_file(described: bytes) -> None:
+    Image.open(io.BytesIO(described)).verify()
+    with pytest.raises(laconic.BadFile, match="length: found .*, expected"):
+        Image.open(io.BytesIO(described[:-1])).verify()

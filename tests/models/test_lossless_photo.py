@@ -16,9 +16,7 @@ from PIL import Image
 
 from laconic.entropy.errors import BadFile, BadInput
 from laconic.entropy.intervals import write_stream
-from laconic.models import experts as experts_
 from laconic.models import lossless_photo
-from laconic.models import windows as windows_
 from laconic.models.lossless_photo import (
     TileKind,
     code_planes,
@@ -28,10 +26,8 @@ from laconic.models.lossless_photo import (
     tile_grid,
     undo_differences,
 )
-from laconic.models.mixing import kernel
-from laconic.models.planes import LANES, PAD, TAPS, Canvas, new_plane
 from laconic.models.repeats import repetitive
-from laconic.models.windows import LEVEL_OF_EFFORT, LEVELS, Level, Window
+from laconic.models.windows import LEVEL_OF_EFFORT, LEVELS
 
 Samples = NDArray[np.uint16]
 
@@ -299,125 +295,8 @@ def test_bad_calls(samples: Samples, bits: int, effort: int, error: int) -> None
         encode_tile(samples, bits, effort, error)
 
 
-@kernel
-def one_solution(windows):  # type: ignore[no-untyped-def]
-    windows_.precondition(windows)
-    windows_.fill(windows.left[0], np.float32(0.0))  # as a new row does; each block by itself
-    for j in range(windows.above.shape[1]):
-        windows_.solve(windows, 0, j)
-
-
-def solved(steps: int, features: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Coefficients [blocks, n] after `steps` from 0: features [blocks, samples, n], targets [blocks, samples]."""
-    blocks, _, n = features.shape
-    level = Level(8, steps, (Window(n, 0.5, 0.8),))
-    windows = windows_.new_windows(level, 8 * blocks, steps)
-    for j in range(blocks):
-        for t in range(n // 8):
-            begin, columns = 4 * t * (t + 1) * 8 + 8 * t, features[j][:, 8 * t : 8 * t + 8]
-            rows = np.vstack([features[j].T[: 8 * t + 8] @ columns, target[j] @ columns])
-            windows.above[0, j, begin : begin + rows.size] = rows.reshape(-1)
-    one_solution(windows)
-    return windows.coefficients[0].copy()
-
-
-@pytest.mark.parametrize("n", [8, 24, 48])
-def test_conjugate_gradients_reach_the_least_squares_solution(n: int) -> None:
-    random = np.random.default_rng(n)
-    mixing = np.eye(n) + 0.3 * random.normal(size=(n, n))  # features that correlate alike in all blocks
-    features = random.normal(size=(5, 200, n)) @ mixing * 8
-    target = features @ random.normal(size=n) + random.normal(size=(5, 200))
-    energies = []
-    for steps in (0, 1, 2, 4, 40):
-        energy = 0.0
-        for f, t, x in zip(features, target, solved(steps, features, target), strict=True):
-            matrix = f.T @ f
-            matrix += np.diag(1e-4 * np.diag(matrix) + windows_.RIDGE)
-            off = x - np.linalg.solve(matrix, f.T @ t)
-            energy += float(off @ matrix @ off)
-        energies.append(energy)
-    assert all(after < 0.2 * before for before, after in pairwise(energies))
-
-
-@pytest.mark.parametrize("value", [0.0, 1e-30, 1e9])
-def test_systems_without_a_solution_leave_numbers(value: float) -> None:
-    same = np.full((3, 40, 16), value)
-    assert np.isfinite(solved(4, same, same[..., 0])).all()
-
-
-@kernel
-def flat_rows(windows, n):  # type: ignore[no-untyped-def]
-    for _ in range(n):
-        windows_.begin_row(windows)
-        for j in range(windows.above.shape[1]):
-            windows_.end_block(windows, 0, j)
-
-
-def test_sums_that_fade_are_never_subnormal() -> None:
-    """Below a picture's last detail, for as long as float32 would fade on: 0.8**450 is 1e-44."""
-    windows = windows_.new_windows(LEVELS[1], 400, 2)
-    sums = (windows.above, windows.left, windows.right)
-    windows.above[:] = np.random.default_rng(0).normal(0, 1e6, windows.above.shape)
-    for _ in range(45):
-        flat_rows(windows, 10)
-        assert all(((a == 0) | (np.abs(a) > 1e-20)).all() for a in sums)
-    assert not any(a.any() for a in sums)
-
-
-@kernel
-def one_sample(at, value, place, plane, experts, latents):  # type: ignore[no-untyped-def]
-    experts_.weigh(at, 1, 2, plane, experts, latents)
-    experts_.infer(at, value, place, plane, experts, latents)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.integers(0, 1 << 20), st.sampled_from([8, 16]), st.integers(0, 1))
-def test_the_circuit_follows_bayes(seed: int, bits: int, c: int) -> None:
-    """Gate, posterior and evidence against the same in floats: neighbours, times planes before, times likelihoods."""
-    random, (h, w) = np.random.default_rng(seed), (3, 5)
-    canvas = Canvas.of(h, w, 3)
-    plane = new_plane(canvas, c, (1 << bits) - 1, 0)
-    experts, latents = experts_.new_experts(LEVELS[1], plane), experts_.new_latents(canvas, c, plane)
-    m, at = experts.m, plane.origin + plane.stride + 2
-    value = int(random.integers(0, 1 << bits))
-    experts.mean[:m] = (value + random.normal(0, 4, m) * 2 ** (bits - 8)) * 256
-    experts.inverse[:m] = 2.0**20 / (random.uniform(0.3, 9, m) * 2 ** (bits - 8))
-    posterior = random.dirichlet(np.full(m, 0.5), 3 * plane.stride) * 65536
-    latents.posterior.reshape(-1, LANES)[:, :m] = posterior
-    evidence = np.maximum(random.dirichlet(np.full(m, 0.5)) * 65535, 1).astype(np.uint16)
-    pixel = (at - plane.start) * LANES
-    latents.evidence[pixel : pixel + m] = evidence
-
-    ring = posterior.reshape(3, plane.stride, m)[:, PAD :].astype(np.uint32).astype(float)
-    prior = 2 * (ring[1, 1] + ring[0, 2]) + ring[0, 1] + ring[0, 3] + ring[1, 0] + ring[2, 2] + experts_.LEAST_PRIOR
-    prior = prior * evidence if c else prior
-    z = (256 * value - experts.mean[:m]) * experts.inverse[:m] / 2**28
-    wide = 2.0**bits * experts.inverse[:m] / 2**28  # of the sample's interval, in nats
-    leaf = np.minimum(wide / (2 + np.exp(z) + np.exp(-z)), 1) + 2.0**-13
-    one_sample(at, value, np.uint64(0), plane, experts, latents)
-    for found, expected in (
-        (experts.gate[:m], prior),
-        (latents.posterior[:m], prior * leaf),
-        (latents.evidence[pixel : pixel + m], evidence * leaf),
-    ):
-        np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=0.01, atol=1e-3)
-
-
 def test_least_squares_finds_the_line() -> None:
     """Samples that are an exact linear function of their neighbours are predicted exactly in the end."""
     y, x = np.mgrid[0:64, 0:64]
     samples = (x * 2 + y).astype(np.uint16)[..., None]
     assert len(encode_tile(samples, 8, 7, 0)) < 120
-
-
-def test_taps_are_past_and_fill_the_windows() -> None:
-    for taps in TAPS:
-        places = [tap for tap in taps.split() if tap[0] not in "bc"]
-        assert all(dy < 0 or dx < 0 for dy, dx in (map(int, tap.split(",")) for tap in places))
-        assert all(abs(int(v)) <= PAD for tap in places for v in tap.split(","))
-        assert all(
-            abs(int(tap.lstrip("bc").split(",")[0])) <= 2 for tap in taps.split() if tap[0] in "bc" and "-" not in tap
-        )
-        assert len(set(taps.split())) == len(taps.split()) == 48
-    assert all(window.taps % 8 == 0 and window.taps <= 48 for level in LEVELS for window in level.windows)
-    assert max(LEVEL_OF_EFFORT) == len(LEVELS) - 1
