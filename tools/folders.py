@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +24,12 @@ SYSTEM |= {".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".doc
 class Search:
     """What was found in folders.
 
-    wanted: kinds of files, of PICTURE, SOUND and CODED. skipped: how many files were left out, by suffix.
+    wanted: kinds of files, of PICTURE, SOUND and CODED. skipped: what was left out, and its suffix or what it is.
     failures: what could not be read, and why. hints: what to do about files of a known kind that is not wanted.
     """
 
     wanted: frozenset[str]
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
     failures: list[tuple[Path, OSError]] = field(default_factory=list)
     hints: set[str] = field(default_factory=set)
 
@@ -40,8 +40,8 @@ class Search:
     def walk(self, root: Path) -> Iterator[Path]:
         """Yield everything that is no folder and no litter."""
         for place, folders, names in os.walk(root, onerror=self.failed):
-            links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-            self.skipped.update({"link to a folder": len(links)} if links else {})
+            links = [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+            self.skipped += [(link, "link to a folder") for link in links]
             folders[:] = [name for name in folders if name.lower() not in SYSTEM]
             for name in names:
                 if not name.startswith("._") and name.lower() not in LITTER:  # ._x holds what macOS knows of x
@@ -60,15 +60,20 @@ class Search:
             return False
         if kind in self.wanted:
             return True
-        self.skipped["pipe or device" if is_special(path) else path.suffix.lower() or "without a suffix"] += 1
+        label = "pipe or device" if is_special(path) else path.suffix.lower() or "without a suffix"
+        self.skipped.append((path, label))
         if kind == SOUND and PICTURE in self.wanted:
             self.hints.add("sounds need --lossless")
         return False
 
-    def account(self) -> str:
-        """Return one line on what was skipped: "12 files skipped: 10 .heic, 2 .txt". Empty where nothing was."""
-        n = self.skipped.total()
-        parts = sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))
+    def account(self, made: Collection[Path | None] = ()) -> str:
+        """Return one line on what was skipped: "12 files skipped: 10 .heic, 2 .txt". Empty where nothing was.
+
+        made: outputs; those of an earlier run lie among the inputs, and are not worth a word.
+        """
+        counts = Counter(label for path, label in self.skipped if path not in made)
+        n = counts.total()
+        parts = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         hints = f" ({', '.join(sorted(self.hints))})" if self.hints else ""
         text = ", ".join(f"{count} {name}" for name, count in parts)
         return f"{n} {'file' if n == 1 else 'files'} skipped: {text}{hints}" if n else ""

@@ -118,13 +118,12 @@ def plan(inputs: list[str], output: str | None, ending: Ending, wanted: frozense
         jobs.append(Job(source.path, out, mirrored=len(source.relative.parts) if folder and source.found else 0))
         fuller.append(beside.with_name(beside.name + ending(source.path)) if beside and source.found else None)
     failed = [Outcome(Job(path, None), {}, [], reason(error)) for path, error in search.failures]
-    skipped = search.account()
     if not jobs and not failed:
-        kinds = " or ".join(sorted(wanted))
+        kinds, skipped = " or ".join(sorted(wanted)), search.account()
         raise UsageError(f"found no {kinds} file in {' '.join(inputs)}{f' ({skipped})' if skipped else ''}")
     jobs = told_apart(jobs, fuller)
     check_files(jobs)
-    return Plan(jobs, failed, skipped)
+    return Plan(jobs, failed, search.account({job.out for job in jobs}))
 
 
 def output_folder(inputs: list[str], output: str | None) -> Path | None:

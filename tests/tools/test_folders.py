@@ -138,6 +138,14 @@ def test_every_suffix_that_works_alone_works_in_folders() -> None:
     assert not set(suffixes.PICTURES) & set(suffixes.SOUNDS)
 
 
+def test_outputs_of_an_earlier_run_are_not_worth_a_word(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "a.lac", "b.jpg", "b.bmp", "b.lac")
+    made = plan([str(tmp_path)], None, lambda source: ".lac", frozenset({PICTURE}))
+    assert made.skipped == "1 file skipped: 1 .lac"  # b.lac: there are b.jpg.lac and b.bmp.lac
+    back = plan([str(tmp_path)], None, lambda source: ".png", frozenset({CODED}))
+    assert back.skipped == "2 files skipped: 1 .bmp, 1 .jpg"
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     put(tmp_path, "in/song.wav", data=WAV)
