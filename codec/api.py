@@ -369,7 +369,7 @@ def info(data: Coded) -> FileInfo:
         header, table = container.read_table(file, partial=True)
         medium = media.of(header.medium)
         chunks = tuple((medium.kinds.get(entry.kind, f"kind {entry.kind}"), entry.length) for entry in table)
-        return medium.info(header, (medium.name, header.model, header.digest.hex(), len(file), chunks))
+        return medium.info(header, (medium.name, header.model, header.digest.hex(), len(file), chunks), file)
 
 
 def verify(data: Coded, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:

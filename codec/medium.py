@@ -119,8 +119,8 @@ class Medium(Protocol):
     def outputs(self) -> Mapping[str, str]:
         """Suffixes of the files that it can be written as, with the names of their formats; the first is the default."""
 
-    def info(self, header: Header, common: Common) -> FileInfo:
-        """Describe a file. common: the arguments of FileInfo. Raises BadFile."""
+    def info(self, header: Header, common: Common, data: Data) -> FileInfo:
+        """Describe a file. common: the arguments of FileInfo. data: the file, to read as little of as will do. Raises BadFile."""
 
     def encode(self, source: Any, options: Options, run: Run, file: BinaryIO) -> None:
         """Write the file of a source. source: `Input.content` (sources.py) of a kind that it accepts. Raises BadInput."""

@@ -107,7 +107,7 @@ class ArchiveMedium:
     selects = frozenset({"member"})
     outputs = PICTURE_OUTPUTS
 
-    def info(self, header: Header, common: Common) -> FileInfo:
+    def info(self, header: Header, common: Common, data: Data) -> FileInfo:
         """Describe an archive by its fields. Raises BadFile."""
         held = unpack(header.fields)
         n_samples = held.n_pictures * held.height * held.width

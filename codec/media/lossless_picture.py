@@ -104,7 +104,7 @@ class LosslessPictureMedium:
     selects = frozenset({"region"})
     outputs = PICTURE_OUTPUTS
 
-    def info(self, header: Header, common: Common) -> FileInfo:
+    def info(self, header: Header, common: Common, data: Data) -> FileInfo:
         """Describe a picture by its fields. Raises BadFile."""
         fields = unpack(header.fields, MAX_SIDE**2)
         bpp = 8 * common[3] / (fields.width * fields.height)

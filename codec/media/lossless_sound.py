@@ -119,7 +119,7 @@ class LosslessSoundMedium:
     selects = frozenset({"seek", "duration"})
     outputs = SOUND_OUTPUTS
 
-    def info(self, header: Header, common: Common) -> FileInfo:
+    def info(self, header: Header, common: Common, data: Data) -> FileInfo:
         """Describe a sound by its fields. Raises BadFile."""
         fields = unpack(header.fields)
         seconds = fields.n_samples / fields.sample_rate

@@ -47,9 +47,14 @@ class Layout:
     @property
     def kept(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The pixel rows and columns of the tile that the canvas has."""
-        rows = spread(np.any(self.mask, 1, keepdims=True), self.side, self.height, 1)[:, 0]
-        columns = spread(np.any(self.mask, 0, keepdims=True), self.side, 1, self.width)[0]
-        return np.flatnonzero(rows), np.flatnonzero(columns)
+        rows, columns = (np.unique(places) for places in np.nonzero(self.mask))
+        return covered(rows, self.side, self.height), covered(columns, self.side, self.width)
+
+
+def covered(blocks: NDArray[np.intp], side: int, size: int) -> NDArray[np.intp]:
+    """Return the pixels of some rows of blocks, or columns, in a tile of `size` pixels."""
+    pixels = np.arange(size)
+    return pixels[np.isin(pixels // side, blocks)]
 
 
 def encode(pixels: Pixels, mask: Mask, side: int, tile: int, effort: int, threads: int | None) -> list[bytes]:
@@ -130,8 +135,9 @@ def filled(pixels: Pixels, mask: Mask, side: int) -> Pixels:
 
 
 def spread_rows(mask: Mask, side: int, rows: slice, width: int) -> Mask:
-    found: Mask = mask[np.arange(rows.start, rows.stop)[:, None] // side, np.arange(width)[None] // side]
-    return found
+    """Return the pixels of some rows that are in the chosen blocks: bool [rows, width]."""
+    chosen: Mask = mask[np.arange(rows.start, rows.stop)[:, None] // side, np.arange(width)[None] // side]
+    return chosen
 
 
 def completed(values: NDArray[np.float32], known: Mask) -> NDArray[np.float32]:
@@ -151,8 +157,8 @@ def halved(values: NDArray[np.float32], known: Mask) -> tuple[NDArray[np.float32
         return found
 
     weight = sums(known[..., None].astype(np.float32))
-    means: NDArray[np.float32] = np.divide(sums(values * known[..., None]), np.maximum(weight, 1), dtype=np.float32)
-    return means, weight[..., 0] > 0
+    means = sums(values * known[..., None]) / np.maximum(weight, 1)
+    return means.astype(np.float32, copy=False), weight[..., 0] > 0
 
 
 def doubled(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -242,6 +248,14 @@ def read_head(payload: bytes) -> tuple[int, int, int]:
     expect(LEAST_SIDE <= power <= MOST_SIDE, BadFile, "side of a block", power, f"a power, {LEAST_SIDE} to {MOST_SIDE}")
     n_pixels, position = read_varint(payload, 1, "pixels of the overlay")
     return 1 << power, n_pixels, position
+
+
+def n_exact(payload: bytes) -> int:
+    """Return how many pixels of a tile are exact, from the first bytes of its payload, unchecked; 0 where they are damaged."""
+    try:
+        return read_head(payload)[1] if payload else 0
+    except BadFile:
+        return 0
 
 
 def take(payload: bytes, position: int, field: str) -> tuple[bytes, int]:

@@ -35,11 +35,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PhotoInfo(PictureInfo):
-    """Describes a photo. quality: 0 to 100. tile: pixels per side."""
+    """Describes a photo. quality: 0 to 100. tile: pixels per side. exact_share: of its pixels, those that are exact."""
 
     gray: bool
     quality: float
     tile: int
+    exact_share: float
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,15 @@ class PhotoMedium:
     selects = frozenset({"region"})
     outputs = PICTURE_OUTPUTS
 
-    def info(self, header: Header, common: Common) -> FileInfo:
+    def info(self, header: Header, common: Common, data: Data) -> FileInfo:
         """Describe a photo by its fields. Raises BadFile."""
         fields = unpack(header.fields, 4 * MAX_SIDE**2)
         *_, n_bytes, chunks = common
         channels = (1 if fields.gray else 3) + any(name == KINDS[ALPHA] for name, _ in chunks)
         bpp = 8 * n_bytes / (fields.width * fields.height)
         shape = (fields.width, fields.height, channels, 8, bpp)
-        return PhotoInfo(*common, *shape, fields.gray, fields.quality / 100, fields.tile)
+        share = exact_pixels(data) / (fields.width * fields.height)
+        return PhotoInfo(*common, *shape, fields.gray, fields.quality / 100, fields.tile, min(share, 1.0))
 
     def encode(self, source: Any, options: Options, run: Run, file: BinaryIO) -> None:
         """Write a picture's file, at the quality that keeps the target. Raises BadInput, TargetOutOfReach."""
@@ -156,6 +158,12 @@ def alpha_of(file: Opened) -> Pixels | None:
     """Return the alpha of a photo, uint8 [H, W], if it has any. Raises BadFile."""
     payloads = [chunk.payload for chunk in file.chunks if chunk.kind == ALPHA and chunk.payload is not None]
     return picture.decode_alpha(bytes(payloads[-1]), file.fields.height, file.fields.width) if payloads else None
+
+
+def exact_pixels(data: Data) -> int:
+    """Return how many pixels are exact, from the first bytes of the overlays, unchecked."""
+    entries = [entry for entry in container.read_table(data, partial=True)[1] if entry.kind == OVERLAY]
+    return sum(overlay.n_exact(bytes(data[one.start : one.start + min(one.length, overlay.HEAD_BYTES)])) for one in entries)
 
 
 def overlays_of(file: Opened) -> list[bytes | None]:
