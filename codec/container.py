@@ -33,7 +33,7 @@ MAGIC = b"\x89Lc\r\n"  # the high bit and the line end show what text-mode trans
 VERSION = 1
 OPTIONAL = 0x80
 WELL_KNOWN_MODELS = {3: "photo-3"}  # one byte in the file instead of the name; 1 and 2 were models of before 1.0
-NO_MODEL = 0  # of media whose models have no weights
+NO_MODEL = 0  # a medium that needs no weights
 NAME_BASE = 31  # a byte v > 31 says that v - 31 bytes of name follow
 DIGEST_BYTES = 4
 MAX_VARINT_BYTES = 5
@@ -64,7 +64,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a file. payload is None where partial reading found damage."""
+    """Holds a part of a file. payload is None where partial reading found damage."""
 
     kind: int
     payload: bytes | memoryview | None
@@ -73,7 +73,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the chunk table, and where the chunk's payload begins in the file."""
+    """Holds a line of the chunk table, and where the chunk's payload begins in the file."""
 
     number: int
     kind: int
@@ -84,7 +84,7 @@ class Entry:
 
 
 class FileBytes:
-    """The rest of a seekable binary file as if it were bytes: what is not asked for is not read. For several threads."""
+    """Shows the rest of a seekable binary file as bytes, reading only what is asked for. Threads may share it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.first, self.lock = file, file.tell(), threading.Lock()
@@ -179,7 +179,7 @@ def payload(data: Data, entry: Entry) -> bytes:
 
 
 def is_whole(part: bytes | memoryview, entry: Entry, partial: bool = False) -> bool:
-    """Whether this is the payload of a chunk, neither cut off nor changed. Raises BadFile where not, unless partial."""
+    """Tell whether this is the payload of a chunk, neither cut off nor changed. Raises BadFile where not, unless partial."""
     crc, whole = zlib.crc32(part), len(part) == entry.length
     expect(whole or partial, BadFile, f"chunk {entry.number} length", len(part), f"{entry.length} bytes")
     expect(crc == entry.crc or partial, BadFile, f"chunk {entry.number} checksum", f"{crc:#010x}", f"{entry.crc:#010x}")

@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).parent
 
 
 class LaconicWarning(UserWarning):
-    """Something that the caller should know: a conversion, what is left out, a file larger than its input."""
+    """Warns of something that the caller should know: a conversion, what is left out, a file larger than its input."""
 
 
 def warn(text: str) -> None:
@@ -43,7 +43,7 @@ def warn(text: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """How the work is done: where, how exactly, in how many threads, and who is told.
+    """Says how the work is done: where, how exactly, in how many threads, and who is told.
 
     device: "cpu" or "cuda". precision: "float32" or "bf16", of networks. threads: None is one per core. max_pixels: refuse
     larger pictures. partial: give what a damaged file still holds. note: is told what was changed or is missing; call it in
@@ -74,7 +74,7 @@ def checked_region(region: Region | None, width: int, height: int) -> Region:
 
 @dataclass(frozen=True)
 class Selection:
-    """The part of a file that is asked for; None is all. Only fields that the medium `selects` are ever set."""
+    """Names the part of a file that is asked for; None is all. Only fields that the medium `selects` are ever set."""
 
     region: Region | None = None
     seek: float | None = None
@@ -83,7 +83,7 @@ class Selection:
 
 
 class Result(Protocol):
-    """What was decoded."""
+    """Holds what was decoded."""
 
     def value(self, as_array: bool) -> Any:
         """Return what the library gives its caller: a PIL.Image, an array, a `Sound`."""
@@ -93,7 +93,7 @@ class Result(Protocol):
 
 
 class Medium(Protocol):
-    """A way to store something. Its attributes may be those of the class."""
+    """Stores one kind of thing in files, and reads them. Its attributes may be those of the class."""
 
     @property
     def number(self) -> int:
@@ -134,7 +134,7 @@ class Medium(Protocol):
 
 @runtime_checkable
 class Batched(Protocol):
-    """A medium that codes several pictures at once, which a GPU does faster. The files are those of single calls."""
+    """Codes several pictures at once, which a GPU does faster, to the files of single calls. Some media can."""
 
     def encode_batch(self, sources: Iterable[Any], options: Options, run: Run) -> Iterator[bytes]:
         """Yield the file of each source, in order."""
@@ -145,7 +145,7 @@ class Batched(Protocol):
 
 @runtime_checkable
 class Set(Protocol):
-    """A medium that holds many pictures, each in reach."""
+    """Holds many pictures in a file and reaches each of them. Some media do."""
 
     def open(self, data: Data, run: Run) -> Any:
         """Return what gives the pictures, none of them decoded yet. Raises BadFile, ModelMissing."""
@@ -153,7 +153,7 @@ class Set(Protocol):
 
 @runtime_checkable
 class Symbolic(Protocol):
-    """A medium whose integers can be looked at, for golden files and benchmarks."""
+    """Shows the integers of its files, for golden files and benchmarks. Some media do."""
 
     def coded(self, data: Data, run: Run) -> Symbols:
         """Return the symbols and table indices of a file in the order they are coded."""

@@ -17,7 +17,7 @@ from laconic.entropy.errors import BadInput
 from laconic.picture_formats import HEIF_BRANDS, RAW, RAW_READER, UNREAD, Seen
 from laconic.picture_metadata import Metadata
 
-Values = Callable[[int, tuple[int, ...]], tuple[int, ...]]  # of a tag, or the default
+Values = Callable[[int, tuple[int, ...]], tuple[int, ...]]  # (tag, default) -> its values
 UUID_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 UUID_EXIF, UUID_IPTC = b"JpgTiffExif->JP2", bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 PACKED = (5, 8, 32773, 32946, 34925, 50000)  # compressions of TIFF that give the bytes back

@@ -54,7 +54,7 @@ XMP_ORIENTATIONS = re.compile(rb"tiff:Orientation=([\"'])[0-9]\1|<tiff:Orientati
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text; keyword b"" is a comment, whose bytes are as they were. All UTF-8 otherwise."""
+    """Holds a piece of text; keyword b"" is a comment, whose bytes are as they were. All UTF-8 otherwise."""
 
     keyword: bytes
     text: bytes

@@ -38,7 +38,7 @@ CHANGED_MODES = ("CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")  # whose samples b
 
 @dataclass(frozen=True)
 class Decoded:
-    """samples [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; the largest value of one; metadata; what was lost."""
+    """Holds samples [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; the largest value of one; metadata; what was lost."""
 
     samples: Samples
     white: int
@@ -113,7 +113,7 @@ def with_notes(decoded: Decoded, notes: list[str]) -> Decoded:
 
 
 def beside(image: Image.Image, exact: bool) -> list[str]:
-    """What a format that only Pillow tells of may have lost. Raises BadInput where that matters."""
+    """Return what a format that only Pillow tells of may have lost. Raises BadInput where that matters."""
     format = image.format or "none"
     if format in WHOLE_IN_PILLOW:
         others = len(image.info.get("sizes", ())) - 1
@@ -278,7 +278,7 @@ def parsing(what: str = "picture") -> Iterator[None]:
 
 @contextmanager
 def pillow_limit(max_pixels: int) -> Iterator[None]:
-    """Inside, Pillow's own limit on pixels is no lower than `max_pixels`, so that `check_size` decides.
+    """Raise Pillow's own limit on pixels to `max_pixels` or more while inside, so that `check_size` decides.
 
     Raises BadInput for more than both.
     """

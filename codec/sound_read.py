@@ -33,7 +33,7 @@ from laconic.sound_tags import Beside, named_pieces, of_flac, of_mpeg, of_ogg, o
 from laconic.sound_walk import View, Walk, walk
 
 PCM_WIDTHS, FLOAT_WIDTHS, ALL_CHANNELS = frozenset({8, 16, 24, 32}), frozenset({32, 64}), range(1, 9)
-ANY_WIDTH = frozenset[int]()  # of a coding whose samples have no width of their own
+ANY_WIDTH = frozenset[int]()  # the coding's samples have no width of their own
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def own_blocks(samples: View, found: Walk, n_samples: int) -> Callable[[int], It
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What stands around the samples of a WAV file, so that it comes back byte for byte."""
+    """Holds what stands around the samples of a WAV file, so that it comes back byte for byte."""
 
     view: View
     head: View

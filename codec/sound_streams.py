@@ -28,7 +28,7 @@ MAX_JUNK = 1 << 16  # bytes between frames that are nobody's samples
 
 @dataclass(frozen=True)
 class Flac:
-    """STREAMINFO and where it stands. n_samples: 0 where the encoder did not know. md5: zeros where it did not count."""
+    """Holds STREAMINFO and where it stands. n_samples: 0 where the encoder did not know. md5: zeros where it did not count."""
 
     rate: int
     channels: int
@@ -56,7 +56,7 @@ def without_total(view: View, info: Flac) -> View:
 
 @dataclass
 class Link:
-    """A stream of Ogg from its first page to the next one's. first, last: positions at the ends of its first and last pages
+    """Describes a stream of Ogg from its first page to the next one's. first, last: positions at the ends of those
     of samples; -1 where none is.
     """
 
@@ -68,7 +68,7 @@ class Link:
     last: int = -1
     pages: int = 0
     missing: int = 0
-    bodies: list[tuple[int, int]] = field(default_factory=list)  # of FLAC, whose pages are taken off
+    bodies: list[tuple[int, int]] = field(default_factory=list)  # FLAC's bytes without the pages around them
 
 
 OGG_CODECS = {b"\x01vorbis": "VORBIS", b"OpusHead": "OPUS", b"\x7fFLAC": "FLAC", b"Speex   ": "SPEEX"}
@@ -129,7 +129,7 @@ def next_page(view: View, at: int) -> int:
 
 @dataclass
 class Mpeg:
-    """A run of MPEG frames from one information frame to the next. n_samples: what a decoder gives, to a few frames."""
+    """Describes a run of MPEG frames from one information frame to the next. n_samples: what a decoder gives, to a few frames."""
 
     start: int
     end: int

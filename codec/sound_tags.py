@@ -32,7 +32,7 @@ MASK_NAME = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
 
 @dataclass
 class Beside:
-    """What a file holds beside its samples. layout: the mask of loudspeakers that a comment names, None without one."""
+    """Holds what a file has beside its samples. layout: the mask of loudspeakers that a comment names, None without one."""
 
     tags: dict[str, str] = field(default_factory=dict)
     comments: Comments = ()

@@ -20,8 +20,8 @@ MAX_PIECES = 1 << 14  # chunks of a file
 UNKNOWN = 0xFFFFFFFF  # a size of 32 bits that says nothing
 SMALL_TAIL = 1024  # bytes after a finished file that are no forgotten samples
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # of a subtype in WAVEFORMATEXTENSIBLE, after its two bytes
-W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of a chunk's name in W64, after its four letters
+GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # ends a subtype in WAVEFORMATEXTENSIBLE, after its two bytes
+W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # ends a chunk's name in W64, after its four letters
 W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 CODINGS = {1: "PCM", 2: "MS_ADPCM", 3: "FLOAT", 6: "ALAW", 7: "ULAW", 0x11: "IMA_ADPCM", 0x31: "GSM610"}
 CODINGS |= {0x14: "G723_24", 0x38: "NMS_ADPCM", 0x40: "G721_32", 0x64: "G721_32", 0x45: "G721_32"}
@@ -40,7 +40,7 @@ CORE_LAYOUTS |= {(121, 6): 0x3F, (125, 7): 0x13F, (126, 8): 0xFF, (131, 3): 0x10
 
 
 class Readable(Protocol):
-    """A file that is read at any place."""
+    """Reads a file at any place."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
 
@@ -50,7 +50,7 @@ class Readable(Protocol):
 
 
 class View:
-    """Parts of a file, one after the other, as a file of its own.
+    """Shows parts of a file, one after the other, as a file of its own.
 
     parts: (first byte, the one after the last) in order; all from where the file stands unless given. changes: bytes that are
     read instead of the file's own, by offset in the view.
@@ -106,7 +106,7 @@ class View:
 
 @dataclass(frozen=True)
 class Piece:
-    """A chunk: its name, and where its content stands."""
+    """Holds a chunk's name, and where its content stands."""
 
     name: bytes
     start: int
@@ -115,7 +115,7 @@ class Piece:
 
 @dataclass
 class Walk:
-    """What a file says of its samples. width: bits of a sample as it is stored. n_samples: per channel, None where the
+    """Holds what a file says of its samples. width: bits of a sample as it is stored. n_samples: per channel, None where the
     file does not say. parts: where the samples stand. big: the highest byte first. pieces: the other chunks.
     """
 

@@ -78,7 +78,7 @@ def decompress_members(args: argparse.Namespace) -> int:
         return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
 
     jobs = [Job(source, out) for out in outs]
-    if source:  # of a pipe, the pictures are read already
+    if source:  # a pipe's pictures are read already
         check_files(jobs)
     return each_job(args, Plan(jobs), work, summary)
 

@@ -22,7 +22,7 @@ SYSTEM |= {".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".doc
 
 @dataclass
 class Search:
-    """What was found in folders.
+    """Holds what was found in folders.
 
     wanted: kinds of files, of PICTURE, SOUND and CODED. skipped: how many files were left out, by suffix.
     failures: what could not be read, and why. hints: what to do about files of a known kind that is not wanted.

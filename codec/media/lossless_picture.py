@@ -51,7 +51,7 @@ class LosslessInfo(PictureInfo):
 
 @dataclass(frozen=True)
 class Fields:
-    """Size in pixels, bits per sample (8 or 16), channels (as of `picture.Exact`), largest error of a sample, tiles of 2048."""
+    """Holds the size in pixels, bits per sample (8 or 16), channels (as of `picture.Exact`), largest error of a sample."""
 
     width: int
     height: int
@@ -81,7 +81,7 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Fields:
 
 @dataclass(frozen=True)
 class ExactResult:
-    """A decoded picture with its samples as they are stored."""
+    """Holds a decoded picture with its samples as they are stored."""
 
     exact: Exact
 
@@ -96,7 +96,7 @@ class ExactResult:
 
 
 class LosslessPictureMedium:
-    """The medium of pictures that come back exactly, or off by a bounded error."""
+    """Stores pictures that come back exactly, or off by a bounded error."""
 
     number, name = LOSSLESS_PICTURE, "lossless picture"
     kinds = KINDS
@@ -157,7 +157,7 @@ def encode(source: Exact, max_error: int, effort: int, threads: int | None) -> b
 
 @dataclass(frozen=True)
 class Layer:
-    """Channels that are coded together in chunks of a kind, with their largest error."""
+    """Names channels that are coded together in chunks of a kind, with their largest error."""
 
     kind: int
     channels: slice

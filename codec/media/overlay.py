@@ -24,15 +24,14 @@ from laconic.payloads import CRC_BYTES, crc
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-LEAST_SIDE, MOST_SIDE = 3, 8  # powers of two: a block has 8 to 256 pixels a side
-HEAD_BYTES = 6  # at most: the side of a block and the number of exact pixels
-BITS = 8  # of a sample
-STRIP = 256  # rows that are filled at once, even
+LEAST_SIDE, MOST_SIDE = 3, 8  # powers of two: the side of a block has 8 to 256 pixels
+BITS = 8  # per sample
+STRIP = 256  # rows that are filled at once; an even number, as rows are halved in pairs
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the chosen blocks of a tile of height x width pixels stand: mask bool [rows, columns], of blocks of `side` pixels."""
+    """Says where a tile of height x width pixels has chosen blocks: mask bool [rows, columns], `side` pixels per side."""
 
     height: int
     width: int

@@ -113,7 +113,7 @@ def search_with_quality(target: Searched, encode: Callable[[int], bytes], measur
 
 
 def looks(options: Options) -> bool:
-    """Whether the result is to be looked at: what a quality gives is known of the package's models alone."""
+    """Tell whether the result is to be looked at: what a quality gives is known of the package's models alone."""
     return options.fallback and registry.registered(options.model or registry.DEFAULT_PHOTO) is None
 
 
