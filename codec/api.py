@@ -282,7 +282,8 @@ class Codec:
         refuse_others(given.keys(), CompressOptions, "compress")
         values = {kind.name: given.get(kind.name) for kind in TARGETS if kind is not Lossless}
         target = one_target(bool(given.get("lossless")), **cast(dict[str, float | None], values))
-        return Options(target, self.model, given.get("medium"), given.get("effort"), bool(given.get("strip")), given.get("fallback", True))
+        effort, strip = given.get("effort"), bool(given.get("strip"))
+        return Options(target, self.model, given.get("medium"), effort, strip, given.get("fallback", True))
 
 
 def compress(

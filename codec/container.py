@@ -32,7 +32,7 @@ __all__ = [
 MAGIC = b"\x89Lc\r\n"  # the high bit and the line end show what text-mode transfers do, as PNG's does
 VERSION = 1
 OPTIONAL = 0x80
-WELL_KNOWN_MODELS = {3: "photo-3"}  # one byte in the file instead of the name; 1 and 2 were models of before 1.0
+WELL_KNOWN_MODELS = {3: "photo-3"}  # these names are one byte in the file; 1 and 2 were earlier models
 NO_MODEL = 0  # a medium that needs no weights
 NAME_BASE = 31  # a byte v > 31 says that v - 31 bytes of name follow
 DIGEST_BYTES = 4
@@ -52,8 +52,10 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class Header:
-    """Says what a file is: the medium's number (`media.TABLE`), model name and first 4 bytes of its digest (both empty without a model),
-    the medium's own fields.
+    """Says what a file is.
+
+    medium: its number (`media.TABLE`). model, digest: the model's name and the first 4 bytes of its digest, both empty
+    without a model. fields: the medium's own.
     """
 
     medium: int

@@ -22,6 +22,7 @@ from laconic.options import Options
 from laconic.payloads import DEFAULT_MAX_PIXELS
 
 Region = tuple[int, int, int, int]  # x, y, width, height, in pixels
+Slices = tuple[slice, slice]  # rows, columns
 Progress = Callable[[int, int], None]  # (samples done, all samples)
 Note = Callable[[str], None]
 Common = tuple[str, str, str, int, tuple[tuple[str, int], ...]]  # the arguments of FileInfo
@@ -70,6 +71,16 @@ def checked_region(region: Region | None, width: int, height: int) -> Region:
     ok = min(x, y) >= 0 and min(w, h) > 0 and x + w <= width and y + h <= height
     expect(ok, BadInput, "region", region, expected)
     return x, y, w, h
+
+
+def shared(a: Region, b: Region) -> tuple[Slices, Slices] | None:
+    """Return what two rectangles share, as rows and columns of each; None where they do not meet."""
+    left, right = max(a[0], b[0]), min(a[0] + a[2], b[0] + b[2])
+    top, bottom = max(a[1], b[1]), min(a[1] + a[3], b[1] + b[3])
+    if left >= right or top >= bottom:
+        return None
+    of_a, of_b = ((slice(top - y, bottom - y), slice(left - x, right - x)) for x, y, _, _ in (a, b))
+    return of_a, of_b
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ ANY_WIDTH = frozenset[int]()  # the coding's samples have no width of their own
 
 @dataclass(frozen=True)
 class Row:
-    """Say that a container's coding is read, at these widths, into samples of so many bits (0: of the same width).
+    """Says that a container's coding is read, at these widths, into samples of so many bits (0: of the same width).
 
     reader: "own" (samples of fixed width), "exact" (libsndfile, no bit is lost), "decoded" (libsndfile, a note).
     """
@@ -323,7 +323,7 @@ def flac_blocks(view: View, info: Flac, notes: list[str]) -> Iterator[Samples]:
         whole = done == info.n_samples > 0 and (info.md5 == md5.digest() or not any(info.md5))
         if not whole:
             raise BadInput(f"{error}, after {done} samples of {info.n_samples or 'an unknown number'}") from None
-        junk = view.size - counted_at  # that libFLAC had not asked for when it gave the last sample
+        junk = view.size - counted_at  # bytes that libFLAC had not read when it gave the last sample
         expect(junk <= MAX_WRAPPING, BadInput, "FLAC", f"{junk} bytes after the last sample", f"at most {MAX_WRAPPING}")
         notes.append("bytes after the last sample, which are no FLAC, are left out")
     if 0 < info.n_samples != done:

@@ -197,12 +197,12 @@ def counted(view: View, link: Mpeg, notes: list[str]) -> View:
         notes.append(f"the information frame counts {link.stated} frames, {link.frames} are there: all are kept")
     link.trimmed = 0
     head = bytearray(view.at(link.music, 4))
-    head[1] |= 1  # without a CRC
+    head[1] |= 1  # the new frame has no CRC
     at = next(at for at in range(1, 15) if frame_size(bytes([*head[:2], head[2] & 0xF | at << 4, head[3]])) >= 64)
     head[2] = head[2] & 0xF | at << 4
     side = 4 + {(3, 1): 17, (3, 2): 32}.get((head[1] >> 3 & 3, link.channels), {1: 9, 2: 17}[link.channels])
     frame = (bytes(head) + bytes(side - 4) + b"Xing" + struct.pack(">II", 1, link.frames)).ljust(frame_size(bytes(head)), b"\0")
-    room = (link.music, link.music + len(frame))  # bytes that stand there anyway, read as the new frame
+    room = (link.music, link.music + len(frame))  # the new frame is read in place of these bytes
     enough = room[1] <= link.end
     return View(view, [room, (link.music, link.end)], {0: frame}) if enough else whole
 

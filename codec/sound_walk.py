@@ -18,7 +18,7 @@ from laconic.entropy.errors import BadInput, expect
 
 MAX_PIECES = 1 << 14  # chunks of a file
 UNKNOWN = 0xFFFFFFFF  # a size of 32 bits that says nothing
-SMALL_TAIL = 1024  # bytes after a finished file that are no forgotten samples
+SMALL_TAIL = 1024  # so few bytes after a finished file are no forgotten samples
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # ends a subtype in WAVEFORMATEXTENSIBLE, after its two bytes
 W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # ends a chunk's name in W64, after its four letters
@@ -31,7 +31,7 @@ AIFC_CODINGS |= {b"ulaw": "ULAW", b"ULAW": "ULAW", b"alaw": "ALAW", b"ALAW": "AL
 AIFC_CODINGS |= {b"GSM ": "GSM610", b"DWVW": "DWVW"}
 AIFC_BITS = {b"in24": 24, b"in32": 32, b"42ni": 24, b"23ni": 32, b"fl32": 32, b"FL32": 32, b"fl64": 64, b"FL64": 64}
 CAF_CODINGS = {b"alac": "ALAC", b"ulaw": "ULAW", b"alaw": "ALAW", b"ima4": "IMA_ADPCM"}
-NIST_LAYOUT = ("sample_coding", "sample_byte_format", "sample_sig_bits")  # fields that the samples themselves say
+NIST_LAYOUT = ("sample_coding", "sample_byte_format", "sample_sig_bits")  # what these fields say, the samples show
 AU_CODINGS = {1: ("ULAW", 8), 2: ("PCM", 8), 3: ("PCM", 16), 4: ("PCM", 24), 5: ("PCM", 32), 6: ("FLOAT", 32)}
 AU_CODINGS |= {7: ("FLOAT", 64), 23: ("G721_32", 4), 25: ("G723_24", 3), 26: ("G723_40", 5), 27: ("ALAW", 8)}
 # Core Audio's layouts whose channels stand in WAV's order: (number << 16 | channels) to the mask.
@@ -131,16 +131,16 @@ class Walk:
     layout: int = 0
     pieces: list[Piece] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    texts: list[tuple[str, str]] = field(default_factory=list)  # that stand in the header itself
+    texts: list[tuple[str, str]] = field(default_factory=list)  # (name, text) in the header itself
 
     @property
     def frame(self) -> int:
-        """Bytes of a sample of all channels."""
+        """The bytes of one sample of all channels."""
         return max(1, self.channels * self.width // 8)
 
     @property
     def n_held(self) -> int:
-        """Whole samples per channel that stand in `parts`, where each has the same width."""
+        """The whole samples per channel that stand in `parts`, where each has the same width."""
         return sum(end - start for start, end in self.parts) // self.frame
 
 

@@ -59,7 +59,7 @@ SCALES, MIXERS = 32, 8  # classes of spread, for maps, and of four of these, for
 INPUTS = 24  # a mixer's, with room to spare: experts, counters, the circuit, a constant
 RATE, EXTRA_RATE, EXTRA_ROWS = 60, 300, 16  # the mixer learns so fast at last; more at first, halved after so many rows
 COUNTER_LIMIT, MAP_RATE = 250, 6
-LEAST_SPREAD = 0.05  # samples
+LEAST_SPREAD = 0.05  # in samples
 NARROW, NARROW_LEAST = 0.9, 0.5  # twice a bucket's width is at least so much of the spread, and so much more
 SMALL, MEDIUM, LARGE = 1229, NAT, 9000  # 0.3, 1, 2.2 nats: the logistic distribution function is 0.57, 0.73, 0.90
 

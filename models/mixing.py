@@ -63,7 +63,7 @@ COUNT_MASK = (1 << COUNT_BITS) - 1
 LARGEST_COUNT = 255  # where a counter's count stops
 MAP_STEP, MAP_CELLS = 128, 49  # an adaptive map has a cell for each 1/2 nat, from -12 to 12
 MASS_BITS = 31  # the logistic distribution has a mass of 2**31 in all
-NAT = 4096  # units of its argument
+NAT = 4096  # units per nat of its argument
 GUARD = 192  # bits of the fixed point in which the tables are made
 
 

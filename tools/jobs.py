@@ -82,6 +82,11 @@ def each_file(args: argparse.Namespace, ending: Ending, wanted: frozenset[str], 
     return each_job(args, plan(args.inputs, args.output, ending, wanted), work, summary)
 
 
+def size_and_time(file: BinaryIO, seconds: float) -> dict[str, Any]:
+    """Return what to report of an output: its bytes, and how long it took."""
+    return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
+
+
 def each_job(args: argparse.Namespace, plan: Plan, work: Work, summary: Summary) -> int:
     """Make what is planned, and report it. Returns the exit status."""
     total = len(plan.jobs) + len(plan.failed)
