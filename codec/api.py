@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class CodecOptions(TypedDict, total=False):
-    """The keywords of `Codec`, for functions that make one."""
+    """Names the keywords of `Codec`, for functions that make one."""
 
     model: str | None
     device: str
@@ -38,7 +38,7 @@ class CodecOptions(TypedDict, total=False):
 
 
 class SelectionOptions(TypedDict, total=False):
-    """The keywords of `decompress` that choose a part of a file or say what happens to damage."""
+    """Names the keywords of `decompress` that choose a part of a file or say what happens to damage."""
 
     region: Region | None
     seek: float | None
@@ -49,23 +49,23 @@ class SelectionOptions(TypedDict, total=False):
 
 
 class DamageOptions(TypedDict, total=False):
-    """The keywords of `decompress` that fit every medium."""
+    """Names the keywords of `decompress` that fit every medium."""
 
     partial: bool
     notes: list[str] | None
 
 
 class DamageAndCodecOptions(DamageOptions, CodecOptions, total=False):
-    """The keywords of `laconic.decompress` that fit every medium."""
+    """Names the keywords of `laconic.decompress` that fit every medium."""
 
 
 class DecompressOptions(SelectionOptions, CodecOptions, total=False):
-    """The keywords of `laconic.decompress`, less as_array."""
+    """Names the keywords of `laconic.decompress`, less as_array."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Compress and decompress with the networks kept warm. Picklable: the networks load again where it arrives.
+    """Compresses and decompresses with the networks kept warm. It can be pickled: networks load again where it arrives.
 
     model: a name of `laconic.list_models()` or of a registered model; None is the default.
     device: "cpu" or "cuda". precision: "float32" (default, and what a target in dB is measured with) or "bf16" (faster;
@@ -282,7 +282,8 @@ class Codec:
         refuse_others(given.keys(), CompressOptions, "compress")
         values = {kind.name: given.get(kind.name) for kind in TARGETS if kind is not Lossless}
         target = one_target(bool(given.get("lossless")), **cast(dict[str, float | None], values))
-        return Options(target, self.model, given.get("medium"), given.get("effort"), bool(given.get("strip")), given.get("fallback", True))
+        effort, strip = given.get("effort"), bool(given.get("strip"))
+        return Options(target, self.model, given.get("medium"), effort, strip, given.get("fallback", True))
 
 
 def compress(
@@ -451,7 +452,7 @@ def refuse_others(given: Iterable[str], known: type[Any], function: str) -> None
 
 
 class Counted:
-    """A file that counts what is written to it."""
+    """Counts the bytes that are written to a file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.n_bytes = file, 0

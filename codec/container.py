@@ -32,8 +32,8 @@ __all__ = [
 MAGIC = b"\x89Lc\r\n"  # the high bit and the line end show what text-mode transfers do, as PNG's does
 VERSION = 1
 OPTIONAL = 0x80
-WELL_KNOWN_MODELS = {3: "photo-3"}  # one byte in the file instead of the name; 1 and 2 were models of before 1.0
-NO_MODEL = 0  # of media whose models have no weights
+WELL_KNOWN_MODELS = {3: "photo-3"}  # these names are one byte in the file; 1 and 2 were earlier models
+NO_MODEL = 0  # a medium that needs no weights
 NAME_BASE = 31  # a byte v > 31 says that v - 31 bytes of name follow
 DIGEST_BYTES = 4
 MAX_VARINT_BYTES = 5
@@ -52,8 +52,10 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class Header:
-    """Says what a file is: the medium's number (`media.TABLE`), model name and first 4 bytes of its digest (both empty without a model),
-    the medium's own fields.
+    """Says what a file is.
+
+    medium: its number (`media.TABLE`). model, digest: the model's name and the first 4 bytes of its digest, both empty
+    without a model. fields: the medium's own.
     """
 
     medium: int
@@ -64,7 +66,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a file. payload is None where partial reading found damage."""
+    """Holds a part of a file. payload is None where partial reading found damage."""
 
     kind: int
     payload: bytes | memoryview | None
@@ -73,7 +75,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the chunk table, and where the chunk's payload begins in the file."""
+    """Holds a line of the chunk table, and where the chunk's payload begins in the file."""
 
     number: int
     kind: int
@@ -84,7 +86,7 @@ class Entry:
 
 
 class FileBytes:
-    """The rest of a seekable binary file as if it were bytes: what is not asked for is not read. For several threads."""
+    """Shows the rest of a seekable binary file as bytes, reading only what is asked for. Threads may share it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.first, self.lock = file, file.tell(), threading.Lock()
@@ -179,7 +181,7 @@ def payload(data: Data, entry: Entry) -> bytes:
 
 
 def is_whole(part: bytes | memoryview, entry: Entry, partial: bool = False) -> bool:
-    """Whether this is the payload of a chunk, neither cut off nor changed. Raises BadFile where not, unless partial."""
+    """Tell whether this is the payload of a chunk, neither cut off nor changed. Raises BadFile where not, unless partial."""
     crc, whole = zlib.crc32(part), len(part) == entry.length
     expect(whole or partial, BadFile, f"chunk {entry.number} length", len(part), f"{entry.length} bytes")
     expect(crc == entry.crc or partial, BadFile, f"chunk {entry.number} checksum", f"{crc:#010x}", f"{entry.crc:#010x}")

@@ -20,7 +20,7 @@ MIN_PSNR = 60.0  # dB between the pixels of two machines in float32
 
 @dataclass(frozen=True)
 class Check:
-    """One golden file: whether its symbols and pixels came out as they should."""
+    """Tells of one golden file whether its symbols and pixels came out as they should."""
 
     name: str
     ok: bool

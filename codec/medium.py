@@ -22,6 +22,7 @@ from laconic.options import Options
 from laconic.payloads import DEFAULT_MAX_PIXELS
 
 Region = tuple[int, int, int, int]  # x, y, width, height, in pixels
+Slices = tuple[slice, slice]  # rows, columns
 Progress = Callable[[int, int], None]  # (samples done, all samples)
 Note = Callable[[str], None]
 Common = tuple[str, str, str, int, tuple[tuple[str, int], ...]]  # the arguments of FileInfo
@@ -30,7 +31,7 @@ PACKAGE = Path(__file__).parent
 
 
 class LaconicWarning(UserWarning):
-    """Something that the caller should know: a conversion, what is left out, a file larger than its input."""
+    """Warns of something that the caller should know: a conversion, what is left out, a file larger than its input."""
 
 
 def warn(text: str) -> None:
@@ -43,7 +44,7 @@ def warn(text: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """How the work is done: where, how exactly, in how many threads, and who is told.
+    """Says how the work is done: where, how exactly, in how many threads, and who is told.
 
     device: "cpu" or "cuda". precision: "float32" or "bf16", of networks. threads: None is one per core. max_pixels: refuse
     larger pictures. partial: give what a damaged file still holds. note: is told what was changed or is missing; call it in
@@ -72,9 +73,19 @@ def checked_region(region: Region | None, width: int, height: int) -> Region:
     return x, y, w, h
 
 
+def shared(a: Region, b: Region) -> tuple[Slices, Slices] | None:
+    """Return what two rectangles share, as rows and columns of each; None where they do not meet."""
+    left, right = max(a[0], b[0]), min(a[0] + a[2], b[0] + b[2])
+    top, bottom = max(a[1], b[1]), min(a[1] + a[3], b[1] + b[3])
+    if left >= right or top >= bottom:
+        return None
+    of_a, of_b = ((slice(top - y, bottom - y), slice(left - x, right - x)) for x, y, _, _ in (a, b))
+    return of_a, of_b
+
+
 @dataclass(frozen=True)
 class Selection:
-    """The part of a file that is asked for; None is all. Only fields that the medium `selects` are ever set."""
+    """Names the part of a file that is asked for; None is all. Only fields that the medium `selects` are ever set."""
 
     region: Region | None = None
     seek: float | None = None
@@ -83,7 +94,7 @@ class Selection:
 
 
 class Result(Protocol):
-    """What was decoded."""
+    """Holds what was decoded."""
 
     def value(self, as_array: bool) -> Any:
         """Return what the library gives its caller: a PIL.Image, an array, a `Sound`."""
@@ -93,7 +104,7 @@ class Result(Protocol):
 
 
 class Medium(Protocol):
-    """A way to store something. Its attributes may be those of the class."""
+    """Stores one kind of thing in files, and reads them. Its attributes may be those of the class."""
 
     @property
     def number(self) -> int:
@@ -134,7 +145,7 @@ class Medium(Protocol):
 
 @runtime_checkable
 class Batched(Protocol):
-    """A medium that codes several pictures at once, which a GPU does faster. The files are those of single calls."""
+    """Codes several pictures at once, which a GPU does faster, to the files of single calls. Some media can."""
 
     def encode_batch(self, sources: Iterable[Any], options: Options, run: Run) -> Iterator[bytes]:
         """Yield the file of each source, in order."""
@@ -145,7 +156,7 @@ class Batched(Protocol):
 
 @runtime_checkable
 class Set(Protocol):
-    """A medium that holds many pictures, each in reach."""
+    """Holds many pictures in a file and reaches each of them. Some media do."""
 
     def open(self, data: Data, run: Run) -> Any:
         """Return what gives the pictures, none of them decoded yet. Raises BadFile, ModelMissing."""
@@ -153,7 +164,7 @@ class Set(Protocol):
 
 @runtime_checkable
 class Symbolic(Protocol):
-    """A medium whose integers can be looked at, for golden files and benchmarks."""
+    """Shows the integers of its files, for golden files and benchmarks. Some media do."""
 
     def coded(self, data: Data, run: Run) -> Symbols:
         """Return the symbols and table indices of a file in the order they are coded."""

@@ -1,4 +1,6 @@
-"""What `compress` is asked for: one target, and the options beside it. A new target is a class here, and nothing elsewhere.
+"""What `compress` is asked for: one target, and the options beside it.
+
+A new target is a class here and a keyword of `compress`; a test compares the two.
 
     Quality  Bpp  Size  Psnr     searched or set: lossy coding
     Lossless  MaxError           exact, or no sample off by more
@@ -22,7 +24,7 @@ MAX_ERROR = 255
 
 
 class CompressOptions(TypedDict, total=False):
-    """The keywords of `laconic.compress`, for functions that hand them on."""
+    """Names the keywords of `laconic.compress`, for functions that hand them on."""
 
     quality: float | None
     bpp: float | None
@@ -40,7 +42,7 @@ class CompressOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Target:
-    """Base of the targets: what a file is to keep. Raises BadInput for a value that no file could have."""
+    """Says what a file is to keep: the base of the targets. Raises BadInput for a value that no file could have."""
 
     value: float
     name: ClassVar[str]
@@ -51,13 +53,13 @@ class Target:
         expect(number and self.fits(), BadInput, self.name, self.value, self.expected)
 
     def fits(self) -> bool:
-        """Whether a finite value makes sense."""
+        """Tell whether a finite value makes sense."""
         return self.value > 0
 
 
 @dataclass(frozen=True)
 class Searched(Target):
-    """A target that is kept by searching the quality. The slack says how near to it a reached value is."""
+    """Says what is kept by searching the quality. The slack says how near to it a reached value is."""
 
     unit: ClassVar[str]
     tolerance: ClassVar[float]  # the slack at which the search ends early
@@ -72,7 +74,7 @@ class Searched(Target):
 
 
 class Rate(Searched):
-    """A target that is measured on the bytes of the file alone."""
+    """Says what is measured on the bytes of the file alone."""
 
     def rate(self, n_bytes: int, n_units: int) -> float:
         """Return what a file of so many bytes reaches. n_units: pixels of a picture."""
@@ -80,7 +82,7 @@ class Rate(Searched):
 
 
 class Quality(Target):
-    """0 to 100, higher is better; fractions allowed."""
+    """Asks for a quality, 0 to 100: higher is better, fractions are allowed."""
 
     name = "quality"
     expected = "0 to 100"
@@ -90,7 +92,7 @@ class Quality(Target):
 
 
 class Bpp(Rate):
-    """Bits per pixel of the whole file, kept within 2 %."""
+    """Asks for bits per pixel of the whole file, kept within 2 %."""
 
     name, unit, tolerance = "bpp", "bpp", 0.005
 
@@ -105,7 +107,7 @@ class Bpp(Rate):
 
 
 class Size(Rate):
-    """Bytes of the whole file, never more, and 97 % of them where the range of qualities allows."""
+    """Asks for bytes of the whole file: never more, and 97 % of them where the range of qualities allows."""
 
     name, unit, tolerance = "size", "bytes", 0.01
 
@@ -120,7 +122,7 @@ class Size(Rate):
 
 
 class Psnr(Searched):
-    """Decibels over all samples, reached and exceeded by at most 0.1."""
+    """Asks for decibels over all samples, reached and exceeded by at most 0.1."""
 
     name, unit, tolerance = "psnr", "dB", 0.05
     margin = 0.1
@@ -133,13 +135,13 @@ class Psnr(Searched):
 
 
 class Lossless(Target):
-    """Every sample comes back as it was."""
+    """Asks that every sample comes back as it was."""
 
     name = "lossless"
 
 
 class MaxError(Target):
-    """No sample of a picture comes back further away than this."""
+    """Asks that no sample of a picture comes back further away than this."""
 
     name, expected = "max_error", "an integer, 0 or more"
 
@@ -152,7 +154,7 @@ TARGETS: tuple[type[Target], ...] = (Quality, Bpp, Size, Psnr, Lossless, MaxErro
 
 @dataclass(frozen=True)
 class Options:
-    """What a medium needs to know in order to encode, besides the source.
+    """Says what a medium needs to know in order to encode, besides the source.
 
     model: the name of a model; medium: the name of a medium; None leaves the choice to Laconic. effort: 1 to 9, slower and
     smaller; None is the medium's default. strip: leave out metadata. fallback: another way of coding than the one asked for

@@ -12,7 +12,7 @@ from laconic.container import Chunk, read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, expect
 
 MAX_SIDE = 1 << 24  # pixels
-DEFAULT_MAX_PIXELS = 1 << 28  # 268 MP: cameras and scans fit; more takes gigabytes, and a word of the caller's
+DEFAULT_MAX_PIXELS = 1 << 28  # 268 MP: cameras and scans fit; more takes gigabytes, so the caller must ask for it
 CRC_BYTES = 4
 MAX_METADATA_BYTES = 1 << 26
 METADATA: Mapping[int, str] = {  # chunks that every picture may have, in the order in which they are written

@@ -71,7 +71,7 @@ KEPT_BY_CALLER = ("icc", "exif", "xmp")  # what a caller may have changed in the
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels uint8 [H, W, 3] or, gray, [H, W, 1]; alpha uint8 [H, W] or None; metadata; what was changed."""
+    """Holds pixels uint8 [H, W, 3] or, gray, [H, W, 1]; alpha uint8 [H, W] or None; metadata; what was changed."""
 
     pixels: Array
     alpha: Array | None = None
@@ -81,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Exact:
-    """samples as they are stored, uint8 or uint16 [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; as in `Picture`.
+    """Holds samples as they are stored, uint8 or uint16 [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA.
 
     Where metadata has a depth, it is the largest value of a sample; else that of 8 or 16 bits is.
     """

@@ -20,7 +20,7 @@ ANY = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Seen:
-    """What a file says of itself.
+    """Holds what a file says of itself.
 
     channels: with alpha and others, a palette's index being one. traits: what not every reader of the format passes.
     white: the largest value of a sample. key: the transparent colour of a PNG. n_pictures: frames or pages. clean: the
@@ -48,7 +48,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Way:
-    """A reader, and what passes through it. exact: unchanged; else it is for lossy coding alone, with the note."""
+    """Names a reader, and what passes through it. exact: unchanged; else it is for lossy coding alone, with the note."""
 
     format: str
     bits: tuple[int, ...]
@@ -65,7 +65,7 @@ class Way:
 
     @property
     def installed(self) -> bool:
-        """Return whether the reader is there."""
+        """Whether the reader is there."""
         return self.reader in (PILLOW, OWN) or find_spec("imagecodecs") is not None
 
 

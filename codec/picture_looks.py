@@ -17,7 +17,7 @@ from laconic.entropy.errors import BadInput
 from laconic.picture_formats import HEIF_BRANDS, RAW, RAW_READER, UNREAD, Seen
 from laconic.picture_metadata import Metadata
 
-Values = Callable[[int, tuple[int, ...]], tuple[int, ...]]  # of a tag, or the default
+Values = Callable[[int, tuple[int, ...]], tuple[int, ...]]  # (tag, default) -> its values
 UUID_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 UUID_EXIF, UUID_IPTC = b"JpgTiffExif->JP2", bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 PACKED = (5, 8, 32773, 32946, 34925, 50000)  # compressions of TIFF that give the bytes back
@@ -122,7 +122,8 @@ def see_jpeg(raw: bytes) -> Seen | None:
     named |= {"arithmetic", "progressive"} if marker == 0xCA else set()
     named.discard("SOF10")
     found, notes = metadata.of_jpeg(raw)
-    known = [s for s in segments if not 0xE1 <= s[0] <= 0xEF and s[0] != 0xFE or s[0] == 0xEE or s[0] == 0xE8]  # of JPEG-LS, how colours are transformed
+    # Of APP segments, 0xEE (Adobe) and 0xE8 (JPEG-LS) say how colours are transformed.
+    known = [s for s in segments if not 0xE1 <= s[0] <= 0xEF and s[0] != 0xFE or s[0] == 0xEE or s[0] == 0xE8]
     end = segments[-1][2]
     # Pillow finds where an ordinary file is cut; other readers fill up what is missing. Coded samples hold no FF D9.
     is_cut = raw.find(b"\xff\xd9", end) < 0 and (bits != 8 or "lossless" in named)
@@ -329,7 +330,7 @@ def tiff_traits(directory: tiff.Directory, values: Values, photometric: int, cha
     traits |= {PHOTOMETRIC.get(photometric, f"photometric {photometric}")}
     formats = set(values(339, (1,))) - {1, 4}
     traits |= {SAMPLE_FORMATS.get(number, f"sample format {number}") for number in formats}
-    if {"YCbCr", "JPEG"} <= traits:  # decoded to RGB as that of any JPEG file
+    if {"YCbCr", "JPEG"} <= traits:  # the reader of JPEG gives RGB
         traits = traits - {"YCbCr"}
     traits |= {"planar"} if values(284, (1,))[0] == 2 and channels > 1 else set()
     traits |= {"fill_order_2"} if values(266, (1,))[0] == 2 else set()

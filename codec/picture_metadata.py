@@ -31,18 +31,18 @@ from laconic.entropy.varint import read_varint, write_varint
 from laconic.payloads import MAX_METADATA_BYTES
 
 Metadata = dict[str, bytes]
-# Our name: the key in the `info` of a PIL image. Those that Pillow has no key for, or one that is not exact, are ours.
+# By our name, the key in the `info` of a PIL image: a key of our own where Pillow has none, or one that is not exact.
 INFO_KEYS = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp"} | {
     name: f"laconic_{name}" for name in ("text", "resolution", "depth", "colour", "iptc", "chunks")
 }
 NONE, INCH, CENTIMETRE, METRE = 1, 2, 3, 4  # units of a resolution; the first three as TIFF numbers them
 COLOUR_CHUNKS = (b"cICP", b"cHRM", b"gAMA", b"sBIT", b"mDCV", b"cLLI")
 OTHER_CHUNKS = (b"bKGD", b"tIME", b"oFFs", b"pCAL", b"sCAL", b"sTER")
-SEEN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sRGB", b"acTL", b"fcTL", b"fdAT")  # by others than us here
+SEEN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sRGB", b"acTL", b"fcTL", b"fdAT")  # read elsewhere
 SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # as cHRM has them, times 100000
 SRGB_GAMMA = 45455
 PLAIN_CODES = (1, 2)  # colour primaries of cICP and nclx that are sRGB's, or not stated
-PLAIN_TRANSFERS = (1, 2, 6, 13)  # and transfers, which readers show alike
+PLAIN_TRANSFERS = (1, 2, 6, 13)  # transfer functions, likewise, that readers show alike
 XMP_OF_PNG, XMP_OF_JPEG = b"XML:com.adobe.xmp", b"http://ns.adobe.com/xap/1.0/\0"
 LONG_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 ICC_OF_JPEG, IPTC_OF_JPEG = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
@@ -54,7 +54,7 @@ XMP_ORIENTATIONS = re.compile(rb"tiff:Orientation=([\"'])[0-9]\1|<tiff:Orientati
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text; keyword b"" is a comment, whose bytes are as they were. All UTF-8 otherwise."""
+    """Holds a piece of text; keyword b"" is a comment, whose bytes are as they were. All UTF-8 otherwise."""
 
     keyword: bytes
     text: bytes

@@ -33,12 +33,12 @@ Samples = NDArray[Any]  # uint8 or uint16 [H, W, C], C = 1 gray, 2 gray + alpha,
 UNIDENTIFIED = {b"8BPS": "Photoshop", b"DDS ": "DDS", b"SIMPLE  =": "FITS", b"DICM": "DICOM", b"BM": "BMP", b"\x59\xa6\x6a\x95": "SUN"}
 OFFSETS = {"DICOM": 128}
 LIMIT_LOCK = threading.RLock()
-CHANGED_MODES = ("CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")  # whose samples become others in RGB
+CHANGED_MODES = ("CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")  # their samples change on the way to RGB
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """samples [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; the largest value of one; metadata; what was lost."""
+    """Holds samples [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; the largest value of one; metadata; what was lost."""
 
     samples: Samples
     white: int
@@ -63,7 +63,7 @@ def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
         check_undamaged(seen)
         samples = pnm_samples(seen) if way.reader == OWN else by_imagecodecs(seen, way.reader)
         found = Decoded(samples, white_of(seen) if samples.dtype == np.uint8 or seen.white else 65535, {}, ())
-        if seen.format == "AVIF":  # its ICC, EXIF and XMP, and its orientation, which lies in boxes of its own
+        if seen.format == "AVIF":  # Pillow tells its ICC, EXIF, XMP and orientation
             image = open_image(raw, max_pixels)
             frames = int(getattr(image, "n_frames", 1))
             found = Decoded(samples, found.white, metadata.of_info(image), (frames_note(frames),) * (frames > 1))
@@ -113,7 +113,7 @@ def with_notes(decoded: Decoded, notes: list[str]) -> Decoded:
 
 
 def beside(image: Image.Image, exact: bool) -> list[str]:
-    """What a format that only Pillow tells of may have lost. Raises BadInput where that matters."""
+    """Return what a format that only Pillow tells of may have lost. Raises BadInput where that matters."""
     format = image.format or "none"
     if format in WHOLE_IN_PILLOW:
         others = len(image.info.get("sizes", ())) - 1
@@ -278,7 +278,7 @@ def parsing(what: str = "picture") -> Iterator[None]:
 
 @contextmanager
 def pillow_limit(max_pixels: int) -> Iterator[None]:
-    """Inside, Pillow's own limit on pixels is no lower than `max_pixels`, so that `check_size` decides.
+    """Raise Pillow's own limit on pixels to `max_pixels` or more while inside, so that `check_size` decides.
 
     Raises BadInput for more than both.
     """

@@ -27,7 +27,7 @@ COLOUR = (292, 293, 332, 334, 347, *range(512, 522), *range(529, 533), TIFF_ICC)
 
 @dataclass(frozen=True)
 class Tag:
-    """A tag of a directory: TIFF's number of its type, its values as bytes in the byte order of the file."""
+    """Holds a tag of a directory: TIFF's number of its type, its values as bytes in the byte order of the file."""
 
     kind: int
     data: bytes
@@ -35,14 +35,14 @@ class Tag:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """Return integers, none for other types."""
+        """Its integers; none for other types."""
         letter = LETTERS.get(self.kind)
         count = len(self.data) // TYPE_BYTES.get(self.kind, 1)
         return struct.unpack(f"{self.order}{count}{letter}", self.data) if letter else ()
 
     @property
     def ratios(self) -> tuple[tuple[int, int], ...]:
-        """Return numerators and denominators of rationals, and integers over 1."""
+        """Numerators and denominators of rationals, and integers over 1."""
         if self.kind != RATIONAL:
             return tuple((value, 1) for value in self.values)
         flat = struct.unpack(f"{self.order}{len(self.data) // 4}I", self.data)
@@ -67,7 +67,7 @@ def short(*values: int) -> Tag:
 
 @dataclass(frozen=True)
 class Tiff:
-    """The bytes of a TIFF file or of EXIF's TIFF part; `start` is where its first directory lies."""
+    """Walks the bytes of a TIFF file or of EXIF's TIFF part; `start` is where its first directory lies."""
 
     raw: bytes
     order: str

@@ -65,7 +65,7 @@ def write(samples: Samples, given: Metadata, format: str) -> tuple[bytes, list[s
     samples, kept, more = full_range(samples, kept, format)
     samples = np.ascontiguousarray(samples)
     notes += more
-    if "exif" in kept and format in ("TIFF", "AVIF"):  # which are written with EXIF taken apart
+    if "exif" in kept and format in ("TIFF", "AVIF"):  # these writers take EXIF apart
         try:
             tiff.orientation_of(kept["exif"])
         except BadInput as error:
@@ -80,7 +80,7 @@ def held_by(format: str, given: Metadata, is_gray: bool) -> tuple[Metadata, list
     """Return the metadata that a format can hold, and notes about the rest."""
     kept, notes = metadata.fitting_profile(dict(given), is_gray)
     exif = kept.get("exif", tiff.EXIF_PREFIX)
-    if not exif.startswith(tiff.EXIF_PREFIX):  # as it comes from WebP; JPEG readers overlook it so
+    if not exif.startswith(tiff.EXIF_PREFIX):  # WebP's is without; readers of JPEG would overlook it
         kept["exif"] = tiff.EXIF_PREFIX + exif
     for name in [name for name in kept if name != "depth"]:
         most, found = HELD[format].get(name, 0), len(kept[name])
@@ -195,7 +195,7 @@ def resolution_of_png(data: bytes) -> bytes:
     """Return the content of pHYs."""
     found = metadata.resolution_in(data, metadata.METRE)
     x, y = found or metadata.unpack_resolution(data)[1:]
-    if found is None:  # a ratio alone: as whole numbers
+    if found is None:  # a ratio without a unit is written in whole numbers
         x, y = x * x.denominator * y.denominator, y * x.denominator * y.denominator
     whole = [max(1, min(round(value), (1 << 31) - 1)) for value in (x, y)]
     return struct.pack(">2IB", *whole, found is not None)

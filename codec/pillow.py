@@ -14,16 +14,16 @@ from laconic.options import TARGETS
 from laconic.payloads import read_metadata
 
 OPTIONS = (*(target.name for target in TARGETS), "effort", "strip", "fallback", "medium")
-MODES = {(8, 1): "L", (8, 2): "LA", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}  # of bits and channels
-ANY_KIND = range(256)  # of chunk: what this version cannot decode is said when the pixels are asked for
+MODES = {(8, 1): "L", (8, 2): "LA", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}  # by bits and channels
+ANY_KIND = range(256)  # any chunk: what this version cannot decode is said when the pixels are asked for
 
 
 class LaconicImageFile(ImageFile.ImageFile):
-    """Size, mode and metadata when opened; pixels at the first load."""
+    """Reads size, mode and metadata when opened, and pixels at the first load."""
 
     format = "LACONIC"
     format_description = "Laconic photo"
-    _data: bytes | None = None  # of the class too: an unpickled image has its pixels and no file
+    _data: bytes | None = None  # a default of the class: an unpickled image has its pixels and no file
 
     def _open(self) -> None:
         self._data = self.fp.read()  # type: ignore[union-attr]
@@ -82,7 +82,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 
 
 def accept(prefix: bytes) -> bool:
-    """Whether a file that starts so is ours."""
+    """Tell whether a file that starts so is ours."""
     return prefix.startswith(container.MAGIC)
 
 

@@ -35,7 +35,7 @@ MAX_WEIGHTS_BYTES = 1 << 32
 
 
 class PictureModel(Protocol):
-    """A user's own model: `laconic.register(model)`, then `laconic.compress(image, model=model.name)`.
+    """Codes pictures by a user's own model: `laconic.register(model)`, then `laconic.compress(image, model=model.name)`.
 
     name: ASCII, 1 to 200 printable characters, in no other model's use. digest: 32 bytes that change with the weights.
     Both sides must give the same integers on every machine wherever they choose a probability.
@@ -52,7 +52,7 @@ class PictureModel(Protocol):
 
 
 class Storable(Protocol):
-    """A model that can be written to a folder of models."""
+    """Writes itself to a folder of models."""
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the weights; return what the card says of their architecture."""
@@ -60,7 +60,7 @@ class Storable(Protocol):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """An installed model, as `laconic models` lists it. digest: SHA-256 of the weights, hexadecimal."""
+    """Describes an installed model, as `laconic models` lists it. digest: SHA-256 of the weights, hexadecimal."""
 
     name: str
     digest: str

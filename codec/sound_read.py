@@ -33,12 +33,12 @@ from laconic.sound_tags import Beside, named_pieces, of_flac, of_mpeg, of_ogg, o
 from laconic.sound_walk import View, Walk, walk
 
 PCM_WIDTHS, FLOAT_WIDTHS, ALL_CHANNELS = frozenset({8, 16, 24, 32}), frozenset({32, 64}), range(1, 9)
-ANY_WIDTH = frozenset[int]()  # of a coding whose samples have no width of their own
+ANY_WIDTH = frozenset[int]()  # the coding's samples have no width of their own
 
 
 @dataclass(frozen=True)
 class Row:
-    """Say that a container's coding is read, at these widths, into samples of so many bits (0: of the same width).
+    """Says that a container's coding is read, at these widths, into samples of so many bits (0: of the same width).
 
     reader: "own" (samples of fixed width), "exact" (libsndfile, no bit is lost), "decoded" (libsndfile, a note).
     """
@@ -144,7 +144,7 @@ def own_blocks(samples: View, found: Walk, n_samples: int) -> Callable[[int], It
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What stands around the samples of a WAV file, so that it comes back byte for byte."""
+    """Holds what stands around the samples of a WAV file, so that it comes back byte for byte."""
 
     view: View
     head: View
@@ -323,7 +323,7 @@ def flac_blocks(view: View, info: Flac, notes: list[str]) -> Iterator[Samples]:
         whole = done == info.n_samples > 0 and (info.md5 == md5.digest() or not any(info.md5))
         if not whole:
             raise BadInput(f"{error}, after {done} samples of {info.n_samples or 'an unknown number'}") from None
-        junk = view.size - counted_at  # that libFLAC had not asked for when it gave the last sample
+        junk = view.size - counted_at  # bytes that libFLAC had not read when it gave the last sample
         expect(junk <= MAX_WRAPPING, BadInput, "FLAC", f"{junk} bytes after the last sample", f"at most {MAX_WRAPPING}")
         notes.append("bytes after the last sample, which are no FLAC, are left out")
     if 0 < info.n_samples != done:

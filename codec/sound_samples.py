@@ -21,7 +21,7 @@ FRONT = {1: 0x4, 2: 0x3}  # masks of one and two channels that say nothing more
 
 @dataclass(frozen=True)
 class Attached:
-    """Something that a file holds beside its samples and texts, as it stood there.
+    """Holds something that a file has beside its samples and texts, as it stood there.
 
     kind: "picture", "cuesheet" or "application" (blocks of FLAC, RFC 9639 section 8), or "id3" (a whole ID3v2 tag).
     """
@@ -32,7 +32,7 @@ class Attached:
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """Hold samples [T, C]: uint8 (128 is silence) of 8 bits, int16 of 16, int32 of 24 and 32, the value in the low bits;
+    """Holds samples [T, C]: uint8 (128 is silence) of 8 bits, int16 of 16, int32 of 24 and 32, the value in the low bits;
     float32 of 32 bits, float64 of 64.
 
     tags: texts by plain names (title, artist, album ...). comments: every name with its text, in order, repeated ones too,
@@ -63,7 +63,7 @@ def beside(sound: Sound) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class Source:
-    """Describe a sound to read. blocks(n): the samples, n at a time; wrapping(): after them, what stood around them, if kept.
+    """Describes a sound to read. blocks(n): the samples, n at a time; wrapping(): after them, what stood around them, if kept.
 
     notes: a list that fills while the sound is read, with what is not kept.
     around: what a decoded file keeps of a WAV file, known also where only a part of the samples is asked for.

@@ -28,7 +28,7 @@ MAX_JUNK = 1 << 16  # bytes between frames that are nobody's samples
 
 @dataclass(frozen=True)
 class Flac:
-    """STREAMINFO and where it stands. n_samples: 0 where the encoder did not know. md5: zeros where it did not count."""
+    """Holds STREAMINFO and where it stands. n_samples: 0 where the encoder did not know. md5: zeros where it did not count."""
 
     rate: int
     channels: int
@@ -56,7 +56,7 @@ def without_total(view: View, info: Flac) -> View:
 
 @dataclass
 class Link:
-    """A stream of Ogg from its first page to the next one's. first, last: positions at the ends of its first and last pages
+    """Describes a stream of Ogg from its first page to the next one's. first, last: positions at the ends of those
     of samples; -1 where none is.
     """
 
@@ -68,7 +68,7 @@ class Link:
     last: int = -1
     pages: int = 0
     missing: int = 0
-    bodies: list[tuple[int, int]] = field(default_factory=list)  # of FLAC, whose pages are taken off
+    bodies: list[tuple[int, int]] = field(default_factory=list)  # FLAC's bytes without the pages around them
 
 
 OGG_CODECS = {b"\x01vorbis": "VORBIS", b"OpusHead": "OPUS", b"\x7fFLAC": "FLAC", b"Speex   ": "SPEEX"}
@@ -129,7 +129,7 @@ def next_page(view: View, at: int) -> int:
 
 @dataclass
 class Mpeg:
-    """A run of MPEG frames from one information frame to the next. n_samples: what a decoder gives, to a few frames."""
+    """Describes a run of MPEG frames from one information frame to the next. n_samples: what a decoder gives, to a few frames."""
 
     start: int
     end: int
@@ -197,12 +197,12 @@ def counted(view: View, link: Mpeg, notes: list[str]) -> View:
         notes.append(f"the information frame counts {link.stated} frames, {link.frames} are there: all are kept")
     link.trimmed = 0
     head = bytearray(view.at(link.music, 4))
-    head[1] |= 1  # without a CRC
+    head[1] |= 1  # the new frame has no CRC
     at = next(at for at in range(1, 15) if frame_size(bytes([*head[:2], head[2] & 0xF | at << 4, head[3]])) >= 64)
     head[2] = head[2] & 0xF | at << 4
     side = 4 + {(3, 1): 17, (3, 2): 32}.get((head[1] >> 3 & 3, link.channels), {1: 9, 2: 17}[link.channels])
     frame = (bytes(head) + bytes(side - 4) + b"Xing" + struct.pack(">II", 1, link.frames)).ljust(frame_size(bytes(head)), b"\0")
-    room = (link.music, link.music + len(frame))  # bytes that stand there anyway, read as the new frame
+    room = (link.music, link.music + len(frame))  # the new frame is read in place of these bytes
     enough = room[1] <= link.end
     return View(view, [room, (link.music, link.end)], {0: frame}) if enough else whole
 

@@ -32,7 +32,7 @@ MASK_NAME = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
 
 @dataclass
 class Beside:
-    """What a file holds beside its samples. layout: the mask of loudspeakers that a comment names, None without one."""
+    """Holds what a file has beside its samples. layout: the mask of loudspeakers that a comment names, None without one."""
 
     tags: dict[str, str] = field(default_factory=dict)
     comments: Comments = ()
@@ -207,7 +207,7 @@ def of_ogg(links: list[View], codec: str, before: bytes) -> Beside:
             raw = base64.b64decode(pair[1], validate=True)
             mutagen.flac.Picture(raw)
         except tag_errors():
-            continue  # it stays among the comments, as it is
+            continue  # what is no picture stays among the comments
         attached.append(Attached("picture", raw))
         pairs.remove(pair)
     return beside_of(pairs, attached, [])

@@ -18,10 +18,10 @@ from laconic.entropy.errors import BadInput, expect
 
 MAX_PIECES = 1 << 14  # chunks of a file
 UNKNOWN = 0xFFFFFFFF  # a size of 32 bits that says nothing
-SMALL_TAIL = 1024  # bytes after a finished file that are no forgotten samples
+SMALL_TAIL = 1024  # so few bytes after a finished file are no forgotten samples
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # of a subtype in WAVEFORMATEXTENSIBLE, after its two bytes
-W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of a chunk's name in W64, after its four letters
+GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # ends a subtype in WAVEFORMATEXTENSIBLE, after its two bytes
+W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # ends a chunk's name in W64, after its four letters
 W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 CODINGS = {1: "PCM", 2: "MS_ADPCM", 3: "FLOAT", 6: "ALAW", 7: "ULAW", 0x11: "IMA_ADPCM", 0x31: "GSM610"}
 CODINGS |= {0x14: "G723_24", 0x38: "NMS_ADPCM", 0x40: "G721_32", 0x64: "G721_32", 0x45: "G721_32"}
@@ -31,7 +31,7 @@ AIFC_CODINGS |= {b"ulaw": "ULAW", b"ULAW": "ULAW", b"alaw": "ALAW", b"ALAW": "AL
 AIFC_CODINGS |= {b"GSM ": "GSM610", b"DWVW": "DWVW"}
 AIFC_BITS = {b"in24": 24, b"in32": 32, b"42ni": 24, b"23ni": 32, b"fl32": 32, b"FL32": 32, b"fl64": 64, b"FL64": 64}
 CAF_CODINGS = {b"alac": "ALAC", b"ulaw": "ULAW", b"alaw": "ALAW", b"ima4": "IMA_ADPCM"}
-NIST_LAYOUT = ("sample_coding", "sample_byte_format", "sample_sig_bits")  # fields that the samples themselves say
+NIST_LAYOUT = ("sample_coding", "sample_byte_format", "sample_sig_bits")  # what these fields say, the samples show
 AU_CODINGS = {1: ("ULAW", 8), 2: ("PCM", 8), 3: ("PCM", 16), 4: ("PCM", 24), 5: ("PCM", 32), 6: ("FLOAT", 32)}
 AU_CODINGS |= {7: ("FLOAT", 64), 23: ("G721_32", 4), 25: ("G723_24", 3), 26: ("G723_40", 5), 27: ("ALAW", 8)}
 # Core Audio's layouts whose channels stand in WAV's order: (number << 16 | channels) to the mask.
@@ -40,7 +40,7 @@ CORE_LAYOUTS |= {(121, 6): 0x3F, (125, 7): 0x13F, (126, 8): 0xFF, (131, 3): 0x10
 
 
 class Readable(Protocol):
-    """A file that is read at any place."""
+    """Reads a file at any place."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
 
@@ -50,7 +50,7 @@ class Readable(Protocol):
 
 
 class View:
-    """Parts of a file, one after the other, as a file of its own.
+    """Shows parts of a file, one after the other, as a file of its own.
 
     parts: (first byte, the one after the last) in order; all from where the file stands unless given. changes: bytes that are
     read instead of the file's own, by offset in the view.
@@ -106,7 +106,7 @@ class View:
 
 @dataclass(frozen=True)
 class Piece:
-    """A chunk: its name, and where its content stands."""
+    """Holds a chunk's name, and where its content stands."""
 
     name: bytes
     start: int
@@ -115,7 +115,7 @@ class Piece:
 
 @dataclass
 class Walk:
-    """What a file says of its samples. width: bits of a sample as it is stored. n_samples: per channel, None where the
+    """Holds what a file says of its samples. width: bits of a sample as it is stored. n_samples: per channel, None where the
     file does not say. parts: where the samples stand. big: the highest byte first. pieces: the other chunks.
     """
 
@@ -131,16 +131,16 @@ class Walk:
     layout: int = 0
     pieces: list[Piece] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    texts: list[tuple[str, str]] = field(default_factory=list)  # that stand in the header itself
+    texts: list[tuple[str, str]] = field(default_factory=list)  # (name, text) in the header itself
 
     @property
     def frame(self) -> int:
-        """Bytes of a sample of all channels."""
+        """The bytes of one sample of all channels."""
         return max(1, self.channels * self.width // 8)
 
     @property
     def n_held(self) -> int:
-        """Whole samples per channel that stand in `parts`, where each has the same width."""
+        """The whole samples per channel that stand in `parts`, where each has the same width."""
         return sum(end - start for start, end in self.parts) // self.frame
 
 

@@ -31,7 +31,7 @@ START = 12  # bytes that tell a sound from a picture
 
 @dataclass(frozen=True)
 class Input:
-    """A source whose kind is known.
+    """Holds a source whose kind is known.
 
     kind: "picture", "sound" or "set". content: a picture's file object, PIL.Image or array; a sound's `sound.Source`;
     a set's `archive.Pictures`. n_bytes: of the file that it comes from, or None.

@@ -81,7 +81,7 @@ def decode(data: bytes | memoryview, n: int, alphabet: int, order: int = 1) -> N
 
 @dataclass(frozen=True)
 class Tree:
-    """How a symbol is cut: into digits of `bits` each, the highest one first.
+    """Says how a symbol is cut: into digits of `bits` each, the highest one first.
 
     nodes: rows of a context, one for the first digit, one for the second after each first, ... contexts: a power of
     two.

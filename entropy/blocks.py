@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Backend(Protocol):
-    """What every module of kernels offers: `encode_block` and `decode_block`, as `rans.py` describes them."""
+    """Offers what every module of kernels does: `encode_block` and `decode_block`, as `rans.py` describes them."""
 
     def encode_block(self, symbols: Symbols, indices: Rows, tables: Tables, n_lanes: int) -> Coded: ...
 
@@ -50,7 +50,7 @@ class Backend(Protocol):
 
 
 class BatchBackend(Backend, Protocol):
-    """What a module may offer besides: several blocks in one call, which saves the cost of calls.
+    """Offers what a module may have besides: several blocks in one call, which saves the cost of calls.
 
     The blocks are neighbours of one size, coded in 32 lanes; there are BYTES_AFTER bytes of memory after their words.
     """
@@ -70,7 +70,7 @@ def takes_batches(kernels: Backend) -> TypeGuard[BatchBackend]:
 
 
 class Job(NamedTuple):
-    """A block to decode. escapes: their bytes. after: bytes of the data after the words, which kernels may read."""
+    """Holds a block to decode. escapes: their bytes. after: bytes of the data after the words, which kernels may read."""
 
     span: slice
     states: list[int]
@@ -274,7 +274,7 @@ def rows_of(indices: NDArray[Any], tables: Tables) -> Rows:
 
 
 def flat(data: bytes | memoryview) -> memoryview:
-    """View bytes-like data of any shape as bytes. Raises BadInput unless they lie one after the other."""
+    """Return a view of bytes-like data of any shape as bytes. Raises BadInput unless they lie one after the other."""
     try:
         raw = memoryview(data)
     except TypeError:

@@ -15,7 +15,7 @@ from laconic.entropy.tables import Tables
 
 @dataclass(frozen=True)
 class DeviceTables:
-    """Tables as tensors of a device.
+    """Holds tables as tensors of a device.
 
     cdf: int32 [rows, stride]. bits: float32 [rows, stride - 1]. offsets, sizes: int32 [rows].
     lut: int64 [rows, 512], what kernels know of each bin: from bit 0 on the start of a (as `Tables.bin_pairs` names
@@ -31,12 +31,12 @@ class DeviceTables:
 
     @property
     def entries(self) -> tuple[Tensor, Tensor]:
-        """Return what kernels find the entry of a symbol by."""
+        """What kernels find the entry of a symbol by."""
         return self.offsets, self.sizes
 
     @property
     def stride(self) -> int:
-        """Return the distance between rows of the CDF."""
+        """The distance between rows of the CDF."""
         return self.cdf.shape[1]
 
 

@@ -14,27 +14,27 @@ import reprlib
 
 
 class LaconicError(Exception):
-    """Base of every error that Laconic raises on purpose."""
+    """Is the base of every error that Laconic raises on purpose."""
 
 
 class BadInput(LaconicError, ValueError):
-    """The caller gave something that cannot be coded."""
+    """Says that the caller gave something that cannot be coded."""
 
 
 class TargetOutOfReach(BadInput):
-    """A target (size, bpp, psnr) lies outside the range that the message names."""
+    """Says that a target (size, bpp, psnr) lies outside the range that the message names."""
 
 
 class BadFile(LaconicError):
-    """The bytes are damaged or were not written by Laconic."""
+    """Says that the bytes are damaged or were not written by Laconic."""
 
 
 class UnsupportedFile(BadFile):
-    """The bytes are sound, but need a feature that this version does not have."""
+    """Says that the bytes are sound, but need a feature that this version does not have."""
 
 
 class ModelMissing(LaconicError):
-    """The file names a model that is not installed here."""
+    """Says that the file names a model that is not installed here."""
 
 
 LONGEST_FOUND = 200  # characters of what was found that a message shows

@@ -28,7 +28,7 @@ WIDE_BITS = 31
 
 @dataclass(frozen=True)
 class Form:
-    """The sizes of a stream. start: the least state of a lane, and its state before the first symbol."""
+    """Holds the sizes of a stream. start: the least state of a lane, and its state before the first symbol."""
 
     state: np.dtype[Any]
     word: np.dtype[Any]
@@ -73,7 +73,7 @@ def write_stream(states: NDArray[Any], words: NDArray[Any]) -> bytes:
 
 @dataclass
 class Stream:
-    """What a decoding kernel needs.
+    """Holds what a decoding kernel needs.
 
     states: [lanes], which it moves on. words: with a spare one at the end; see `pop`.
     """

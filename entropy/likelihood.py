@@ -100,7 +100,7 @@ def bin_bits(x: Tensor, mean: Tensor | float, scale: Tensor | float, logistic: b
 
 
 class BinBits(torch.autograd.Function):
-    """Bits with gradients.
+    """Computes bits with gradients.
 
     The slopes are computed with the bits: two are kept, which moves less memory than three inputs.
     """

@@ -119,7 +119,7 @@ def encode_blocks(symbols: Tensor, indices: Tensor, cut: Cut, tables: DeviceTabl
     head, n_head = varints(n_words << 3 | (n_escapes > 0) << 2 | codes)
     length, n_length = varints(n_escapes)
     n_length = n_length * (n_escapes > 0)
-    parts = (  # of all blocks: the bytes to copy from, where a block's own begin, how many they are
+    parts = (  # for all blocks: the bytes to copy from, where a block's own begin, how many they are
         (head, 5 * cut.numbers, n_head),
         (length, 5 * cut.numbers, n_length),
         (states, 4 * WARP.value * cut.numbers, 4 * lanes.long()),
@@ -208,7 +208,7 @@ def complaint(data: Tensor, indices: Tensor, tables: Tables) -> str:
 
 @dataclass(frozen=True)
 class Cut:
-    """How streams are cut into blocks, on the device.
+    """Says how streams are cut into blocks, on the device.
 
     bounds: int64 [blocks + 1]; block b has the symbols bounds[b] to bounds[b + 1] - 1.
     streams: int64 [streams + 1]; stream i has the blocks streams[i] to streams[i + 1] - 1.
@@ -229,12 +229,12 @@ class Cut:
 
     @property
     def n_blocks(self) -> int:
-        """Count the blocks of all streams."""
+        """The number of blocks of all streams."""
         return len(self.bounds) - 1
 
     @property
     def numbers(self) -> Tensor:
-        """Number the blocks, from 0 on."""
+        """The numbers of the blocks, from 0 on."""
         return torch.arange(self.n_blocks, device=self.bounds.device)
 
 

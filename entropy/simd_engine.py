@@ -28,7 +28,7 @@ if hasattr(os, "register_at_fork"):  # a fork waits too, or the child would get 
 
 @dataclass(frozen=True)
 class Kernels:
-    """Compiled functions, by the bytes of a table index: 1 or 2. They release the GIL. `engine` owns their code."""
+    """Holds compiled functions, by the bytes of a table index: 1 or 2. They release the GIL. `engine` owns their code."""
 
     encode: dict[int, Callable[..., int]]
     decode: dict[int, Callable[..., int]]

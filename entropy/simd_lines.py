@@ -21,7 +21,7 @@ PAIRS = [[lane for lane in range(HALF) if lane & 2 == 2 * second] for second in 
 
 @dataclass(frozen=True)
 class Style:
-    """How a CPU best does what is not alike in all lanes.
+    """Says how a CPU best does what is not alike in all lanes.
 
     compress: packs and unpacks 16-bit lanes by a mask in one instruction. shuffle: moves 16 bytes at once to places
     that a table says. gather: its gather instruction beats 16 loads. So it was measured to be on Intel, when the
@@ -34,7 +34,7 @@ class Style:
 
 
 class Lines:
-    """The text of one function, a value or statement per line. Where no type is said, vectors are 16 x i32.
+    """Collects the text of one function, a value or statement per line. Where no type is said, vectors are 16 x i32.
 
     `name = v("add i64 %a, %b")` defines a value and gives its name; `v.do("br label %next")` adds any other line.
     """

@@ -31,7 +31,7 @@ BIN_BITS = 9  # a decoder's search starts at one of 2**9 bins of 64 slots each
 
 @dataclass(frozen=True)
 class EncodeLut:
-    """An interval for each row and symbol, so that kernels need one load to find it.
+    """Holds an interval for each row and symbol, so that kernels need one load to find it.
 
     intervals: uint32 [rows, symbols from `low` on]: start | (frequency - 1) << 15, and bit 31 for the escape.
     low, high: both lie outside of every row. Symbols are clamped to low..high first, so those outside find the escape.
@@ -43,20 +43,20 @@ class EncodeLut:
 
     @cached_property
     def pairs(self) -> NDArray[np.uint64]:
-        """Return the intervals, and (1 - 2**-20) / frequency as float32 in the high halves, for vector kernels."""
+        """The intervals, and (1 - 2**-20) / frequency as float32 in the high halves, for vector kernels."""
         frequencies = ((self.intervals >> PRECISION & (TOTAL - 1)) + 1).astype(np.float32)
         inverses = np.float32(1 - 2.0**-20) / frequencies
         return self.intervals | inverses.view(np.uint32).astype(np.uint64) << np.uint64(32)
 
     @cached_property
     def bits(self) -> NDArray[np.float32]:
-        """Return the codelength of each interval, flat."""
+        """The codelength of each interval, flat."""
         return codelengths((self.intervals.ravel() >> PRECISION & (TOTAL - 1)) + 1)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Rows of integer PMFs. The last entry of a row is the escape, for symbols outside the row.
+    """Holds rows of integer PMFs. The last entry of a row is the escape, for symbols outside the row.
 
     cdf: uint32 [rows, width + 1], strictly increasing from 0 to 2**15 over the first sizes + 1 entries, then 2**15.
     offsets: int32 [rows], the first symbol of each row. sizes: int32 [rows], entries with the escape, 1 to width.
@@ -142,7 +142,7 @@ class Tables:
 
     @cached_property
     def encode_lut(self) -> EncodeLut | None:
-        """Return an interval per symbol and row, for kernels; None if rows so far apart would make it too large."""
+        """An interval per symbol and row, for kernels; None if rows so far apart would make it too large."""
         low, high = int(self.offsets.min()) - 1, int((self.offsets + self.sizes).max())
         stride = (high - low) // 16 * 16 + 16
         stride += 16 * (stride % 32 == 0)  # rows a power of two apart would compete for the same places in a cache
@@ -159,7 +159,7 @@ class Tables:
 
     @cached_property
     def decode_lut(self) -> NDArray[np.uint64] | None:
-        """Return what kernels know of each bin, uint64 [rows, 512]; None if a row reaches beyond int16.
+        """What kernels know of each bin, uint64 [rows, 512]; None if a row reaches beyond int16.
 
         Bits 0 to 15 are the start of a (as `bin_pairs` names it), 16 to 31 the start of b, 32 to 46 the last slot of b,
         47 whether b is the escape, and 48 to 63 the symbol of b.

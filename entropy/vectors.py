@@ -271,7 +271,7 @@ class Vectors:
         self.kinds, self.arguments = signature.args, arguments
 
     def address(self, argument: int, at: Any, count: Any) -> Any:
-        """Address of element `at` of the array that is argument `argument`; `count` elements from there are used."""
+        """Return the address of element `at` of the array that is argument `argument`; `count` elements from there are used."""
         array = self.context.make_array(self.kinds[argument])(
             self.context, self.builder, value=self.arguments[argument]
         )
@@ -283,19 +283,19 @@ class Vectors:
         return self.after(array.data, at)
 
     def after(self, address: Any, n: Any) -> Any:
-        """Address of the element n further on."""
+        """Return the address of the element n further on."""
         return self.builder.gep(address, [n])
 
     def times(self, value: Any, n: int) -> Any:
-        """An integer, n times as large."""
+        """Return an integer, n times as large."""
         return self.builder.mul(value, value.type(n))
 
     def vector_at(self, address: Any) -> Any:
-        """The same address, of a vector."""
+        """Return the same address, of a vector."""
         return self.builder.bitcast(address, ir.VectorType(address.type.pointee, self.width).as_pointer())
 
     def load(self, address: Any) -> Any:
-        """The vector at an element's address, which need be no multiple of the vector's size."""
+        """Load the vector at an element's address, which need be no multiple of the vector's size."""
         size = self.context.get_abi_sizeof(address.type.pointee)
         return self.builder.load(self.vector_at(address), align=size)
 
@@ -305,12 +305,12 @@ class Vectors:
         self.builder.store(vector, self.vector_at(address), align=size)
 
     def spread(self, value: Any) -> Any:
-        """One value in all places of a vector."""
+        """Return a vector that has one value in all places."""
         one = self.builder.insert_element(ir.VectorType(value.type, self.width)(ir.Undefined), value, ir.IntType(32)(0))
         return self.builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), self.width)([0] * self.width))
 
     def zeros(self, address: Any) -> Any:
-        """Room for a vector of the floats at an address: zeros. Registers hold it in the end."""
+        """Make room for a vector of the floats at an address, filled with zeros. Registers hold it in the end."""
         zero = ir.Constant(ir.VectorType(address.type.pointee, self.width), [0.0] * self.width)
         return cgutils.alloca_once_value(self.builder, zero)  # type: ignore[no-untyped-call]
 
@@ -321,7 +321,7 @@ class Vectors:
             yield self.times(loop.index, self.width)
 
     def total(self, vector: Any) -> Any:
-        """The sum of a vector's elements: the upper half is added to the lower, until one is left."""
+        """Return the sum of a vector's elements: the upper half is added to the lower, until one is left."""
         width = self.width
         while width > 1:
             width //= 2

@@ -44,7 +44,7 @@ CHUNK = 256  # rows of a thread at a time
 
 @dataclass(frozen=True)
 class Layer:
-    """Nodes of one kind whose children are all in layers before.
+    """Holds nodes of one kind whose children are all in layers before.
 
     first: number of its first node. n: how many there are. child, parent, weight: int64 [E], an entry per edge, ordered
     by parent: the number of the child, the place of the parent in the layer, and for sums the place of the weight in
@@ -60,7 +60,7 @@ class Layer:
 
 
 class Edges(NamedTuple):
-    """A circuit as kernels read it.
+    """Holds a circuit as kernels read it.
 
     variables, tables: as in `Circuit`. child, weight: int64 [edges]; node i has the edges first[i] .. first[i + 1] - 1,
     and inputs have none. first: int64 [nodes + 1]. is_sum: bool [nodes].
@@ -76,7 +76,7 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True)
 class Circuit:
-    """A circuit in layers of flat arrays, inputs first, the root last: n_variables variables, values 0..k - 1.
+    """Holds a circuit in layers of flat arrays, inputs first, the root last: n_variables variables, values 0..k - 1.
 
     variables, tables: int64 [inputs], the variable of each input and its place in `families`. theta: float64 [P], the
     weights of all sums, each parameter once. bounds: int64, where those of each parameter begin in theta, and the end.

@@ -31,7 +31,7 @@ MANTISSA_BITS = 31
 
 @dataclass(frozen=True)
 class Integers:
-    """A circuit in integers that codes variables one after the other, whatever the circuit's shape.
+    """Codes by a circuit in integers, variables one after the other, whatever the circuit's shape.
 
     Bytes depend on these integers, and floats are not the same everywhere: a decoder on another machine needs these
     arrays, not the circuit that they were made from.

@@ -21,7 +21,7 @@ LEAST_P = 1e-12  # a cut distribution gives each value at least that, before it 
 
 
 class Family(Protocol):
-    """A distribution of one variable over 0..k - 1.
+    """Gives a distribution of one variable over 0..k - 1.
 
     The same object in several inputs is one parameter, learnt from all.
     """
@@ -35,7 +35,7 @@ class Family(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Categorical:
-    """Any distribution. p: float64 [k], in any unit."""
+    """Stands for any distribution. p: float64 [k], in any unit."""
 
     p: Floats
 
@@ -52,7 +52,7 @@ class Categorical:
 
 @dataclass(frozen=True, eq=False)
 class Logistic:
-    """The logistic distribution of a mean and a scale, cut half-way between the integers; the ends take the tails."""
+    """Stands for the logistic distribution of a mean and a scale, cut half-way between the integers; the ends take the tails."""
 
     mean: float
     scale: float
@@ -77,7 +77,7 @@ class Logistic:
 
 @dataclass(frozen=True, eq=False)
 class Binomial:
-    """The number of successes in k - 1 trials, each with probability p."""
+    """Stands for the number of successes in k - 1 trials, each with probability p."""
 
     p: float
 
@@ -98,14 +98,14 @@ class Binomial:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The weights of a sum, one per child, 0 or more, in any unit. The same object in several sums is one parameter."""
+    """Holds the weights of a sum, one per child, 0 or more, in any unit. The same object in several sums is one parameter."""
 
     values: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """A variable and its distribution."""
+    """Stands for a variable and its distribution."""
 
     variable: int
     family: Family
@@ -113,14 +113,14 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """Independent parts: children over different variables."""
+    """Multiplies independent parts: children over different variables."""
 
     children: Sequence[Node]
 
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """A mixture: children over the same variables."""
+    """Mixes children over the same variables."""
 
     children: Sequence[Node]
     weights: Weights

@@ -54,18 +54,18 @@ from laconic.models.windows import Level, fill
 MAX_DECISIONS = 44  # for a sample: 4 guesses, 1 and 1, then 18 buckets that double, then 16 halvings
 MIDDLE, ABOVE, BUCKETS, LAST_BUCKET = 0, 1, 2, 9  # kinds of decisions; all buckets from the tenth on are one kind
 KINDS = BUCKETS + LAST_BUCKET + 1
-TABLES, CONTEXTS = 6, 512  # of counters; contexts in each
+TABLES, CONTEXTS = 6, 512  # tables of counters; contexts in each
 SCALES, MIXERS = 32, 8  # classes of spread, for maps, and of four of these, for the mixer's weights
-INPUTS = 24  # of a mixer, with room: experts, counters, the circuit, a constant
-RATE, EXTRA_RATE, EXTRA_ROWS = 60, 300, 16  # of the mixer: at last; more at first; halved after so many rows
+INPUTS = 24  # a mixer's, with room to spare: experts, counters, the circuit, a constant
+RATE, EXTRA_RATE, EXTRA_ROWS = 60, 300, 16  # the mixer learns so fast at last; more at first, halved after so many rows
 COUNTER_LIMIT, MAP_RATE = 250, 6
-LEAST_SPREAD = 0.05  # samples
+LEAST_SPREAD = 0.05  # in samples
 NARROW, NARROW_LEAST = 0.9, 0.5  # twice a bucket's width is at least so much of the spread, and so much more
 SMALL, MEDIUM, LARGE = 1229, NAT, 9000  # 0.3, 1, 2.2 nats: the logistic distribution function is 0.57, 0.73, 0.90
 
 
 class Interval(NamedTuple):
-    """The errors that are still possible, low .. high, where they lie, and what else a decision about them depends on.
+    """Holds the errors that are still possible, low .. high, where they lie, and what else a decision about them depends on.
 
     Integers alone, which compile to registers: as fast as six arguments, measured. Arrays do not belong in here.
     """
@@ -75,11 +75,11 @@ class Interval(NamedTuple):
     edge: int  # lower edge of error 0, in 1/256 of a sample
     per_step: int  # from one error to the next, in 1/256 of a sample
     scale: int  # logarithm of the spread: chooses weights and maps
-    rate: int  # of the mixer
+    rate: int  # how fast the mixer learns
 
 
 class Coding(NamedTuple):
-    """The mixer, its inputs, and each expert's masses: arrays [LANES] of 2**31 in all, unless said otherwise."""
+    """Holds the mixer, its inputs, and each expert's masses: arrays [LANES] of 2**31 in all, unless said otherwise."""
 
     low: NDArray[np.uint64]  # below the interval
     high: NDArray[np.uint64]  # below its upper end

@@ -32,7 +32,7 @@ def floor_ste(x: Tensor) -> Tensor:
 
 
 class ExactConv(nn.Module):
-    """A convolution over integers held in float32: integers [N, in, H, W] -> integer sums [N, out, H, W].
+    """Convolves integers held in float32: integers [N, in, H, W] -> integer sums [N, out, H, W].
 
     `weight` and `bias` are trained in real units. `integers()` is what is computed with, and what a file depends on.
     """

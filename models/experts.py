@@ -32,9 +32,9 @@ from laconic.models.windows import Level, Windows, add_sample, dot, solve_block
 SIMPLE = 7  # predictors besides windows and blend: LMS, and six fixed ones
 SCALED = 2  # experts that have no prediction of their own: around the blend, half and twice as wide
 LMS_TAPS, LMS_RATE = 24, 1 / 256
-CELLS = 64  # of a calibration, by error energy: each is 1/4 nat wide
+CELLS = 64  # a calibration's, by error energy: each is 1/4 nat wide
 CELL_STEP = 1.2840254166877414  # exp(1/4)
-FIRST_MEAN, FIRST_RATE, LAST_RATE = 0.1, 0.5, 0.01  # of a calibration's cell; the rate falls to just below the last one
+FIRST_MEAN, FIRST_RATE, LAST_RATE = 0.1, 0.5, 0.01  # how a calibration's cell starts; its rate falls to just below the last one
 FIRST_ERROR = 4.0  # recent errors where there are none yet
 
 # How much a recent error counts for the energy here, by the neighbour where it was. These weights and those below are
@@ -53,7 +53,7 @@ LEAF_FLOOR = 1 << 18  # added to a leaf's mass of 2**31, likewise
 
 
 class Experts(NamedTuple):
-    """n predictors, number 0 the blend, and m experts, at most LANES: arrays without a shape have LANES elements."""
+    """Holds n predictors, number 0 the blend, and m experts, at most LANES: arrays without a shape have LANES elements."""
 
     n: int
     m: int
@@ -65,19 +65,19 @@ class Experts(NamedTuple):
     recent: NDArray[np.float64]  # errors of the predictions, in samples: three rows
     calibration: NDArray[np.float64]  # [LANES, CELLS, 2], flat: mean error where energy was such, and its rate
     cells: NDArray[np.int64]  # places in `calibration`
-    mean: NDArray[np.int64]  # of the distributions, in 1/256 of a sample
-    inverse: NDArray[np.int64]  # of their scales, see INVERSE_UNITS
+    mean: NDArray[np.int64]  # the distributions' means, in 1/256 of a sample
+    inverse: NDArray[np.int64]  # what stands for their scales, see INVERSE_UNITS
     gate: NDArray[np.uint64]  # weights of the circuit's sum node, about ONE in all
 
 
 class Latents(NamedTuple):
-    """What the circuit knows of the choice of an expert."""
+    """Holds what the circuit knows of the choice of an expert."""
 
-    posterior: NDArray[np.uint32]  # of ONE: three rows
+    posterior: NDArray[np.uint32]  # parts of ONE: three rows
     evidence: NDArray[np.uint16]  # see Canvas
     found: NDArray[np.uint64]  # room for LANES numbers
     keeps: bool  # is there a plane after this one, that asks for evidence?
-    half: int  # of an interval in 1/256 of a sample: its mass, by the density in its middle, is a leaf's likelihood
+    half: int  # half an interval in 1/256 of a sample: its mass, by the density in its middle, is a leaf's likelihood
 
 
 def count_experts(level: Level) -> int:
@@ -298,7 +298,7 @@ def weigh(at: int, y: int, x: int, plane: Plane, experts: Experts, latents: Late
             w[k] *= U64(latents.evidence[pixel + k])
     for k in range(U64(experts.m)):
         total += w[k]
-    shift = U64(max(bit_length(total) - I64(16), I64(0)))  # which is cheaper than a division
+    shift = U64(max(bit_length(total) - I64(16), I64(0)))  # a product is cheaper than a division
     for k in range(U64(experts.m)):
         experts.gate[k] = (w[k] >> shift) + U64(1)
 

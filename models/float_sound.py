@@ -22,7 +22,7 @@ from laconic.models import lossless_sound
 
 Floats = NDArray[Any]  # float32 or float64
 Integers = NDArray[np.int64]
-CUT_BITS = 24  # of the loudest sample, where mantissas are cut
+CUT_BITS = 24  # bits that the loudest sample keeps where mantissas are cut
 MOST_INTEGER = 1 << 28  # a factor with larger integers is none
 USUAL = 0.999  # the loudness that so many of the samples stay below is the usual one
 MOST_LOUD = 1 << 16  # a sample louder than so many times the usual may miss the grid: it is a click
@@ -106,7 +106,7 @@ def read_rest(raw: bytes, at: int, widths: Integers) -> Integers:
 
 @dataclass(frozen=True)
 class Split:
-    """A channel as integers times a factor.
+    """Holds a channel as integers times a factor.
 
     integers: int64 [T]. odd: bool [T], the samples that do not come out of that; their integer is 0. cut: whether the
     factor is a power of two and integers are cut towards zero. widths, rest: int64 [T], how many bits of the mantissa a

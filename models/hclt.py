@@ -37,9 +37,9 @@ EMISSION_BITS = 20  # rows of B sum to 2**20
 WEIGHT_BITS = 16  # the mixture's weights sum to 2**16
 CDF_SHIFT = WEIGHT_BITS + EMISSION_BITS - WIDE_BITS  # from sums of 2**36 to the CDF's 2**31
 COARSE, COARSE_SHIFT = 1 << 15, 5  # emissions of 2**15 and more are stored in units of 32: see `unpacked`
-INVERSE_BITS = 60  # of the fixed point in which messages are divided by their sum
+INVERSE_BITS = 60  # fraction bits of the fixed point in which messages are divided by their sum
 PART = 64  # pictures that `codelength` codes at a time
-PREDICTION_BITS = 8  # of the fraction in a context's weights
+PREDICTION_BITS = 8  # fraction bits of a context's weights
 MAX_STATES = 256
 MAX_PIXELS = 1 << 14
 EMIT, DOWN, UP = 0, 1, 2  # kinds of steps: see `make_plan`
@@ -47,7 +47,7 @@ EMIT, DOWN, UP = 0, 1, 2  # kinds of steps: see `make_plan`
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Hclt:
-    """The integers of a model, as its file holds them: D pixels, row by row; pixel v has M_v = states[v] hidden states.
+    """Holds the integers of a model, as its file has them: D pixels, row by row; pixel v has M_v = states[v] hidden states.
 
     parent: int16 [D], -1 at the root. states: uint16 [D], 0 at leaves, else 1 to 256; the root is never a leaf.
     initial: uint16 [M_root], sums to 2**15. transitions: uint16, in coding order [M_parent, M_v] for each inner pixel
@@ -200,7 +200,7 @@ class Hclt:
 
     @property
     def n_pixels(self) -> int:
-        """How many pixels a picture has."""
+        """The number of pixels of a picture."""
         return self.height * self.width
 
     @cached_property

@@ -20,13 +20,13 @@ from laconic.models.hclt import PREDICTION_BITS, VALUES, context, first_places
 SAMPLE = 20_000  # pictures that the contexts are made from
 REACH = 2  # pixels: how far a neighbour is away at most
 RIDGE = 10  # times the number of pictures, on the diagonal: weights stay small where neighbours are alike
-CLASSES, CLASS_SHIFT = 17, 4  # of values, for thresholds: 0, and sixteenths
+CLASSES, CLASS_SHIFT = 17, 4  # classes of values, for thresholds: 0, and sixteenths
 LEAST_GAIN = 1e-3  # nats per picture that a threshold has to tell
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """The contexts of all pixels, by pixel.
+    """Holds the contexts of all pixels, by pixel.
 
     neighbours: int64 [n], numbers of pixels. weights: int64 [n], of 1 / 256. thresholds: integers in 0..255, rising,
     one fewer than there are contexts.

@@ -30,7 +30,7 @@ from laconic.models.hclt import DOWN, EMIT, PREDICTION_BITS, VALUES, Hclt
 INTERPRETED = triton.knobs.runtime.interpret  # in tests: then everything runs on the host
 AT_ONCE = 1 << 31  # bytes of messages, CDFs and intervals that a group of blocks takes, roughly
 N_VALUES = tl.constexpr(VALUES)
-ROWS = tl.constexpr(VALUES + 1)  # of bounds: one below each value, and the end
+ROWS = tl.constexpr(VALUES + 1)  # bounds per distribution: one below each value, and the end
 BITS = tl.constexpr(WIDE_BITS)
 WHOLE = tl.constexpr(1 << WIDE_BITS)
 START = tl.constexpr(rans.START_WIDE)
@@ -154,7 +154,7 @@ def walk(tables: Tables, n: int, code: Callable[[int, Tensor, Tensor], Tensor]) 
 
 @dataclass(frozen=True)
 class Tables:
-    """A model on a device.
+    """Holds a model on a device.
 
     bounds: int32 [contexts * 257, M] per pixel. transitions, flat, and initial: float64. contexts: per pixel the
     neighbours, their weights, and the least prediction of each context but the first.

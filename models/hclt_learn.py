@@ -26,7 +26,7 @@ from laconic.models.hclt_tree import Layout, choose_states, chow_liu_tree
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_ENTRIES = 1 << 28  # of the emissions, which the learner holds three times in float32
+MAX_ENTRIES = 1 << 28  # the most emissions: the learner holds them three times in float32
 CHUNK, DEVICE_CHUNK = 512, 4096  # pictures whose messages the learner holds at a time: in caches, on a GPU
 TINY, LEAST = 1e-35, 1e-30  # float32: of a maximum, of a message
 LATE = 0.6  # after so much of the time steps get smaller
@@ -34,7 +34,7 @@ LATE = 0.6  # after so much of the time steps get smaller
 
 @dataclass(frozen=True)
 class LearnConfig:
-    """How a model is learnt.
+    """Says how a model is learnt.
 
     states: of the pixels whose surroundings vary most, 8 to 256; others have fewer. contexts: of a pixel, at most, 1 to
     64. epochs: in mini-batches of `batch` pictures; then full_epochs with all pictures at once. step: how far a
@@ -62,7 +62,7 @@ class LearnConfig:
 
 
 class Learner:
-    """Expectation maximisation (circuits of trees: Liu & Van den Broeck, arXiv:2106.02264), in float32 with torch.
+    """Learns by expectation maximisation (circuits of trees: Liu & Van den Broeck, arXiv:2106.02264), in float32 with torch.
 
     Counts are kept over mini-batches and moved towards each batch's; at the end come epochs with all pictures at once.
     Floats differ between machines: what a file depends on is `export`. Make one with `Learner.start`.

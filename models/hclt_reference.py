@@ -24,7 +24,7 @@ from laconic.models.hclt import (
 
 
 class Reference:
-    """One visit of the tree, depth-first, for n pictures at once. Messages are int64 [n, M], M a pixel's states.
+    """Visits the tree once, depth-first, for n pictures at once. Messages are int64 [n, M], M a pixel's states.
 
     a[z]: weight of state z given all that was coded outside the subtree so far, and the part of the subtree that is
     done. up[z]: probability of what was coded in the subtree, given state z.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 20_000  # pictures that clusters are made from
 SEEN = 6  # pixels: a cluster sees its surroundings up to so far away
-ROUNDS = 6  # of k-means
+ROUNDS = 6  # iterations of k-means
 # Pictures that a prior is worth: of all values for those of a pixel, of these for those with its context, far and near.
 PIXEL_PRIOR, CONTEXT_PRIOR, NEAR_PRIOR = 20, 20, 40
 USUAL = 8  # values on either side that say what is usual near a value
@@ -25,7 +25,7 @@ ALONE = 1.5  # a value more frequent by so much than is usual near it keeps apar
 
 
 class Counts(NamedTuple):
-    """Expected counts: [M_parent, M] per slot; of all emissions, flat; [M_root]."""
+    """Holds expected counts: [M_parent, M] per slot; of all emissions, flat; [M_root]."""
 
     transitions: list[Tensor]
     emissions: list[Tensor]
@@ -112,7 +112,7 @@ def k_means(points: Tensor, k: int, rng: np.random.Generator) -> NDArray[np.int6
 
 @dataclass(frozen=True)
 class Priors:
-    """What keeps emissions with few counts sensible: see `emissions`.
+    """Keeps emissions with few counts sensible: see `emissions`.
 
     strength: pictures that a prior is worth. narrow, wide: float32 [256, 256], kernels that spread counts over near
     values. of_pixel: by pixel its distribution, float32 [256, 1]; of_context: with its context, [contexts, 256, 1].

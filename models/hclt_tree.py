@@ -20,7 +20,7 @@ BUSY_QUANTILE = 0.9  # pixels whose variance is above that quantile have all the
 
 @dataclass(frozen=True)
 class Layout:
-    """A tree laid out for learning. The slot of an inner pixel is its place in coding order.
+    """Lays out a tree for learning. The slot of an inner pixel is its place in coding order.
 
     parent, states: int64 [D], as in `Hclt`. order: int64 [D], pixels as they are coded. inner: the inner pixels, by
     slot. widths: int64 [D], states that a pixel's emissions hang on: its own, or for a leaf its parent's. above: by
@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def sizes(self) -> list[int]:
-        """States of the inner pixels, by slot."""
+        """The numbers of states of the inner pixels, by slot."""
         return [int(self.states[v]) for v in self.inner]
 
 

@@ -62,7 +62,7 @@ from laconic.models.windows import (
 
 Tape = NDArray[np.uint32]
 
-SIDE, LARGE_SIDE = 1024, 2048  # of a tile at most
+SIDE, LARGE_SIDE = 1024, 2048  # the most that a side of a tile has
 TILE = LARGE_SIDE**2  # samples of a plane at most
 SPLIT = 1 << 17  # from here on a picture is two tiles at least, for two threads
 BAND = 16  # rows that the kernel codes at a call; then tapes are kept, damage is noticed, and interrupts come through
@@ -70,7 +70,7 @@ TRIED, TRIALS = 48, 3  # for the choice of the transform: patches of 48 a side, 
 
 
 class TileKind(IntFlag):
-    """The first byte of a tile (2): STORED, or MODEL and a level, an index of LEVELS, with what else applies."""
+    """Names the first byte of a tile (2): STORED, or MODEL and a level, an index of LEVELS, with what else applies."""
 
     LEVEL = 3  # a mask
     GUESSED = 4  # guesses come first (`repeats.py`)
@@ -102,7 +102,7 @@ class TileKind(IntFlag):
 def tile_grid(height: int, width: int, large: bool = False) -> list[tuple[int, int, int, int]]:
     """Return (y, x, h, w) of the tiles of a picture, row by row (1).
 
-    They have at most 1024 samples a side, and from 131,072 pixels on there are two at least. large: at most 2048 a side,
+    Their sides have at most 1024 samples, and from 131,072 pixels on there are two at least. large: at most 2048,
     one perhaps, for what recurs within a tile.
     """
     side = LARGE_SIDE if large else SIDE
@@ -124,7 +124,7 @@ def encode_tile(samples: Samples, bits: int, effort: int, max_error: int) -> byt
     expect(0 <= max_error < 1 << 16, BadInput, "max_error", max_error, "0 to 65535")
     expect(samples.ndim == 3 and 1 <= samples.shape[2] <= 4, BadInput, "shape", samples.shape, "[h, w, 1 to 4]")
     h, w, _ = samples.shape
-    expect(0 < h * w <= TILE, BadInput, "tile size", (h, w), f"1 to {TILE} samples a plane")
+    expect(0 < h * w <= TILE, BadInput, "tile size", (h, w), f"1 to {TILE} samples per plane")
     expect(int(samples.max()) >> bits == 0, BadInput, "largest sample", int(samples.max()), f"below 2**{bits}")
     kind, ways = TileKind.of_effort(effort), [store(samples, bits)]
     if repetitive(samples):
@@ -253,7 +253,7 @@ def order(channels: int) -> list[int]:
 
 @dataclass(frozen=True)
 class TileCoder:
-    """What the planes of a tile share, in both directions. weights: of the mixers. coder: as `mixing.code` takes it."""
+    """Holds what the planes of a tile share, in both directions. weights: of the mixers. coder: as `mixing.code` takes it."""
 
     canvas: Canvas
     kind: TileKind

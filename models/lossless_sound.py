@@ -136,7 +136,7 @@ def restore(raw: bytes, n: int, channels: int, bits: int) -> NDArray[np.int32]:
 
 @dataclass(frozen=True)
 class Layout:
-    """The order in which channels are coded, and which channel helps which; all fields go by coded channel.
+    """Says in which order channels are coded, and which channel helps which; all fields go by coded channel.
 
     order: number of the channel in the segment. partners: a coded channel, itself where there is none. shifts: how many
     low bits are always 0. The sample of a partner that is coded earlier is known for the same time, else for the time
@@ -205,7 +205,7 @@ def alike(samples: NDArray[np.int32]) -> NDArray[np.float64]:
 
 
 class Predictors(NamedTuple):
-    """All predictors of a segment, and the histories that they share.
+    """Holds all predictors of a segment, and the histories that they share.
 
     A history is a ring of the latest values, newest first, stored twice in a row: so those before any place lie in one
     piece. past: float64 [C * 2 * ring], the samples. guesses: float64 [K + S] of the sample at hand, in the order of

@@ -52,18 +52,18 @@ F64: Any = numba.float64
 WITHOUT_NRT: Any = {"error_model": "numpy", "_nrt": False}
 kernel: Any = numba.njit(cache=True, nogil=True, forceinline=True, **WITHOUT_NRT)
 inlined: Any = numba.njit(cache=True, nogil=True, forceinline=True)  # for small functions of numbers and single arrays
-UNIT = 256  # of a stretch: one nat
+UNIT = 256  # one nat, as stretched probabilities have it
 LIMIT = 12 * UNIT - 1
-ONE = 1 << 16  # of probabilities and of weights
+ONE = 1 << 16  # stands for 1 in probabilities and weights
 WEIGHT_LIMIT = 1 << 20
 MANTISSA = 1024  # entries of LOG
 FINE = 16  # LOG has units of 1 / (UNIT * FINE) nat
-COUNT_BITS = 10  # of a counter: below its probability of 22 bits
+COUNT_BITS = 10  # low bits of a counter, below its probability of 22 bits
 COUNT_MASK = (1 << COUNT_BITS) - 1
-LARGEST_COUNT = 255  # of a counter
+LARGEST_COUNT = 255  # where a counter's count stops
 MAP_STEP, MAP_CELLS = 128, 49  # an adaptive map has a cell for each 1/2 nat, from -12 to 12
-MASS_BITS = 31  # of the logistic distribution
-NAT = 4096  # units of its argument
+MASS_BITS = 31  # the logistic distribution has a mass of 2**31 in all
+NAT = 4096  # units per nat of its argument
 GUARD = 192  # bits of the fixed point in which the tables are made
 
 

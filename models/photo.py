@@ -30,7 +30,6 @@ from laconic.entropy.likelihood import gaussian_bits
 from laconic.entropy.tables import N_SCALES, SCALE_MAX, SCALE_MIN
 from laconic.models.exact import EXACT_LIMIT, SHIFT, ExactConv, interpolate, requantise, round_ste
 
-STRIDE = 64  # pixels per sample of z: pictures are padded to multiples of it
 MAX_BITS = -math.log2(1e-9)  # per symbol: beyond that the gradient is 0
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (N_SCALES - 1)
 QUALITY_UNITS = 10_000  # quality is stored as an integer, quality x 100
@@ -43,7 +42,7 @@ LEVEL_STEP = 8  # an activation is at most 8 * 14 = 112
 
 @dataclass(frozen=True)
 class PhotoConfig:
-    """Sizes of the networks. Stored in the card; a change of a default is a new model."""
+    """Holds the sizes of the networks. They stand in the card; a change of a default is a new model."""
 
     c8: int = 160  # channels at 1/8 resolution
     c16: int = 256  # channels at 1/16
@@ -68,7 +67,7 @@ class PhotoConfig:
 
 
 class Photo(nn.Module):
-    """The networks that turn a picture into integers and back, and choose table rows for these.
+    """Turns a picture into integers and back, and chooses table rows for these.
 
     Bytes are the codec's affair.
     """
@@ -262,7 +261,7 @@ class Photo(nn.Module):
 
 
 class Block(nn.Module):
-    """A depthwise and a pointwise residual branch: float [N, C, H, W] -> the same shape."""
+    """Adds a depthwise and a pointwise residual branch: float [N, C, H, W] -> the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -288,7 +287,7 @@ class Block(nn.Module):
 
 
 class HyperScale(nn.Module):
-    """The integer branch: z symbols [N, Z, h, w] -> sums [N, M, 4h, 4w], 2**SHIFT to a table row."""
+    """Computes the integer branch: z symbols [N, Z, h, w] -> sums [N, M, 4h, 4w], 2**SHIFT to a table row."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -309,7 +308,7 @@ class HyperScale(nn.Module):
 
 
 class ScaleContext(nn.Module):
-    """The integer branch of context.
+    """Computes the integer branch of context.
 
     Symbols of earlier passes and rows of the hyper decoder, [N, M, h, w] -> what to add to the rows of a pass.
     """

@@ -44,7 +44,7 @@ TAPS = (OWN, ONE_BEFORE, TWO_BEFORE)  # by how many planes come before
 
 @dataclass(frozen=True)
 class Values:
-    """What the numbers of a plane stand for: low + number, or levels[number] where few values occur, or plane `same`.
+    """Says what the numbers of a plane stand for: low + number, or levels[number] where few values occur, or plane `same`.
 
     On disk (section 2): 0, low and high (2 bytes each, low byte first); or 1, varints of the count and of the length,
     then, deflated, varints of the first level and of each step to the next; or 2 and the place of an earlier plane.
@@ -136,7 +136,7 @@ def sparse(levels: int, span: int, n: int) -> bool:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The planes of a tile with room around them, [C, PAD + h + 2, PAD + w + PAD], and what else is known of samples.
+    """Holds the planes of a tile with room around them, [C, PAD + h + 2, PAD + w + PAD], and what else is known of samples.
 
     errors: of prediction 0, in 1/256 of a sample. hits: was the first guess right (`repeats.py`)? evidence: what the
     planes so far say of the choice of an expert, of 2**16, LANES numbers for each pixel; none where there is one plane.
@@ -183,9 +183,9 @@ class Canvas:
 
 
 class Plane(NamedTuple):
-    """One plane as kernels see it, and what it is predicted from."""
+    """Holds one plane as kernels see it, and what it is predicted from."""
 
-    samples: NDArray[np.int32]  # of all planes, flat, as errors
+    samples: NDArray[np.int32]  # all planes, flat, as errors
     errors: NDArray[np.int32]
     start: int  # place of the plane's first element, in the room above it
     origin: int  # place of its first sample

@@ -49,20 +49,20 @@ from laconic.models.planes import Plane
 ORDERS = 7  # hashed neighbourhoods
 EXPERTS = ORDERS + 2  # and W, N
 ALL_EXPERTS = (1 << EXPERTS) - 1  # a mask
-STATES = 64  # of an expert: how often it was right of late, or how the neighbours agree
+STATES = 64  # an expert's: how often it was right of late, or how the neighbours agree
 BITS = 18  # a table of an order has 2**BITS entries
 DIRECT = 4  # counters of a value in a hashed neighbourhood: the orders 1 to 3, and LONGEST
 LONGEST = 6
 TRIES = 4  # guesses for a sample
-INPUTS = 16  # of the mixer, with room: experts, direct counters, the prediction's distribution, a constant
+INPUTS = 16  # the mixer's, with room to spare: experts, direct counters, the prediction's distribution, a constant
 NEAR = 10  # hits among four neighbours, and of the plane before
-GATE, NEXT_GATE = 20000, 4096  # of ONE: what the first guess, the others, must be worth
-EASY = 60000  # of ONE: where an expert is trusted as much, predictors are not asked, and not taught by a hit
+GATE, NEXT_GATE = 20000, 4096  # parts of ONE: what the first guess, the others, must be worth
+EASY = 60000  # a part of ONE: where an expert is trusted as much, predictors are not asked, and not taught by a hit
 RATE, COUNTER_LIMIT, MAP_RATE = 500, 250, 6
-MOST_RUN = 15  # of a table's entry: how often in a row it was right
-CHECK_BITS = 12  # of a hash, kept in an entry: other neighbourhoods share its place
+MOST_RUN = 15  # the longest run: how often in a row a table's entry was right
+CHECK_BITS = 12  # bits of a hash, kept in an entry: other neighbourhoods share its place
 HASH = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4)
-SAMPLE_ROWS, FEW, FEW_GRAY = 32, 256, 16  # of `repetitive`: rows it looks at; few colours, grays
+SAMPLE_ROWS, FEW, FEW_GRAY = 32, 256, 16  # for `repetitive`: rows it looks at; few colours, grays
 
 
 def repetitive(samples: NDArray[Any]) -> bool:
@@ -100,7 +100,7 @@ def pack(samples: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 class Repeats(NamedTuple):
-    """What guesses need, for one plane.
+    """Holds what guesses need, for one plane.
 
     Of this sample, and learnt so far; counters and maps as `mixing.py` has them.
     """
@@ -120,7 +120,7 @@ class Repeats(NamedTuple):
     weights: NDArray[np.int32]  # [TRIES * (NEAR + EXPERTS), INPUTS]: by guess and hits near, by guess and expert
     maps: NDArray[np.uint16]  # [TRIES << EXPERTS] of them: by guess and who agrees
     tried: NDArray[np.int64]  # [1 + TRIES]: how many values have been guessed, and which
-    hits: NDArray[np.uint8]  # of all planes, flat as their samples: was the first guess right?
+    hits: NDArray[np.uint8]  # all planes, flat as their samples: was the first guess right?
 
 
 def new_repeats(on: bool, hits: NDArray[np.uint8]) -> Repeats:

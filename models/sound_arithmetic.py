@@ -26,7 +26,7 @@ LEAST_PIVOT = 1e-9  # an elimination with a smaller one gives no solution
 
 
 class Solver(NamedTuple):
-    """Room in which `solve` works, for matrices of up to n by n: allocated once, as kernels must not allocate.
+    """Holds room in which `solve` works, for matrices of up to n by n: allocated once, as kernels must not allocate.
 
     matrix: float64 [n * n]; vector: float64 [n]; inverse: float64 [n + LANES].
     """

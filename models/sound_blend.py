@@ -24,7 +24,7 @@ LEVEL_FLOOR = 0.1  # is added to the level before it is divided by
 
 
 class Blend(NamedTuple):
-    """What the blends of all channels have learnt.
+    """Holds what the blends of all channels have learnt.
 
     sums: float64 [C, m + 3, m], flat: the m by m covariances of the differences, then a row of moments, a row of
     weights and a row whose first value is the level of errors. m: the guesses but the first, rounded up to a multiple

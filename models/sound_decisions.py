@@ -44,19 +44,19 @@ from laconic.models.sound_arithmetic import F64
 
 # Experts. All numbers here are part of the format.
 EXPERTS = 5
-PACES = np.array([0.15, 0.04, 0.008, 0.04, 0.04])  # of the experts' mean errors: how far each moves per sample
+PACES = np.array([0.15, 0.04, 0.008, 0.04, 0.04])  # how far each of an expert's mean errors moves per sample
 FIRST_ERROR = 100.0  # mean errors before the first sample
 LEAST_ERROR = 0.001  # keeps mean errors far from subnormal numbers
 ERROR_FLOOR = 0.02  # is added to a mean error before it is divided by
 SPREAD = 1.386  # mean distance from the centre of a logistic distribution, in its scale: 2 ln 2
-MASS = 2147483648.0  # of a whole distribution, 2**31
+MASS = 2147483648.0  # a whole distribution's, 2**31
 Z_STEPS, Z_RANGE = 32, 24  # the table of the logistic distribution: steps per unit, from -24 to 24
 Z_LAST = 2 * Z_RANGE * Z_STEPS - 0.001
 CENTRES, INVERSE, INSIDE, MIDDLE, OUTSIDE = (k * EXPERTS for k in range(5))  # rows of Decisions.scratch
 
 # Contexts.
-RATIOS = (0.35, 0.55, 0.75, 1.0, 1.3, 1.8, 2.6)  # of the fast to the slow mean error: is it getting louder?
-SIZES = (0.25, 0.8, 2.0)  # of an error, in mean errors: was it small or large?
+RATIOS = (0.35, 0.55, 0.75, 1.0, 1.3, 1.8, 2.6)  # bounds of the fast over the slow mean error: is it getting louder?
+SIZES = (0.25, 0.8, 2.0)  # bounds of an error, in mean errors: was it small or large?
 RATIO, PARTNER, HISTORY, FIRST_OCTAVE = range(4)  # places in Decisions.context
 
 # Decisions: node 0 is the side, 1 + octave the next octave, 24 deep halves, 32 + 8 * octave + path the other halves.
@@ -74,7 +74,7 @@ SIDE, OCTAVES, HALVING = range(3)  # phases of `code_sample`
 
 
 class Decisions(NamedTuple):
-    """What the models of the decisions have learnt, channel after channel, and room for the sample at hand.
+    """Holds what the models of the decisions have learnt, channel after channel, and room for the sample at hand.
 
     errors: float64 [C * EXPERTS], mean errors of the experts. classes: int64 [C * 2], sign and size of the latest two
     errors. counters: uint32 [C * SETS * NODES * CELLS]. mixers: int32 [C * (NODES + PLACES) * (EXPERTS + SETS)]. maps:

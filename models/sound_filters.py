@@ -21,14 +21,14 @@ from laconic.models.sound_arithmetic import F64, to_grid
 from laconic.models.sound_presets import Preset
 
 F32 = numba.float32
-STEP = 0.06  # of the normalised gradient: larger steps forget more, smaller ones lag behind (FORMAT.md, "Prediction")
+STEP = 0.06  # times the normalised gradient: larger steps forget more, smaller ones lag behind (FORMAT.md, "Prediction")
 POWER_PACE = 4.0  # the mean power of a filter's errors moves by POWER_PACE / own of the way
 LEAST_POWER = 0.001  # keeps the mean power far from subnormal numbers
 BASE, OWN, OTHER, TAPS_AT = range(4)  # columns of Filters.plan
 
 
 class Filters(NamedTuple):
-    """What the filters of all channels have learnt: flat arrays, channel after channel.
+    """Holds what the filters of all channels have learnt: flat arrays, channel after channel.
 
     plan: int64 [S, 4], a row per filter: the guess that it adds to, how many errors it sees of its channel and of the
     partner, where a channel's taps begin. taps: float32 [C * n_taps]. errors: float32 [C * S * 2 * ring], histories of
@@ -90,7 +90,7 @@ def descend(f, guesses, n_windows, c, partner, now, ring, x):  # type: ignore[no
         at = c * U64(f.n_taps) + U64(f.plan[i, TAPS_AT])
         place, partner_place = c * n + i, partner * n + i
         own_at, other_at = place * U64(2) * ring + now, partner_place * U64(2) * ring + now + U64(partner >= c)
-        e, error = x - guesses[base], x - guesses[n_windows + i]  # of the guess under it, of its own
+        e, error = x - guesses[base], x - guesses[n_windows + i]  # the error of the guess under it, and its own
         energy = (f.power[place] + 1.0) * F64(own) + (f.power[partner_place] + 1.0) * F64(other)
         g = F32(STEP * error / energy)
         add_scaled(f.taps, at, g, f.errors, own_at + U64(1), own)

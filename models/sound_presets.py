@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """A least-squares predictor: L(own, other, memory, every) of FORMAT.md.
+    """Describes a least-squares predictor: L(own, other, memory, every) of FORMAT.md.
 
     own, other: how many samples of the channel and of its partner it looks at, multiples of 8. memory: a sample's
     weight in the covariances is (1 - 1 / memory)**age. every: samples from one solution to the next.
@@ -26,7 +26,7 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class Cascade:
-    """NLMS filters in turn, on what least-squares predictor `source` leaves: G(source, filters) of FORMAT.md.
+    """Runs NLMS filters in turn, on what least-squares predictor `source` leaves: G(source, filters) of FORMAT.md.
 
     filters: (own, other) per filter, how many errors of the channel and of its partner it sees, multiples of 8.
     """
@@ -37,7 +37,7 @@ class Cascade:
 
 @dataclass(frozen=True)
 class Preset:
-    """All predictors of an effort.
+    """Lists all predictors of an effort.
 
     Their guesses are numbered in this order: least squares, then each cascade's filters.
     """

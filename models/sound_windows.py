@@ -31,7 +31,7 @@ OWN, OTHER, BOTH, EVERY, SLOTS, WEIGHTS_AT, ROWS_AT = range(7)  # columns of Win
 
 
 class Windows(NamedTuple):
-    """What the least-squares predictors of all channels have learnt: flat arrays, channel after channel.
+    """Holds what the least-squares predictors of all channels have learnt: flat arrays, channel after channel.
 
     plan: int64 [K, 7], a row per predictor: how many samples it sees of its channel, of the partner, of both; samples
     from one solution to the next; times that `rows` holds, a power of two; where a channel's weights and rows begin.

@@ -42,7 +42,7 @@ REFRESH = 4  # rows between two preconditioners
 
 @dataclass(frozen=True)
 class Window:
-    """A window.
+    """Describes a window.
 
     taps: how many, a multiple of 8. across, down: weight of a block, of a row, to the next nearer one's.
     """
@@ -54,7 +54,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Level:
-    """What an effort buys. windows: solved in `steps` once every `block` samples."""
+    """Says what an effort buys. windows: solved in `steps` once every `block` samples."""
 
     block: int
     steps: int
@@ -71,7 +71,7 @@ LEVEL_OF_EFFORT = (0, 0, 0, 1, 1, 2, 2, 3, 3)  # efforts 1 to 9
 
 
 class Windows(NamedTuple):
-    """The windows of a plane; see the module.
+    """Holds the windows of a plane; see the module.
 
     Windows come first in shapes, then blocks, then sums as `sums_at` has them.
     """

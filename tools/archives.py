@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import laconic
 from laconic.suffixes import CODED
 from laconic.tools.folders import PICTURE, Search
-from laconic.tools.jobs import Job, Plan, check_files, each_job
+from laconic.tools.jobs import Job, Plan, check_files, each_job, size_and_time
 from laconic.tools.process import FAILURES, UsageError, complain, reason
 
 
@@ -74,13 +74,10 @@ def decompress_members(args: argparse.Namespace) -> int:
 
         Image.fromarray(pictures[numbers[out]]).save(file, "PNG")
 
-    def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
-        return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
-
     jobs = [Job(source, out) for out in outs]
-    if source:  # of a pipe, the pictures are read already
+    if source:  # a pipe's pictures are read already
         check_files(jobs)
-    return each_job(args, Plan(jobs), work, summary)
+    return each_job(args, Plan(jobs), work, size_and_time)
 
 
 def member_paths(names: list[str], folder: Path) -> list[Path]:

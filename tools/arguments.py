@@ -24,7 +24,7 @@ REPORTING = {  # commands of modules that are imported when the command is used
     "report": ("laconic.tools.report", "one HTML page from results of eval"),
 }
 KEPT = " EXIF (GPS positions included), ICC, XMP and the tags of sounds are kept unless --strip is given."
-FORMATS = {suffix: format for suffix, format in (PICTURES | SOUNDS).items() if format}  # that can be written
+FORMATS = {suffix: format for suffix, format in (PICTURES | SOUNDS).items() if format}  # the suffixes that can be written
 WRITTEN = (
     f" The suffix of OUT is the format ({' '.join(s for s in FORMATS if s in PICTURES)}; of sounds "
     f"{' '.join(s for s in FORMATS if s in SOUNDS)}); in folders, on stdout and without -o it is PNG or WAV."

@@ -109,7 +109,7 @@ def leave_out(name: str, reason: Absent) -> None:
 
 
 def compare(work: Workload, contestants: dict[str, Contestant], threads: int, n_rounds: int) -> list[Case]:
-    """Time all on one workload. A ratio is against the fastest peer, another one for each direction."""
+    """Measure all on one workload. A ratio is against the fastest peer, another one for each direction."""
     runs = {name: run for name, ready in contestants.items() if (run := ready(work, threads))}
     seconds = rounds({name: (run.encode, run.decode) for name, run in runs.items()}, n_rounds)
     speeds = {name: [len(runs[name].work.symbols) / s / 1e6 for s in pair] for name, pair in seconds.items()}

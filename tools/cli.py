@@ -21,7 +21,7 @@ from laconic.suffixes import CODED as CODED_SUFFIX
 from laconic.tools import arguments, completion
 from laconic.tools.archives import compress_archive, decompress_members
 from laconic.tools.folders import CODED, PICTURE, SOUND
-from laconic.tools.jobs import each_file, is_device, sample_bar
+from laconic.tools.jobs import each_file, is_device, sample_bar, size_and_time
 from laconic.tools.process import (
     FAILURES,
     INTERRUPTED,
@@ -119,12 +119,9 @@ def decompress(args: argparse.Namespace) -> int:
         with sample_bar(args) as bar:
             codec.decompress_to(file, source, format=format, **options, notes=notes, progress=bar)
 
-    def summary(file: BinaryIO, seconds: float) -> dict[str, Any]:
-        return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
-
     if args.output not in (None, "-") and not (args.output.endswith("/") or os.path.isdir(args.output)):
         format_of(Path(args.output))
-    return each_file(args, suffix_of, frozenset({CODED}), work, summary)
+    return each_file(args, suffix_of, frozenset({CODED}), work, size_and_time)
 
 
 def suffix_of(source: Path | None) -> str:

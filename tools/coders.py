@@ -34,7 +34,7 @@ EXACT = ("-fflags", "+bitexact", "-flags", "+bitexact")  # or the serial of an O
 
 @dataclass(frozen=True)
 class Coder:
-    """A codec under test. encode(item, rate) -> a file; decode(file, the item it was made of) -> an item.
+    """Describes a codec under test. encode(item, rate) -> a file; decode(file, the item it was made of) -> an item.
 
     Of the item, decode may look at the size and sample rate only: what the file's user knows too.
     version: changes whenever the bytes may. codelength: bits of a file by the model's own probabilities, where known.

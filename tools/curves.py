@@ -20,12 +20,12 @@ from laconic.entropy.errors import BadFile, BadInput, expect
 RATES = ("bpp", "kbit_per_s")  # what a curve may have as its rate: pictures, sounds
 LOWER_IS_BETTER = {"lpips", "dists", "butteraugli", "log-mel", "mr-stft"}
 MANIFEST = "manifest.json"
-MIN_OVERLAP = 0.5  # of the shorter curve's range of quality, and of a window
+MIN_OVERLAP = 0.5  # the part of the shorter curve's range of quality, and of a window, that must be shared
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One codec over one set: `results` has one list per column, all of one length; `meta` says where it comes from."""
+    """Holds one codec over one set: `results` has one list per column, all of one length; `meta` says where it comes from."""
 
     name: str
     results: dict[str, list[float]]
@@ -35,7 +35,7 @@ class Curve:
 
     @property
     def rate_key(self) -> str:
-        """Name the column that holds the rate."""
+        """The name of the column that holds the rate."""
         return next(key for key in RATES if key in self.results)
 
     def points(self, metric: str) -> list[tuple[float, float]]:
@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class BDRate:
-    """Percent of rate taken more than the anchor takes, the mean over the qualities low..high; how much both cover."""
+    """Holds the percent of rate taken more than the anchor takes, the mean over the qualities low..high; how much both cover."""
 
     percent: float
     low: float

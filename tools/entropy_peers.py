@@ -23,12 +23,12 @@ from laconic.tools.metrics import needed
 from laconic.tools.workloads import COMPRESSAI_BITS, ZOO, Workload
 
 SLOW_SYMBOLS = 1 << 20  # what slow contestants code at most
-LOOKUP_BITS = 8  # of torch_ans's inverse CDF: of 5 to 9 the fastest
+LOOKUP_BITS = 8  # for torch_ans's inverse CDF: from 5 to 9 the fastest
 
 
 @dataclass(frozen=True)
 class Run:
-    """A contestant, ready: the calls to time, what it coded in how many bytes, the ideal bits of its tables if known."""
+    """Holds a contestant, ready: the calls to time, what it coded in how many bytes, the ideal bits of its tables if known."""
 
     encode: Callable[[], Any]
     decode: Callable[[], Any]

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for name, why in plan.missing.items():
         complain(f"left out: {name}: {why}")
     args.output.mkdir(parents=True, exist_ok=True)
-    for part in (args.output / "files").rglob(".*.part"):  # of a run that was killed
+    for part in (args.output / "files").rglob(".*.part"):  # a killed run's
         part.unlink()
     journal = Journal(args.output / "rows.jsonl", args.fresh)
     works = list(plan.works())

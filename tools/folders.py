@@ -12,8 +12,8 @@ from pathlib import Path
 from laconic import suffixes
 
 PICTURE, SOUND, CODED = "picture", "sound", "Laconic"
-MAGIC = b"\x89Lc"  # that our files begin with
-UTF_16 = b"\xff\xfe"  # what texts begin with, and MPEG layer I, which hardly anybody has
+MAGIC = b"\x89Lc"  # our files begin so
+UTF_16 = b"\xff\xfe"  # texts begin so; MPEG layer I too, but that is rare
 # What systems leave in folders: nobody means it, so it is not even counted.
 LITTER = {".ds_store", ".localized", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".nomedia"}
 SYSTEM = {"$recycle.bin", "system volume information", "lost+found", "__macosx"}
@@ -22,7 +22,7 @@ SYSTEM |= {".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".doc
 
 @dataclass
 class Search:
-    """What was found in folders.
+    """Holds what was found in folders.
 
     wanted: kinds of files, of PICTURE, SOUND and CODED. skipped: what was left out, and its suffix or what it is.
     failures: what could not be read, and why. hints: what to do about files of a known kind that is not wanted.

@@ -37,7 +37,7 @@ Ending = Callable[[Path | None], str]
 
 @dataclass(frozen=True)
 class Job:
-    """One file to make. None is a pipe: stdin, stdout.
+    """Describes one file to make. None is a pipe: stdin, stdout.
 
     parts: the files that it is made of, where the source is a folder. mirrored: how many folders above the output stand
     for those above the source.
@@ -50,13 +50,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Return the source as messages name it."""
+        """The source as messages name it."""
         return str(self.source or "-")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: what to report of it, or why it failed."""
+    """Says what became of a job: what to report of it, or why it failed."""
 
     job: Job
     row: dict[str, Any]
@@ -66,7 +66,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made, what cannot be made since it could not be read, and a line on the files that were skipped."""
+    """Lists what is to be made, what cannot be made since it could not be read, and a line on the files that were skipped."""
 
     jobs: list[Job]
     failed: list[Outcome] = field(default_factory=list)
@@ -80,6 +80,11 @@ def each_file(args: argparse.Namespace, ending: Ending, wanted: frozenset[str], 
     work: (source, name of the output, the output, notes to add to). summary: (the output, seconds) -> what to report.
     """
     return each_job(args, plan(args.inputs, args.output, ending, wanted), work, summary)
+
+
+def size_and_time(file: BinaryIO, seconds: float) -> dict[str, Any]:
+    """Return what to report of an output: its bytes, and how long it took."""
+    return {"bytes": file.seek(0, os.SEEK_END), "seconds": round(seconds, 3)}
 
 
 def each_job(args: argparse.Namespace, plan: Plan, work: Work, summary: Summary) -> int:
@@ -147,7 +152,7 @@ def listed(names: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """An input. path: None is stdin. relative: its name in an output folder. found: whether it was found in a folder."""
+    """Describes an input. path: None is stdin. relative: its name in an output folder. found: whether a folder had it."""
 
     path: Path | None
     relative: Path
@@ -155,7 +160,7 @@ class Source:
 
     @property
     def key(self) -> tuple[str, Path]:
-        """Return what is equal for two ways to one file that would make one output."""
+        """What is equal for two ways to one file that would make one output."""
         return os.path.abspath(self.path or "-"), self.relative
 
 

@@ -36,7 +36,7 @@ LITERATURE = {"mnist": (1.14, 1.20, 1.90, 1.27, 1.39), "fashion": (3.27, 3.34, 3
 
 @dataclass(frozen=True)
 class Row:
-    """A data set's figures: bits per pixel of the float model, of the integer model and of the archive; its bytes; seconds."""
+    """Holds a data set's figures: bits per pixel of the float model, the integer model and the archive; its bytes; seconds."""
 
     dataset: str
     model: str
@@ -106,7 +106,7 @@ def measure(dataset: str, args: argparse.Namespace) -> Row:
 def circuit_for(
     dataset: str, folder: Path, test: NDArray[np.uint8], args: argparse.Namespace
 ) -> tuple[ModelInfo, float | None]:
-    """The circuit of the model folder, or a new one; bits a test pixel of its float model, where known for these pictures."""
+    """Return the folder's circuit or a new one, and its float model's bits per test pixel, where known for these pictures."""
     name = f"{dataset}-hclt{args.states}" + (f"-c{args.contexts}" if args.contexts > 1 else "")
     path = args.output / f"{name}.safetensors"
     card = registry.read_card(path.with_suffix(".json")) if path.exists() else None
@@ -142,7 +142,7 @@ def train(
 
 
 def find_file(folder: Path, part: str) -> Path:
-    """The idx file of a part. Raises BadInput."""
+    """Return the idx file of a part. Raises BadInput."""
     paths = [folder / (FILES[part] + suffix) for suffix in OPENERS]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
@@ -151,7 +151,7 @@ def find_file(folder: Path, part: str) -> Path:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Pictures of an idx file, uint8 [N, H, W]. Raises BadInput."""
+    """Read the pictures of an idx file, uint8 [N, H, W]. Raises BadInput."""
     try:
         with OPENERS[path.suffix if path.suffix in OPENERS else ""](path, "rb") as file:
             raw = file.read()
@@ -181,7 +181,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, default=40, help="of training (default: %(default)s)")
     add("--minutes", type=float, default=30, help="of training at most, roughly (default: %(default)s)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="what trains and codes (default: %(default)s)")
-    add("--threads", type=int, help="of training (default: 1) and of coding (default: one a core)")
+    add("--threads", type=int, help="of training (default: 1) and of coding (default: one per core)")
     add("--limit", type=int, metavar="N", help="code the first N test pictures (default: all)")
     add("--train-limit", type=int, metavar="N", help="train on the first N pictures (default: all)")
     add("-o", "--output", type=Path, default=registry.folders()[-2], help="model folder (default: %(default)s)")

@@ -30,12 +30,12 @@ INFINITE_DB = 100.0  # what a lossless copy counts in a mean of dB
 
 
 class Absent(laconic.LaconicError):
-    """A program, library or weights file that is not on this machine; the message says what brings it."""
+    """Says that a program, library or weights file is not on this machine; the message says what brings it."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture, [H, W, C], or a sound, [T, C], in memory.
+    """Holds a picture, [H, W, C], or a sound, [T, C], in memory.
 
     bits: of the integer samples of a sound; 0 where they are floats.
     """
@@ -47,7 +47,7 @@ class Item:
 
     @property
     def amount(self) -> float:
-        """Return the number of pixels, or of seconds."""
+        """The number of pixels, or of seconds."""
         if self.medium == "picture":
             return float(self.data.shape[0] * self.data.shape[1])
         return len(self.data) / self.sample_rate
@@ -55,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Kind:
-    """A metric: the medium it is for, what it is and how its mean over the files is made, how to get the function."""
+    """Describes a metric: the medium it is for, what it is and how its mean over the files is made, how to get the function."""
 
     medium: str
     about: str

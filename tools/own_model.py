@@ -14,7 +14,7 @@ from laconic import entropy, picture
 
 
 class TinyAutoencoder(torch.nn.Module):
-    """8 x 8 pixels -> 12 numbers -> 8 x 8 pixels. One table per channel, chosen with the weights: never by a float later."""
+    """Turns 8 x 8 pixels into 12 numbers, and back. One table per channel, chosen with the weights: never by a float later."""
 
     name = "tiny-autoencoder"
 

@@ -28,7 +28,7 @@ DEFAULT_METRICS = {"picture": "psnr-rgb,ms-ssim-rgb", "sound": "si-sdr,mr-stft"}
 
 @dataclass(frozen=True)
 class Work:
-    """One row to make. `codec` and `metrics` are names: workers build what they stand for."""
+    """Describes one row to make. `codec` and `metrics` are names: workers build what they stand for."""
 
     codec: str
     version: str
@@ -43,13 +43,13 @@ class Work:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Return what is equal for rows that say the same: a row of the journal with this key need not be made again."""
+        """What is equal for rows that say the same: a row of the journal with this key need not be made again."""
         return self.codec, self.version, self.rate, self.file, self.sha256, self.seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does: coders and their rates by name, and the files, metrics and task that they meet."""
+    """Says what a run does: coders and their rates by name, and the files, metrics and task that they meet."""
 
     root: Path
     files: dict[str, str]  # path in the folder: sha256

@@ -18,7 +18,7 @@ from laconic.tools.curves import LOWER_IS_BETTER, BDRate, Curve, bd_rate, checke
 
 # Okabe and Ito 2008: told apart by all kinds of colour vision. Ours is the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C8C00")
-GREYS, DASHES = ("#333333", "#666666", "#888888"), ((0, (6, 2)), (0, (2, 1)), (0, (4, 4)))  # of published curves
+GREYS, DASHES = ("#333333", "#666666", "#888888"), ((0, (6, 2)), (0, (2, 1)), (0, (4, 4)))  # published curves
 MARKERS = "osD^vP*X"
 WINDOWS = {"psnr-rgb": (27.0, 37.0)}
 LABELS = {

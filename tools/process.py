@@ -24,7 +24,7 @@ INTERRUPTED = 130  # the exit status, as shells give it
 
 
 class UsageError(Exception):
-    """The command line asks for something that makes no sense."""
+    """Says that the command line asks for something that makes no sense."""
 
 
 def say(*lines: str, file: TextIO | None = None, flush: bool = False) -> None:

@@ -12,7 +12,7 @@ from typing import Self
 from laconic.tools.machine import memory
 
 POLL_S = 0.005
-children_peak_bytes = 0  # of the programs that ran since it was last set to 0
+children_peak_bytes = 0  # the most of any program that ran since it was last set to 0
 
 
 def through(data: bytes, before: str, after: str, words: list[str]) -> bytes:
@@ -40,7 +40,7 @@ def through(data: bytes, before: str, after: str, words: list[str]) -> bytes:
 
 
 class PeakMemory:
-    """The most memory that a `with` block took, in `bytes`: the programs that it ran, or this process beyond before.
+    """Measures the most memory that a `with` block took, in `bytes`: the programs that it ran, or this process beyond before.
 
     0 where the system has no /proc.
     """

@@ -38,7 +38,7 @@ from laconic.tools.process import complain
 SHOWN = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
 PLAYED = {".opus": "audio/ogg", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
 LEVELS = {"picture": (0.15, 0.4), "sound": (16.0, 64.0)}
-CLOSE_ENOUGH, FAR_OFF = 0.02, 0.05  # of the asked bytes
+CLOSE_ENOUGH, FAR_OFF = 0.02, 0.05  # how far off, by the bytes that were asked for
 MATCH_STEPS = 6
 SHOWN_QUALITY = 70  # keeps the page of Kodak below 15 MB
 WARN_BYTES = 15_000_000

@@ -27,7 +27,7 @@ from laconic.tools.plan import Plan, Work, coded_path, digest_of, plain, read
 from laconic.tools.process import complain
 
 RATE_OF = {"picture": "bpp", "sound": "kbit_per_s"}
-TIMES = {"encode_s": "encoding_time", "decode_s": "decoding_time"}  # of a row: of a curve in CompressAI's schema
+TIMES = {"encode_s": "encoding_time", "decode_s": "decoding_time"}  # column of a row: its name in a curve of CompressAI's schema
 PACKAGES_OF_METRICS = (
     "pytorch-msssim ssimulacra2 lpips DISTS-pytorch torchmetrics torchaudio auraloss pesq pystoi visqol-python"
 )
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """The rows made so far, one JSON object per line. A torn last line, of a killed run, is dropped."""
+    """Keeps the rows made so far, one JSON object per line. A torn last line, of a killed run, is dropped."""
 
     def __init__(self, path: Path, fresh: bool = False) -> None:
         self.path = path

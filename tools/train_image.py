@@ -36,7 +36,7 @@ LAMBDA_WEIGHT = -0.6  # exponent; the loss of a sample is weighted by (lambda / 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run; stored in the checkpoint."""
+    """Describes one training run; stored in the checkpoint."""
 
     data: str
     out: str
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class Training:
-    """Model, optimiser, average and progress, as stored in the checkpoint."""
+    """Holds model, optimiser, average and progress, as stored in the checkpoint."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from laconic.tools.metrics import Absent
 
 SIDE, PER_ROW = 64, 32
-SAMPLES = 8000  # of a digit: a second, cut or padded
+SAMPLES = 8000  # per digit: a second, cut or padded
 Prepare = Callable[[list[np.ndarray]], Tensor]
 
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class Recogniser(nn.Module):
-    """A residual network of 0.35 M weights: float [N, C, H, W] -> scores [N, classes]."""
+    """Recognises by a residual network of 0.35 M weights: float [N, C, H, W] -> scores [N, classes]."""
 
     def __init__(self, n_in: int, n_classes: int, widths: tuple[int, ...] = (24, 48, 96, 128)) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Recogniser(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block, then half the resolution."""
+    """Applies a residual block, then halves the resolution."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()

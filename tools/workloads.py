@@ -27,7 +27,7 @@ ZOO = "laconic-codec[zoo], in an environment of its own: it needs numpy 1"
 
 @dataclass(frozen=True)
 class Workload:
-    """What all code: symbols int16 [N] by rows uint8 [N].
+    """Holds what all code: symbols int16 [N] by rows uint8 [N].
 
     pmfs: float64, one for each row, the escape last. tables: ours, of the same rows. scales: of the rows, where Gaussian.
     """

@@ -62,7 +62,7 @@ class ArchiveInfo(FileInfo):
 
 @dataclass(frozen=True)
 class Fields:
-    """The archive's own part of the header: sizes in pixels, pictures a block (the last may have fewer)."""
+    """Holds the archive's own part of the header: sizes in pixels, pictures per block (the last may have fewer)."""
 
     n_pictures: int
     height: int
@@ -81,7 +81,7 @@ LIMITS = {
     "number of pictures": (0, MAX_PICTURES),
     "height": (1, MAX_SIDE),
     "width": (1, MAX_SIDE),
-    "pictures a block": (1, MAX_PER_BLOCK),
+    "pictures per block": (1, MAX_PER_BLOCK),
 }
 
 
@@ -92,14 +92,14 @@ def unpack(data: bytes) -> Fields:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A set to be coded: uint8 [N, H, W], and a name for each, or None."""
+    """Holds a set to be coded: uint8 [N, H, W], and a name per picture, or None."""
 
     stack: NDArray[np.uint8]
     names: list[str] | None
 
 
 class ArchiveMedium:
-    """The medium of sets of small pictures."""
+    """Stores sets of small pictures."""
 
     number, name = ARCHIVE, "archive"
     kinds = KINDS
@@ -174,7 +174,7 @@ def left_out(read: list[Exact]) -> list[str]:
     places: dict[str, tuple[str, list[int]]] = {}
     for i, exact in enumerate(read):
         for note in (*(f"{name.upper()} is not kept" for name in exact.metadata), *exact.notes):
-            kind = re.sub(r"[\d.]+", "", note)  # of so many frames, of this gamma
+            kind = re.sub(r"[\d.]+", "", note)  # the numbers in it (frames, gamma) differ from picture to picture
             places.setdefault(kind, (note, []))[1].append(i)
     return [
         f"picture {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
@@ -223,8 +223,10 @@ def encode(
 
 @dataclass(frozen=True)
 class Archive:
-    """An opened file. names: one a picture, or None; blocks: payloads, not tested yet; entries: their lines in the chunk table;
-    model: what decodes them; device: where, if all.
+    """Reads an opened file.
+
+    names: one per picture, or None. blocks: payloads, not tested yet. entries: their lines in the chunk table. model: what
+    decodes them. device: where all are decoded at once.
     """
 
     fields: Fields
@@ -366,7 +368,7 @@ def shape_of(info: ModelInfo) -> tuple[int, int]:
 
 def pack_names(names: list[str], n: int) -> bytes:
     """Return names as UTF-8 with a NUL after each, deflated. Raises BadInput."""
-    expect(len(names) == n, BadInput, "names", len(names), f"{n}, one a picture")
+    expect(len(names) == n, BadInput, "names", len(names), f"{n}, one per picture")
     for name in names:
         check_name(name, BadInput)
     twice = len(names) - len(set(names))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -25,22 +26,22 @@ Bits = NDArray[np.float32]
 SIDE = 16  # pixels of a block: an odd place of a photo in a page costs few mixed blocks
 AROUND = ((1, 0), (0, 1), (0, 0), (0, 2))  # neighbours as row, column from the corner above on the left: W, N, NW, NE
 SMALL = 3  # steps between pixels as noise and shades make them
-STEP = 10  # of quality between two entries of the tables
+STEP = 10  # the quality from one entry of the tables to the next
 # Mean squared error that photos have at qualities 0, 10, ... 100: the geometric mean of 24 validation photos
 # (`python -m laconic.tools.bench_screens --curve DIR` prints both tables for a folder of photos).
 USUAL = (143.4, 106.8, 78.8, 57.2, 41.1, 29.7, 21.8, 16.5, 13.1, 10.9, 9.5)
 # Bits per pixel that these photos pay for a mean squared error less by 1, between one quality and the next.
 WORTH = (0.0008, 0.0011, 0.0020, 0.0039, 0.0072, 0.013, 0.024, 0.043, 0.078, 0.145, 0.198)
-FAR = 2.0  # times the usual error are as good as asked for
-DEARER = 2.0  # times the photo's bits may be spent where its error is excessive, but no more
-FREE = 16.0  # bits that are not worth a choice
-ROUNDS = 4  # blocks of surroundings that cost nothing and join the chosen ones
-WINDOW = 1024  # pixels a side that are looked at together
-LOOK = 32  # pixels of a block of the first, cheap look
-TINY = 1 << 12  # samples, below which the closer look costs nothing
-GAIN = 0.95  # of the photo's cost that exact blocks must be below: a photo that hardly gains stays what it is
-CLEARLY = 0.8  # of a lossless file that one with exact blocks should have, to be tried too
-HIGH = 2.0  # times the truth may the estimate of a lossless size be
+FAR = 2.0  # an error up to so many times the usual one is as good as asked for
+DEARER = 2.0  # exact blocks, and the file that has them, may take at most so many times the photo's bits
+FREE = 16.0  # an exact block must save more bits than this; one that costs less may join its neighbours
+ROUNDS = 4  # how many blocks far such neighbours join
+WINDOW = 1024  # side in pixels of what is looked at together
+LOOK = 32  # side in pixels of a block in the first, cheap look
+TINY = 1 << 12  # up to so many samples the closer look costs nothing
+GAIN = 0.95  # exact blocks must cost less than this share of the photo: one that hardly gains stays what it is
+CLEARLY = 0.8  # exact blocks are tried where less than this share of a lossless file is expected of them
+HIGH = 2.0  # the estimate of a lossless size may be so many times the truth
 KEEP = "--no-fallback, or fallback=False, keeps the photo model"
 WHOLE = f"this is no photo: coded as a lossless picture, which serves it better ({KEEP})"
 
@@ -98,7 +99,7 @@ def synthetic(pixels: Pixels) -> bool:
 
 
 def sharp_blocks(pixels: Pixels) -> Mask:
-    """Return which blocks of LOOK pixels a side repeat their colours and have edges, but hardly a small step."""
+    """Return which blocks, LOOK pixels high and wide, repeat their colours and have edges, but hardly a small step."""
     plane = green(pixels)
     steps = np.abs(np.diff(plane, axis=1, prepend=plane[:, :1]))
     values = repeated(pixels), (steps > 0) & (steps <= SMALL), steps**2, np.ones(steps.shape)
@@ -118,6 +119,7 @@ def repeated(pixels: Pixels) -> Mask:
 
 
 def green(pixels: Pixels) -> NDArray[np.int32]:
+    """Return the green channel, which is the most like brightness, or gray: int32 [H, W]."""
     return pixels[..., min(1, pixels.shape[2] - 1)].astype(np.int32)
 
 
@@ -130,7 +132,7 @@ def packed(pixels: Pixels) -> NDArray[np.uint32]:
 
 
 def block_sums(values: Bits, side: int = SIDE) -> Bits:
-    """Return the sums over blocks of so many pixels a side, those at the border cut: float32 [rows, columns]."""
+    """Return the sums over blocks of that side in pixels, those at the border cut: float32 [rows, columns]."""
     rows, columns = (np.arange(0, size, side) for size in values.shape)
     return np.add.reduceat(np.add.reduceat(values, columns, 1), rows, 0)
 
@@ -145,7 +147,7 @@ def worth(quality: float) -> float:
     return float(np.exp(np.interp(quality / STEP, range(len(WORTH)), np.log(WORTH))))
 
 
-def exact_bits(pixels: Pixels, decoded: Pixels, quality: float) -> Bits:
+def exact_bits(pixels: Pixels) -> Bits:
     """Estimate the bits that each block takes without loss: float32 [rows, columns].
 
     A colour costs its share, so far, of what followed the same four neighbours; a new one what its error costs.
@@ -185,7 +187,7 @@ def new_bits(pixels: Pixels) -> Bits:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which blocks cost less without loss, bool [rows, columns], and what is expected, in bits: of all, and of each way.
+    """Says which blocks cost less without loss, bool [rows, columns], and the bits that are expected either way.
 
     exact: the whole picture without loss. mixed: the chosen blocks without loss, the rest as the photo model has it.
     """
@@ -200,7 +202,9 @@ def choose(pixels: Pixels, decoded: Pixels, n_bytes: int, quality: float) -> Cho
 
     pixels, decoded: the picture and what the photo model made of it, uint8 [H, W, C], in n_bytes.
     """
-    exact, excess, spent = (by_windows(f, pixels, decoded, quality) for f in (exact_bits, excess_bits, activity))
+    exact = by_windows(exact_bits, pixels)
+    excess = by_windows(partial(excess_bits, quality=quality), pixels, decoded)
+    spent = by_windows(partial(activity, quality=quality), pixels)
     spent *= 8 * n_bytes / max(float(spent.sum()), 1e-9)
     blocks = joined((exact + FREE < spent + excess) & (exact < DEARER * spent), exact < FREE)
     return Choice(blocks, float(exact.sum()), float(np.where(blocks, exact, spent + excess).sum()))
@@ -222,7 +226,7 @@ def excess_bits(pixels: Pixels, decoded: Pixels, quality: float) -> Bits:
     return np.maximum(sums - FAR * usual_error(quality) * n, 0) * np.float32(worth(quality))
 
 
-def activity(pixels: Pixels, decoded: Pixels, quality: float) -> Bits:
+def activity(pixels: Pixels, quality: float) -> Bits:
     """Estimate the share of the photo's bits that each block takes: what its steps are against the usual error."""
     plane = green(pixels).astype(np.float32)
     steps = np.square(np.diff(plane, axis=1, prepend=plane[:, :1])) + np.square(np.diff(plane, axis=0, prepend=plane[:1]))
@@ -231,16 +235,16 @@ def activity(pixels: Pixels, decoded: Pixels, quality: float) -> Bits:
 
 def cost(n_bytes: int, pixels: Pixels, decoded: Pixels, mask: Mask | None, quality: float) -> float:
     """Return what a file costs in bits: its own, and those of the excess errors outside of exact blocks."""
-    excess = by_windows(excess_bits, pixels, decoded, quality)
+    excess = by_windows(partial(excess_bits, quality=quality), pixels, decoded)
     return 8 * n_bytes + float(excess.sum() if mask is None else excess[~mask].sum())
 
 
-def by_windows(measure: Callable[[Pixels, Pixels, float], Bits], pixels: Pixels, decoded: Pixels, quality: float) -> Bits:
-    """Return a measure of all blocks, float32 [rows, columns], with the memory of one window."""
-    height, width = pixels.shape[:2]
+def by_windows(measure: Callable[..., Bits], *pictures: Pixels) -> Bits:
+    """Return a measure of all blocks of pictures of one size, float32 [rows, columns], with the memory of one window."""
+    height, width = pictures[0].shape[:2]
     out = np.zeros((-(-height // SIDE), -(-width // SIDE)), np.float32)
     for y, x in product(range(0, height, WINDOW), range(0, width, WINDOW)):
         here = np.s_[y : y + WINDOW, x : x + WINDOW]
-        found = measure(pixels[here], decoded[here], quality)
-        out[y // SIDE : (y + WINDOW) // SIDE, x // SIDE : (x + WINDOW) // SIDE] = found
+        blocks = np.s_[y // SIDE : (y + WINDOW) // SIDE, x // SIDE : (x + WINDOW) // SIDE]
+        out[blocks] = measure(*(pixels[here] for pixels in pictures))
     return out

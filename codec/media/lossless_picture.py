@@ -14,7 +14,7 @@ from laconic.container import Chunk, Data, Header
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, expect
 from laconic.entropy.threads import mapped
 from laconic.file_info import FileInfo, PictureInfo
-from laconic.medium import Common, Medium, Note, Region, Run, Selection, checked_region
+from laconic.medium import Common, Medium, Note, Region, Run, Selection, Slices, checked_region, shared
 from laconic.options import MAX_ERROR, MaxError, Options
 from laconic.payloads import (
     CRC_BYTES,
@@ -51,7 +51,7 @@ class LosslessInfo(PictureInfo):
 
 @dataclass(frozen=True)
 class Fields:
-    """Size in pixels, bits per sample (8 or 16), channels (as of `picture.Exact`), largest error of a sample, tiles of 2048."""
+    """Holds the size in pixels, bits per sample (8 or 16), channels (as of `picture.Exact`), largest error of a sample."""
 
     width: int
     height: int
@@ -81,7 +81,7 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Fields:
 
 @dataclass(frozen=True)
 class ExactResult:
-    """A decoded picture with its samples as they are stored."""
+    """Holds a decoded picture with its samples as they are stored."""
 
     exact: Exact
 
@@ -96,7 +96,7 @@ class ExactResult:
 
 
 class LosslessPictureMedium:
-    """The medium of pictures that come back exactly, or off by a bounded error."""
+    """Stores pictures that come back exactly, or off by a bounded error."""
 
     number, name = LOSSLESS_PICTURE, "lossless picture"
     kinds = KINDS
@@ -157,7 +157,7 @@ def encode(source: Exact, max_error: int, effort: int, threads: int | None) -> b
 
 @dataclass(frozen=True)
 class Layer:
-    """Channels that are coded together in chunks of a kind, with their largest error."""
+    """Names channels that are coded together in chunks of a kind, with their largest error."""
 
     kind: int
     channels: slice
@@ -191,19 +191,17 @@ def decode(chunks: list[Chunk], fields: Fields, region: Region, run: Run) -> Exa
 
     Raises BadFile.
     """
-    left, top, width, height = region
-    jobs = [job for job in placed(chunks, fields) if overlaps(job[0], region)]
-    out = np.zeros((height, width, fields.channels), np.uint16 if fields.bits == 16 else np.uint8)
+    found = [(*job, shared(job[0], region)) for job in placed(chunks, fields)]
+    jobs = [(place, layer, chunk, both) for place, layer, chunk, both in found if both]
+    out = np.zeros((region[3], region[2], fields.channels), np.uint16 if fields.bits == 16 else np.uint8)
 
-    def read(job: tuple[Region, Layer, Chunk]) -> str | None:
-        (x, y, w, h), layer, chunk = job
+    def read(job: tuple[Region, Layer, Chunk, tuple[Slices, Slices]]) -> str | None:
+        (x, y, w, h), layer, chunk, (inside, here) = job
         if chunk.payload is None:
             return f"damaged, left out: the {KINDS[layer.kind]} at {x},{y} ({w} x {h} pixels)"
         shape = (h, w, len(range(*layer.channels.indices(fields.channels))))
         tile = read_tile(bytes(chunk.payload), shape, fields.bits, layer.max_error)
-        ys, xs = slice(max(y, top), min(y + h, top + height)), slice(max(x, left), min(x + w, left + width))
-        part = tile[ys.start - y : ys.stop - y, xs.start - x : xs.stop - x]
-        out[ys.start - top : ys.stop - top, xs.start - left : xs.stop - left, layer.channels] = part
+        out[(*here, layer.channels)] = tile[inside]
         return None
 
     for note in mapped(read, jobs, run.threads):
@@ -244,11 +242,6 @@ def decode_samples(coded: bytes, shape: tuple[int, ...], bits: int, max_error: i
 def checksum(samples: NDArray[np.uint16]) -> bytes:
     """Return the CRC-32 of the samples as 16-bit integers, [row, column, channel]."""
     return crc(samples.astype("<u2").tobytes())
-
-
-def overlaps(a: Region, b: Region) -> bool:
-    """Whether two rectangles meet."""
-    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
 MEDIUM: Medium = LosslessPictureMedium()

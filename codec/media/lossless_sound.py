@@ -59,7 +59,7 @@ FLOATING = 64  # added to the bits of float samples
 
 @dataclass(frozen=True)
 class Fields:
-    """Samples a second, channels, bits a sample, samples a channel, samples of a channel in a segment (but the last)."""
+    """Holds samples per second, channels, bits per sample, samples per channel: in all, and in each segment but the last."""
 
     sample_rate: int
     channels: int
@@ -111,7 +111,7 @@ class SoundInfo(FileInfo):
 
 
 class LosslessSoundMedium:
-    """The medium of sounds that come back exactly, in segments that are coded apart."""
+    """Stores sounds that come back exactly, in segments that are coded apart."""
 
     number, name = SOUND, "sound"
     kinds = KINDS
@@ -200,7 +200,7 @@ def fits(length: int, most: int, name: str, source: Source) -> bool:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A part of a sound: what it is, its samples block by block, what stood around them if all are asked for."""
+    """Holds a part of a sound: what it is, its samples block by block, what stood around them if all are asked for."""
 
     source: Source
     blocks: Iterator[Samples]

@@ -18,21 +18,20 @@ from numpy.typing import NDArray
 from laconic.container import read_varint, write_varint
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.threads import mapped
-from laconic.medium import Region
+from laconic.medium import Region, Slices, shared
 from laconic.payloads import CRC_BYTES, crc
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-LEAST_SIDE, MOST_SIDE = 3, 8  # powers of two: a block has 8 to 256 pixels a side
-HEAD_BYTES = 6  # at most: the side of a block and the number of exact pixels
-BITS = 8  # of a sample
-STRIP = 256  # rows that are filled at once, even
+LEAST_SIDE, MOST_SIDE = 3, 8  # powers of two: the side of a block has 8 to 256 pixels
+BITS = 8  # per sample
+STRIP = 256  # rows that are filled at once; an even number, as rows are halved in pairs
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the chosen blocks of a tile of height x width pixels stand: mask bool [rows, columns], of blocks of `side` pixels."""
+    """Says where a tile of height x width pixels has chosen blocks: mask bool [rows, columns], `side` pixels per side."""
 
     height: int
     width: int
@@ -180,16 +179,18 @@ def apply(
     """
     width, height = size
 
-    def work(item: tuple[Region, bytes | None]) -> str:
-        place, payload = item
+    def work(item: tuple[Region, bytes | None, tuple[Slices, Slices]]) -> str:
+        (x, y, w, h), payload, (inside, here) = item
         if payload is None:
-            x, y, w, h = place
             return f"damaged, left out: the exact blocks of the tile at {x},{y} ({w} x {h} pixels)"
-        paste(pixels, payload, place, region)
+        samples, chosen = decode_one(payload, (h, w, pixels.shape[2]))
+        own = pixels[here]
+        own[chosen[inside]] = samples[inside][chosen[inside]]
         return ""
 
-    found = zip(places(height, width, tile), payloads, strict=True)
-    wanted = [(place, payload) for place, payload in found if payload != b"" and meet(place, region)]
+    tiles = zip(places(height, width, tile), payloads, strict=True)
+    found = [(place, payload, shared(place, region)) for place, payload in tiles if payload != b""]
+    wanted = [(place, payload, both) for place, payload, both in found if both]
     return [note for note in mapped(work, wanted, threads) if note]
 
 
@@ -198,22 +199,6 @@ def verify(payloads: list[bytes | None], size: tuple[int, int], tile: int, chann
     for (_, _, width, height), payload in zip(places(size[1], size[0], tile), payloads, strict=True):
         if payload:
             decode_one(payload, (height, width, channels))
-
-
-def meet(a: Region, b: Region) -> bool:
-    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
-
-
-def paste(pixels: Pixels, payload: bytes, place: Region, region: Region) -> None:
-    """Put the exact blocks of a tile into decoded pixels of a region, uint8 [h, w, C]. Raises BadFile."""
-    x, y, width, height = place
-    left, top = region[:2]
-    samples, chosen = decode_one(payload, (height, width, pixels.shape[2]))
-    ys = slice(max(y, top), min(y + height, top + region[3]))
-    xs = slice(max(x, left), min(x + width, left + region[2]))
-    inside = np.s_[ys.start - y : ys.stop - y, xs.start - x : xs.stop - x]
-    own = pixels[ys.start - top : ys.stop - top, xs.start - left : xs.stop - left]
-    own[chosen[inside]] = samples[inside][chosen[inside]]
 
 
 def decode_one(payload: bytes, shape: tuple[int, int, int]) -> tuple[Pixels, Mask]:

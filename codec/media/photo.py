@@ -29,7 +29,7 @@ from laconic.picture import Picture
 from laconic.suffixes import PICTURE_OUTPUTS
 
 KINDS = {Z: "z", Y: "y", OVERLAY: "overlay", ALPHA: "alpha", **METADATA}
-BATCH_PIXELS = 1 << 25  # that a GPU codes at once
+BATCH_PIXELS = 1 << 25  # pixels that a GPU codes at once
 T = TypeVar("T")
 
 
@@ -45,7 +45,7 @@ class PhotoInfo(PictureInfo):
 
 @dataclass(frozen=True)
 class PictureResult:
-    """A decoded picture of 8 bits per sample."""
+    """Holds a decoded picture of 8 bits per sample."""
 
     picture: Picture
 
@@ -60,7 +60,7 @@ class PictureResult:
 
 
 class PhotoMedium:
-    """The lossy medium of pictures."""
+    """Stores pictures with loss."""
 
     number, name = PHOTO, "photo"
     kinds = KINDS
@@ -196,7 +196,7 @@ def missing_parts(file: Opened) -> list[str]:
         name = KINDS[chunk.kind]
         if chunk.kind == Y:
             row, column = divmod(n_tiles, across)
-            name = f"y of the tile at {column * side},{row * side} ({side} pixels a side)"
+            name = f"y of the tile at {column * side},{row * side} ({side} x {side} pixels)"
             n_tiles += 1
         if chunk.payload is None and chunk.kind != OVERLAY:
             found.append(f"damaged, left out: {name}")

@@ -40,7 +40,7 @@ SYMBOL_MAX = 32_000
 
 @dataclass(frozen=True)
 class PhotoCoder:
-    """A photo network with the way it runs: device and precision of its float parts."""
+    """Runs a photo network in one way: device and precision of its float parts."""
 
     model: Photo
     device: str = "cpu"
@@ -72,7 +72,7 @@ class PhotoCoder:
         from laconic.entropy import rans_cuda
 
         parts: list[tuple[Tensor, Tensor]] = []
-        counts: list[list[int]] = []  # of each picture, the parts of each payload
+        counts: list[list[int]] = []  # by picture, the number of parts in each payload
         with torch.inference_mode():
             for pixels, fields in pictures:
                 y, z = self._latents(pixels, fields)
@@ -313,7 +313,7 @@ class PhotoCoder:
 
 @dataclass(frozen=True)
 class Parsed:
-    """All symbols of a file, or of what a region needs."""
+    """Holds all symbols of a file, or of what a region needs."""
 
     z: Tensor  # float, integers, [1, Z, h, w]
     y: dict[Window, Tensor]  # by tile: int16 [M, h, w]

@@ -119,7 +119,7 @@ def pixel_bytes(data: bytes) -> int:
 
 
 def looks(options: Options) -> bool:
-    """Whether the result is to be looked at: what a quality gives is known of the package's models alone."""
+    """Tell whether the result is to be looked at: what a quality gives is known of the package's models alone."""
     return options.fallback and registry.registered(options.model or registry.DEFAULT_PHOTO) is None
 
 

@@ -16,7 +16,7 @@ LIMITS = {"width": (1, MAX_SIDE), "height": (1, MAX_SIDE), "quality": (0, 10_000
 
 @dataclass(frozen=True)
 class Fields:
-    """Size in pixels, quality x 100, tile side in pixels, whether the picture is gray."""
+    """Holds the size in pixels, quality x 100, tile side in pixels, whether the picture is gray."""
 
     width: int
     height: int
@@ -31,12 +31,12 @@ class Fields:
 
     @property
     def n_tiles(self) -> int:
-        """Tiles of y."""
+        """The number of tiles of y."""
         return -(-self.width // self.tile) * -(-self.height // self.tile)
 
     @property
     def n_padded(self) -> int:
-        """Pixels of the latent grid, which is what a decoder computes: a picture 1 pixel wide costs as one of 64."""
+        """The pixels that a decoder computes, those of the latent grid: a picture 1 pixel wide costs as one of 64."""
         return -(-self.width // TILE_UNIT) * -(-self.height // TILE_UNIT) * TILE_UNIT**2
 
     def check_size(self, max_pixels: int, error: type[LaconicError]) -> None:

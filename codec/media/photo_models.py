@@ -25,7 +25,7 @@ Z, Y = 1, 2  # kinds of chunks
 
 @dataclass(frozen=True)
 class Opened:
-    """A file whose container was read and whose fields were bounded."""
+    """Holds a file whose container was read and whose fields were bounded."""
 
     header: Header
     chunks: list[Chunk]
@@ -33,7 +33,7 @@ class Opened:
 
 
 class Layers(Protocol):
-    """What codes the pixels of a photo: a network of ours, or a user's model, behind one interface."""
+    """Codes the pixels of a photo: a network of ours, or a user's model, behind one interface."""
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Layers(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the package or of the model folders. torch comes with its first use: damage is found before."""
+    """Codes by a network of the package or of the model folders. torch comes with its first use: damage is found before."""
 
     model: registry.ModelInfo
     run: Run
@@ -114,7 +114,7 @@ class Network:
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A user's model, whose one payload is chunk z."""
+    """Codes by a user's model, whose one payload is chunk z."""
 
     model: registry.PictureModel
 

@@ -17,7 +17,7 @@ Z_HALO = 1  # samples of z that the mean and the scale look at beyond their own
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a grid: rows top..bottom, columns left..right."""
+    """Holds a part of a grid: rows top..bottom, columns left..right."""
 
     top: int
     bottom: int
@@ -60,7 +60,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Grid:
-    """The latent grid of a picture and its tiles, in samples of y."""
+    """Lays the latent grid of a picture into tiles, in samples of y."""
 
     fields: Fields
 

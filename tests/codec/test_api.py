@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import laconic
 from laconic import media, options
+from laconic.medium import Region, shared
 from laconic.options import TARGETS, CompressOptions
 
 ROOT = Path(__file__).parent.parent.parent
@@ -99,6 +102,16 @@ def test_the_slack_of_a_target_is_least_at_the_target() -> None:
         low, high = target.window()
         assert low <= target.value <= high and target.slack(target.value) == 0
         assert target.slack(low) >= 0 and target.slack(high) >= 0
+
+
+@given(*[st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 9), st.integers(1, 9))] * 2)
+def test_what_rectangles_share(a: Region, b: Region) -> None:
+    canvas = np.arange(400).reshape(20, 20)
+    parts = [canvas[y : y + h, x : x + w] for x, y, w, h in (a, b)]
+    both, found = np.intersect1d(*parts), shared(a, b)
+    assert (found is not None) == bool(both.size)
+    for part, place in zip(parts, found or (), strict=False):
+        assert np.array_equal(part[place].ravel(), both)
 
 
 def test_a_chosen_medium_is_taken_and_written_to_a_pipe() -> None:
