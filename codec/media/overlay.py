@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 LEAST_SIDE, MOST_SIDE = 3, 8  # powers of two: the side of a block has 8 to 256 pixels
+HEAD_BYTES = 6  # at most: the side of a block and the number of exact pixels
 BITS = 8  # per sample
 STRIP = 256  # rows that are filled at once; an even number, as rows are halved in pairs
 

@@ -220,3 +220,11 @@ def test_the_format_is_enough() -> None:
                 assert np.array_equal(canvas[i, j], pixels[row, column])
                 exact += 1
     assert exact == n_pixels and np.array_equal(found, mask)
+
+
+def test_other_samples_than_were_written_are_an_error() -> None:
+    pixels, mask = case(30, 44, 3, 2)
+    one, two = (overlay.encode(array, mask, SIDE, 64, 1, 1)[0] for array in (pixels, 255 - pixels))
+    start = overlay.take(one, overlay.read_head(one)[2], "mask")[1]  # of the checksum; both have the same mask
+    with pytest.raises(laconic.BadFile, match="checksum of the overlay: found"):
+        overlay.decode_one(one[: start + overlay.CRC_BYTES] + two[start + overlay.CRC_BYTES :], (30, 44, 3))
