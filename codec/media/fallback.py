@@ -49,6 +49,7 @@ WHOLE = f"this is no photo: coded as a lossless picture, which serves it better 
 def best(
     pixels: Pixels,
     data: bytes,
+    extra: int,
     quality: float,
     decode: Callable[[bytes], Pixels],
     overlaid: Callable[[Mask], bytes],
@@ -56,24 +57,25 @@ def best(
 ) -> tuple[bytes, str]:
     """Return the file that serves best, and a note where that is not the photo model's alone.
 
-    pixels: uint8 [H, W, C]. data: the photo model's file of this quality; decode: what it decodes to. overlaid: makes a
-    file of this quality whose chosen blocks (bool [rows, columns], of side SIDE) are exact. exact: a lossless file.
+    pixels: uint8 [H, W, C]. data: the photo model's file of this quality, whose `extra` bytes hold other things than these
+    pixels: alpha, metadata. decode: what a file decodes to. overlaid: makes a file of this quality whose chosen blocks
+    (bool [rows, columns], of side SIDE) are exact. exact: makes a lossless file.
     """
     if not synthetic(pixels):
         return data, ""
-    decoded = decode(data)
-    choice = choose(pixels, decoded, len(data), quality)
+    decoded, own = decode(data), len(data) - extra
+    choice = choose(pixels, decoded, own, quality)
     plain = cost(len(data), pixels, decoded, None, quality)
     ways, bits = [(plain, data, "")], choice.exact
-    if choice.exact < HIGH * max(choice.mixed, 8 * len(data)):
+    if choice.exact < HIGH * max(choice.mixed, 8 * own):
         whole = exact()
-        bits = 8.0 * len(whole)
-        ways.append((bits, whole, WHOLE))
+        ways.append((8.0 * len(whole), whole, WHOLE))
+        bits = 8.0 * (len(whole) - extra)
     if choice.mixed < CLEARLY * bits and choice.blocks.any() and not choice.blocks.all():
         mixed = overlaid(choice.blocks)
         price = cost(len(mixed), pixels, decoded, choice.blocks, quality)
         ways += [(price, mixed, partly(choice.blocks))] * (price < GAIN * plain)
-    _, found, note = min((way for way in ways if len(way[1]) <= DEARER * len(data)), key=lambda way: way[0])
+    _, found, note = min((way for way in ways if len(way[1]) - extra <= DEARER * own), key=lambda way: way[0])
     return found, note
 
 

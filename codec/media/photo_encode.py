@@ -20,7 +20,7 @@ from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
 from laconic.media import fallback, lossless_picture, overlay
 from laconic.media.fallback import Mask
 from laconic.media.photo_fields import TILE, Fields
-from laconic.media.photo_models import Job, Pixels, model_named
+from laconic.media.photo_models import Job, Pixels, Y, Z, model_named
 from laconic.medium import Run
 from laconic.options import DEFAULT_EFFORT, Options, Psnr, Quality, Rate, Searched
 from laconic.payloads import metadata_chunks
@@ -57,11 +57,17 @@ def looked_at(source: Picture, data: bytes, options: Options, run: Run, decode: 
     return fallback.best(
         source.pixels,
         data,
+        len(data) - pixel_bytes(data),
         quality / 100,
         decode,
         lambda blocks: overlaid(source, blocks, options, run)(quality),
         lambda: lossless(source, run),
     )
+
+
+def pixel_bytes(data: bytes) -> int:
+    """Return the bytes of a photo's file that hold what the network made of the pixels."""
+    return sum(entry.length for entry in container.read_table(data)[1] if entry.kind in (Z, Y))
 
 
 def searched(source: Picture, target: Searched, options: Options, run: Run, decode: Decode) -> Way:
@@ -89,7 +95,7 @@ def searched(source: Picture, target: Searched, options: Options, run: Run, deco
             raise
         return whole, fallback.WHOLE
     ways = [(data, ""), *[(whole, fallback.WHOLE)] * isinstance(target, Psnr)]
-    blocks = fallback.choose(source.pixels, decode(data), len(data), units / 100).blocks
+    blocks = fallback.choose(source.pixels, decode(data), pixel_bytes(data), units / 100).blocks
     if blocks.any() and not blocks.all():
         with suppress(TargetOutOfReach):
             mixed = search(target, overlaid(source, blocks, options, run), measure, "picture")
