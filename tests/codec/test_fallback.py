@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 import laconic
 from laconic.media import fallback
 from laconic.search import psnr_of
+from laconic.tools.cli import main
 
 PHOTO = Path(__file__).parent.parent.parent / "assets" / "sample.webp"
 
@@ -149,3 +150,14 @@ def test_an_error_within_what_photos_have_costs_nothing(photo: np.ndarray) -> No
 def test_tables_are_monotonic() -> None:
     usual, worth = ([f(q) for q in range(0, 101, 5)] for f in (fallback.usual_error, fallback.worth))
     assert usual == sorted(usual, reverse=True) and worth == sorted(worth)
+
+
+def test_the_command_line_says_it_and_can_be_told_not_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "checker.png"
+    Image.fromarray(no_photo("checker")).save(picture)
+    assert main(["compress", str(picture)]) == 0
+    assert fallback.WHOLE in capsys.readouterr().err
+    assert laconic.info(tmp_path / "checker.lac").medium == "lossless picture"
+    assert main(["compress", str(picture), "--no-fallback", "-f"]) == 0
+    assert "no photo" not in capsys.readouterr().err
+    assert laconic.info(tmp_path / "checker.lac").medium == "photo"

@@ -80,6 +80,14 @@ def test_what_a_payload_claims_is_bounded() -> None:
         overlay.decode_one(empty[:1] + b"\x05" + empty[3:], (30, 44, 3))
 
 
+def test_other_samples_than_were_written_are_an_error() -> None:
+    pixels, mask = case(30, 44, 3, 2)
+    one, two = (overlay.encode(array, mask, SIDE, 64, 1, 1)[0] for array in (pixels, 255 - pixels))
+    start = overlay.take(one, overlay.read_head(one)[2], "mask")[1]  # of the checksum; both have the same mask
+    with pytest.raises(laconic.BadFile, match="checksum of the overlay: found"):
+        overlay.decode_one(one[: start + overlay.CRC_BYTES] + two[start + overlay.CRC_BYTES :], (30, 44, 3))
+
+
 def test_tiles_larger_than_the_lossless_coder_takes() -> None:
     pixels = np.zeros((9, 2500, 1), np.uint8)
     pixels[:, ::7] = 200
