@@ -22,7 +22,7 @@ class LaconicImageFile(ImageFile.ImageFile):
     """Reads size, mode and metadata when opened, and pixels at the first load."""
 
     format = "LACONIC"
-    format_description = "Laconic photo"
+    format_description = "Laconic picture"
     _data: bytes | None = None  # a default of the class: an unpickled image has its pixels and no file
 
     def _open(self) -> None:

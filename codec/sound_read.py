@@ -208,7 +208,7 @@ def opened(view: View, channels: int = 0) -> Any:
 
 
 class library_errors:
-    """Turn every error of libsndfile and its reader into BadInput: one line for the file that has it."""
+    """Turns every error of libsndfile and its reader into BadInput: one line for the file that has it."""
 
     def __enter__(self) -> None:
         pass

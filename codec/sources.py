@@ -34,7 +34,7 @@ class Input:
     """Holds a source whose kind is known.
 
     kind: "picture", "sound" or "set". content: a picture's file object, PIL.Image or array; a sound's `sound.Source`;
-    a set's `archive.Pictures`. n_bytes: of the file that it comes from, or None.
+    of a set, what its medium takes. n_bytes: of the file that it comes from, or None.
     """
 
     kind: str

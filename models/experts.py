@@ -298,7 +298,7 @@ def weigh(at: int, y: int, x: int, plane: Plane, experts: Experts, latents: Late
             w[k] *= U64(latents.evidence[pixel + k])
     for k in range(U64(experts.m)):
         total += w[k]
-    shift = U64(max(bit_length(total) - I64(16), I64(0)))  # a product is cheaper than a division
+    shift = U64(max(bit_length(total) - I64(16), I64(0)))  # a shift is cheaper than a division by the total
     for k in range(U64(experts.m)):
         experts.gate[k] = (w[k] >> shift) + U64(1)
 

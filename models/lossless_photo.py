@@ -66,7 +66,7 @@ SIDE, LARGE_SIDE = 1024, 2048  # the most that a side of a tile has
 TILE = LARGE_SIDE**2  # samples of a plane at most
 SPLIT = 1 << 17  # from here on a picture is two tiles at least, for two threads
 BAND = 16  # rows that the kernel codes at a call; then tapes are kept, damage is noticed, and interrupts come through
-TRIED, TRIALS = 48, 3  # for the choice of the transform: patches of 48 a side, 3 x 3 of them
+TRIED, TRIALS = 48, 3  # for the choice of the transform: 3 x 3 patches of 48 x 48
 
 
 class TileKind(IntFlag):

@@ -6,6 +6,7 @@ entropy needs no torch on a CPU, and `import laconic` loads neither torch nor nu
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -123,6 +124,15 @@ def test_imports_point_one_way(folder: str) -> None:
                 inside = any(name == allowed or name.startswith(allowed + ".") for allowed in ALLOWED[folder])
                 assert inside and (folder == "tools" or not name.startswith("laconic.tools")), f"{path}: {name}"
             assert folder != "entropy" or name.split(".")[0] != "torch" or path.stem in ON_DEVICE, f"{path}: {name}"
+
+
+def test_what_is_above_the_media_knows_none_of_them() -> None:
+    """Only the names of the package lead to one, and the tool that trains what archives are coded by."""
+    above = [path for folder in ("codec", "tools") for path in (ROOT / folder).glob("*.py")]
+    known = {path.name for path in above if any("laconic.media." in n for n in imports(ast.parse(path.read_text())))}
+    assert known <= {"lossless_table.py"}
+    asked = re.compile(r"\.(medium|number) *(==|!=|in) *[\d({\"']")
+    assert not [path.name for path in above if path.parent.name == "codec" and asked.search(path.read_text())]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,12 @@ from laconic.search import psnr_of
 
 Pixels = NDArray[np.uint8]
 
-WORDS = ["a", "file", "is", "a", "promise", "to", "a", "later", "reader", "that", "every", "sample", "comes", "back", "as", "it", "was", "written", "or", "that", "the", "reader", "is", "told", "what", "has", "been", "lost", "and", "why", "the", "encoder", "thought", "that", "it", "would", "not", "be", "missed", "by", "anyone", "who", "looks", "at", "the", "picture", "as", "a", "whole"]
+TEXT = (
+    "a file is a promise to a later reader that every sample comes back as it was written or that the reader "
+    "is told what has been lost and why the encoder thought that it would not be missed by anyone who looks "
+    "at the picture as a whole"
+)
+WORDS = TEXT.split()
 PEERS: dict[str, dict[str, Any]] = {
     "WebP": {"format": "WEBP", "method": 6},
     "AVIF": {"format": "AVIF", "speed": 6, "subsampling": "4:4:4", "advanced": {"tune": "psnr"}},
@@ -41,6 +46,7 @@ def photo(width: int = 768, height: int = 432) -> Image.Image:
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the font of the pictures."""
     return ImageFont.load_default(size)
 
 
@@ -58,6 +64,7 @@ def write_text(
 
 
 def checker(low: int, high: int) -> Pixels:
+    """Return a board of single pixels of two grays."""
     return np.where(np.indices((256, 256)).sum(0) % 2 == 1, high, low).astype(np.uint8)
 
 
@@ -72,14 +79,17 @@ def ordered_dither() -> Pixels:
 
 
 def diffused() -> Image.Image:
+    """Dither the photo to black and white by diffusion of errors."""
     return photo(512, 384).convert("1").convert("L")
 
 
 def palette(colours: int) -> Image.Image:
+    """Dither the photo to a palette."""
     return photo(512, 384).quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).convert("RGB")
 
 
 def posterised() -> Image.Image:
+    """Reduce a smoothed photo to 8 colours, without dither."""
     return photo(512, 384).filter(ImageFilter.MedianFilter(5)).quantize(8, dither=Image.Dither.NONE).convert("RGB")
 
 
@@ -105,6 +115,7 @@ def line_art(smooth: bool) -> Image.Image:
 
 
 def text_page(size: int = 15) -> Image.Image:
+    """Write a page of text, with smoothed letters."""
     page = Image.new("L", (640, 800), 255)
     write_text(ImageDraw.Draw(page), (48, 48, 600, 760), size, "black")
     return page
@@ -151,6 +162,7 @@ def editor() -> Image.Image:
 
 
 def spreadsheet() -> Image.Image:
+    """Draw a grid of numbers."""
     sheet = Image.new("RGB", (800, 500), "white")
     draw, random = ImageDraw.Draw(sheet), np.random.default_rng(6)
     for x in range(0, 800, 80):
@@ -190,7 +202,8 @@ def street_map() -> Image.Image:
     for ink in ("#cdebb0", "#aad3df", "#e0dfdf", "#f7ecd4") * 6:
         x, y = random.integers((0, 0), (640, 480))
         around = np.sort(random.uniform(0, 2 * np.pi, 7))
-        corners = [(float(x + r * np.cos(t)), float(y + r * np.sin(t))) for t, r in zip(around, random.uniform(20, 120, 7), strict=True)]
+        reach = random.uniform(20, 120, 7)
+        corners = [(float(x + r * np.cos(t)), float(y + r * np.sin(t))) for t, r in zip(around, reach, strict=True)]
         draw.polygon(corners, fill=ink)
     for width, ink in ((7, "#999999"), (5, "white")):
         roads = np.random.default_rng(9)
@@ -200,6 +213,7 @@ def street_map() -> Image.Image:
 
 
 def pixel_art() -> Image.Image:
+    """Enlarge a small picture of 12 colours."""
     small = photo(384, 288).resize((128, 96)).quantize(12, dither=Image.Dither.NONE).convert("RGB")
     return small.resize((512, 384), Image.Resampling.NEAREST)
 
@@ -243,6 +257,7 @@ def captioned() -> Image.Image:
 
 
 def noise() -> Pixels:
+    """Return noise, which nothing codes in less than its samples."""
     return np.random.default_rng(13).integers(0, 256, (256, 256, 3), np.uint8)
 
 
@@ -280,7 +295,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--qualities", type=float, nargs="+", default=[60.0], metavar="Q")
     parser.add_argument("--only", nargs="+", choices=MAKERS, default=list(MAKERS), metavar="NAME")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--curve", metavar="DIR", help="of photos: print the tables of laconic.fallback instead")
+    parser.add_argument("--curve", metavar="DIR", help="of photos: print the two tables of codec/media/fallback.py instead")
     args = parser.parse_args(argv)
     if args.curve:
         print_curve(sorted(Path(args.curve).glob("*.webp")))
@@ -289,7 +304,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"| {' | '.join(heads)} |\n|---|{'---:|' * 3}---|{'---:|' * len(args.peers)}")
     for name in args.only:
         for quality in args.qualities:
-            print(f"| {' | '.join([name, f'{quality:g}', *row(np.asarray(MAKERS[name]()), quality, args.peers)])} |", flush=True)
+            cells = row(np.asarray(MAKERS[name]()), quality, args.peers)
+            print(f"| {' | '.join([name, f'{quality:g}', *cells])} |", flush=True)
     return 0
 
 
@@ -322,13 +338,12 @@ def row(pixels: Pixels, quality: float, peers: list[str]) -> list[str]:
 
 
 def decoded(data: bytes, pixels: Pixels) -> Pixels:
-    """Return what a file decodes to, in the shape of its original."""
-    made = laconic.decompress(data, as_array=True)
-    assert not isinstance(made, laconic.Sound)
-    return made.reshape(pixels.shape)
+    """Return what a file decodes to, of the shape of the pixels."""
+    return np.asarray(laconic.decompress(data, as_array=True)).reshape(pixels.shape)
 
 
 def cell(n_bytes: int, made: Pixels, pixels: Pixels) -> str:
+    """Return what a table says of a file: its bytes and its PSNR."""
     psnr = psnr_of(made, pixels)
     return f"{n_bytes:,} B, {'exact' if psnr == 100 else f'{psnr:.1f} dB'}"
 
@@ -345,6 +360,7 @@ def at_most(n_bytes: int, peer: str, pixels: Pixels) -> tuple[int, Pixels]:
 
 
 def saved(peer: str, pixels: Pixels, quality: int) -> tuple[int, Pixels]:
+    """Return the bytes of a peer's file, and what it decodes to."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, quality=quality, **PEERS[peer])
     made = Image.open(io.BytesIO(file.getvalue())).convert("L" if pixels.ndim == 2 else "RGB")

@@ -31,11 +31,10 @@ from laconic.payloads import CRC_BYTES, crc, read_fields, write_fields
 from laconic.picture import Exact
 from laconic.registry import CIRCUIT, ModelInfo
 from laconic.sources import Source
+from laconic.suffixes import PICTURE_OUTPUTS
 
 if TYPE_CHECKING:
     from laconic.models.hclt import Hclt
-
-from laconic.suffixes import PICTURE_OUTPUTS
 
 ARCHIVE = 4
 BLOCK, MEMBERS = 11, 12
@@ -201,7 +200,7 @@ def encode(
     per_block: int = PER_BLOCK,
     device: str = "cpu",
 ) -> bytes:
-    """Return the file of uint8 [N, H, W], the same from each device. names: one each, none twice. Raises BadInput."""
+    """Return the file of uint8 [N, H, W], the same from each device. names: one per picture, none twice. Raises BadInput."""
     model = registry.load_circuit(circuit)
     height, width = model.height, model.width
     ok = pictures.dtype == np.uint8 and pictures.ndim == 3 and pictures.shape[1:] == (height, width)

@@ -57,9 +57,9 @@ def best(
 ) -> tuple[bytes, str]:
     """Return the file that serves best, and a note where that is not the photo model's alone.
 
-    pixels: uint8 [H, W, C]. data: the photo model's file of this quality, of which `extra` bytes are for other things than
-    these pixels; decode: what it decodes to. overlaid: makes a file of this quality whose chosen blocks (bool [rows,
-    columns], SIDE pixels a side) are exact. exact: a lossless file.
+    pixels: uint8 [H, W, C]. data: the photo model's file of this quality, whose `extra` bytes hold other things than these
+    pixels: alpha, metadata. decode: what a file decodes to. overlaid: makes a file of this quality whose chosen blocks
+    (bool [rows, columns], of side SIDE) are exact. exact: makes a lossless file.
     """
     if not synthetic(pixels):
         return data, ""

@@ -65,6 +65,11 @@ def looked_at(source: Picture, data: bytes, options: Options, run: Run, decode: 
     )
 
 
+def pixel_bytes(data: bytes) -> int:
+    """Return the bytes of a photo's file that hold what the network made of the pixels."""
+    return sum(entry.length for entry in container.read_table(data)[1] if entry.kind in (Z, Y))
+
+
 def searched(source: Picture, target: Searched, options: Options, run: Run, decode: Decode) -> Way:
     """Return the file that keeps a target other than a quality, and a note.
 
@@ -111,11 +116,6 @@ def search_with_quality(target: Searched, encode: Callable[[int], bytes], measur
 
     data = search(target, remembered, measure, "picture")
     return data, made[data]
-
-
-def pixel_bytes(data: bytes) -> int:
-    """Return the bytes of a photo's file that its network wrote."""
-    return sum(entry.length for entry in container.read_table(data)[1] if entry.kind in (Z, Y))
 
 
 def looks(options: Options) -> bool:

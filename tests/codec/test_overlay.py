@@ -80,6 +80,14 @@ def test_what_a_payload_claims_is_bounded() -> None:
         overlay.decode_one(empty[:1] + b"\x05" + empty[3:], (30, 44, 3))
 
 
+def test_other_samples_than_were_written_are_an_error() -> None:
+    pixels, mask = case(30, 44, 3, 2)
+    one, two = (overlay.encode(array, mask, SIDE, 64, 1, 1)[0] for array in (pixels, 255 - pixels))
+    start = overlay.take(one, overlay.read_head(one)[2], "mask")[1]  # of the checksum; both have the same mask
+    with pytest.raises(laconic.BadFile, match="checksum of the overlay: found"):
+        overlay.decode_one(one[: start + overlay.CRC_BYTES] + two[start + overlay.CRC_BYTES :], (30, 44, 3))
+
+
 def test_tiles_larger_than_the_lossless_coder_takes() -> None:
     pixels = np.zeros((9, 2500, 1), np.uint8)
     pixels[:, ::7] = 200
@@ -142,6 +150,13 @@ def test_a_page_with_a_photo(page: np.ndarray, file: bytes) -> None:
     info = laconic.info(file)
     assert 0.3 < info.exact_share < 0.9 and [kind for kind, _ in info.chunks] == ["z", "y", "y", "overlay", "overlay"]
     assert laconic.info(alone).exact_share == 0 and not overlays(alone)
+
+
+def test_metadata_does_not_change_what_is_exact(page: np.ndarray, file: bytes) -> None:
+    """Nor do many bytes of it make a lossless picture of the page."""
+    image = Image.fromarray(page)
+    image.info["xmp"] = np.random.default_rng(0).bytes(400_000)
+    assert overlays(laconic.compress(image, quality=40, notes=[])) == overlays(file)
 
 
 def test_regions_threads_and_batches_agree(page: np.ndarray, file: bytes) -> None:
@@ -220,11 +235,3 @@ def test_the_format_is_enough() -> None:
                 assert np.array_equal(canvas[i, j], pixels[row, column])
                 exact += 1
     assert exact == n_pixels and np.array_equal(found, mask)
-
-
-def test_other_samples_than_were_written_are_an_error() -> None:
-    pixels, mask = case(30, 44, 3, 2)
-    one, two = (overlay.encode(array, mask, SIDE, 64, 1, 1)[0] for array in (pixels, 255 - pixels))
-    start = overlay.take(one, overlay.read_head(one)[2], "mask")[1]  # of the checksum; both have the same mask
-    with pytest.raises(laconic.BadFile, match="checksum of the overlay: found"):
-        overlay.decode_one(one[: start + overlay.CRC_BYTES] + two[start + overlay.CRC_BYTES :], (30, 44, 3))
