@@ -19,7 +19,7 @@ import laconic
 from laconic import container, registry
 from laconic.container import Chunk, Header
 from laconic.golden import bit_digests
-from laconic.media import photo as photos
+from laconic.media import photo_encode
 from laconic.media.photo import KINDS
 from laconic.search import psnr_of
 from laconic.tools.own_model import TinyAutoencoder
@@ -72,8 +72,8 @@ def test_targets_are_kept(photo: np.ndarray) -> None:
 def test_tiles_have_no_seam_and_regions_equal_the_whole(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = laconic.decompress(laconic.compress(photo, quality=50), as_array=True)
     codec = laconic.Codec()
-    encode = photos.Fields
-    monkeypatch.setattr(photos, "Fields", lambda *a, **k: encode(*a, **k, tile=192))
+    encode = photo_encode.Fields
+    monkeypatch.setattr(photo_encode, "Fields", lambda *a, **k: encode(*a, **k, tile=192))
     data = codec.compress(photo, quality=50)
     tiled = codec.decompress(data, as_array=True)
     assert laconic.info(data).tile == 192

@@ -173,7 +173,7 @@ def test_damage_is_an_error_or_what_the_cpu_decodes(data: st.DataObject) -> None
 def test_archives_are_the_same_from_each_device(tmp_path: Path) -> None:
     model = model_of(2, 2, 7)
     circuit = registry.save(model, tmp_path, "made-up")
-    stack = pictures_for(circuit.model, 8, 0)
+    stack = pictures_for(model, 8, 0)
     data = archive.encode(stack, None, circuit, per_block=3, device="cuda")
     assert data == archive.encode(stack, None, circuit, per_block=3)
     opened = archive.parsed(data, Run("cuda"), model)
