@@ -23,8 +23,10 @@ from laconic.sound_tags import (
     id3_pictures,
     id3_rest,
     id3_tag,
+    id3_tags,
     id3_texts,
     of_wrapping,
+    unchunked,
     undamaged,
     write_flac_tags,
 )
@@ -73,7 +75,9 @@ def with_all(source: Source) -> Source:
     if source.around:
         more, tags, names, mask = of_wrapping(source.around)
         pairs, attached, layout = joined(pairs, more), [*attached, *tags], layout or mask
+        rest = unchunked(source.around)
         source.notes.extend([f"left out: the WAV chunks {', '.join(dict.fromkeys(names))}"] * bool(names))
+        source.notes.extend([f"left out: {rest} bytes after the WAV file's last chunk"] * (rest > 1))
     whole = undamaged(attached)
     damaged = len(attached) - len(whole)
     source.notes.extend([f"left out: {damaged} damaged pictures or cue sheets"] * bool(damaged))
@@ -138,7 +142,9 @@ def write_other(made: Any, blocks: Iterable[Samples], source: Source, format: st
 def check_limits(source: Source, format: str) -> None:
     """Refuse what the format's own numbers cannot say. Raises BadInput."""
     rate, size = source.sample_rate, source.n_samples * source.channels * source.bits // 8
-    expect(format != "FLAC" or rate <= FLAC_MAX_RATE, BadInput, "FLAC output", f"{rate} Hz", f"at most {FLAC_MAX_RATE}")
+    fits = rate < 1 << 16 or (rate <= FLAC_MAX_RATE and rate % 10 == 0)  # as frames state it
+    expected = f"at most {FLAC_MAX_RATE} Hz, above 65535 Hz a multiple of 10"
+    expect(format != "FLAC" or fits, BadInput, "FLAC output", f"{rate} Hz", expected)
     expect(format != "AIFF" or size < (1 << 32) - (1 << 16), BadInput, "AIFF output", f"{size} bytes", "less than 4 GiB")
 
 
@@ -206,7 +212,7 @@ def whole_id3(source: Source) -> bytes:
     kept = [one.data for one in source.attached if one.kind == "id3"]
     said = {(name.lower(), text) for name, text in id3_texts(source.attached)}
     more = any((name.lower(), text) not in said for name, text in source.comments)
-    if len(kept) == 1 and not more and not any(one.kind == "picture" for one in source.attached):
+    if len(kept) == 1 and len(id3_tags(source.attached)) == 1 and not more and not any(one.kind == "picture" for one in source.attached):
         return kept[0]
     if rest := id3_rest(source.attached):
         source.notes.append(f"left out: the ID3 frames {', '.join(rest)}")
