@@ -358,16 +358,16 @@ def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:
     id3, names = mutagen.id3.ID3(), id3_names()
     grouped: dict[str, list[str]] = {}
     for name, text in pairs:
-        grouped.setdefault(name.lower(), []).append(text)
+        grouped.setdefault(name.lower(), []).append(text.replace("\0", "/"))
     for name, texts in grouped.items():
-        if name in ("comment", "description"):
+        if name == "comment":
             for i, text in enumerate(texts):
                 id3.add(mutagen.id3.COMM(encoding=3, lang="XXX", desc=f"{i}" if i else "", text=[text]))
         elif name == "lyrics":
             id3.add(mutagen.id3.USLT(encoding=3, lang="XXX", desc="", text="\n".join(texts)))
         elif name == "genre":
             id3.add(mutagen.id3.TCON(encoding=3, text=texts))
-        elif name in names:
+        elif name in names and (name != "date" or all(map(is_date, texts))):
             id3.add(getattr(mutagen.id3, names[name])(encoding=3, text=texts))
         else:
             id3.add(mutagen.id3.TXXX(encoding=3, desc=name.upper(), text=texts))
@@ -378,6 +378,13 @@ def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:
     out = io.BytesIO()
     id3.save(out, v1=0, padding=lambda info: 0)
     return out.getvalue()
+
+
+def is_date(text: str) -> bool:
+    """Say whether ID3 holds the text as a date; others would be dropped."""
+    import mutagen.id3
+
+    return str(mutagen.id3.ID3TimeStamp(text)) == text.replace("T", " ")
 
 
 def write_flac_tags(file: Any, pairs: Comments, attached: Iterable[Attached]) -> list[str]:

@@ -35,6 +35,7 @@ PLAIN_WAV, FLOAT_WAV, EXTENSIBLE_WAV = 1, 3, 0xFFFE
 PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 FLAC_MAX_RATE = 655_350  # Hz, RFC 9639, section 9.1.2
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
+MAX_AIFF_TEXT = 1 << 12  # bytes: libsndfile's header has room for 100 KiB, and drops the samples' chunk beyond that
 SPOOLED = 1 << 26  # bytes of a file that wait in memory, not on disk
 
 
@@ -152,14 +153,15 @@ def plain(pairs: Comments) -> dict[str, str]:
     """Return the first text of each name that libsndfile writes; no other name reaches it."""
     found: dict[str, str] = {}
     for name, text in pairs:
-        found.setdefault(name.lower(), text)
+        found.setdefault(name.lower(), text.replace("\0", "/"))
     return {name: found[name] for name in PLAIN if name in found}
 
 
 def needs_id3(source: Source) -> bool:
-    """Say whether an AIFF file needs an ID3 tag: its own chunks hold four names, each once."""
+    """Say whether an AIFF file needs an ID3 tag: its own chunks hold four names, each once, and short texts."""
     names = [name.lower() for name, _ in source.comments]
     own = set(names) <= set(AIFF_TEXTS.values()) and len(names) == len(set(names))
+    own = own and all(len(text.encode()) <= MAX_AIFF_TEXT for _, text in source.comments)
     return not own or any(one.kind in ("picture", "id3") for one in source.attached)
 
 
@@ -246,7 +248,7 @@ def wav_around(source: Source) -> tuple[bytes, bytes]:
 def info_chunk(tags: dict[str, str]) -> bytes:
     """Return RIFF's LIST of type INFO."""
     items = b"".join(
-        chunk(INFO_IDS[key], value.encode() + b"\0") for key, value in tags.items() if key in INFO_IDS and value
+        chunk(INFO_IDS[key], value.replace("\0", "/").encode() + b"\0") for key, value in tags.items() if key in INFO_IDS and value
     )
     return chunk(b"LIST", b"INFO" + items) if items else b""
 

@@ -97,3 +97,24 @@ def test_rates_that_frames_of_flac_cannot_state_are_refused(rate: int) -> None:
     data = laconic.compress((FEW >> 16).astype(np.int16), sample_rate=rate, lossless=True, effort=1)
     with pytest.raises(laconic.BadInput, match=f"FLAC output: found '{rate} Hz'"):
         out_of(data, "FLAC")
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF", "CAF", "FLAC"])
+@pytest.mark.parametrize("n", [4096, 4097, 33_000, 200_000])
+def test_a_long_text_costs_no_sample(format: str, n: int) -> None:
+    tags = {"title": "t" * n, "artist": "a" * n, "copyright": "c" * n, "comment": "x" * n}
+    few = (FEW >> 16).astype(np.int16)
+    raw, _ = out_of(laconic.compress(laconic.Sound(few, 8000, 16, tags), lossless=True, effort=1, notes=[]), format)
+    held = laconic.decompress(squeezed(raw))
+    assert np.array_equal(held.samples, few) and held.tags == tags
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF"])
+def test_texts_that_id3_has_no_frame_for_are_kept(format: str) -> None:
+    comments = (("COMMENT", "c"), ("DESCRIPTION", "d"), ("DATE", "in spring"), ("TITLE", "a\0b"), ("ALBUM", "x"))
+    held = laconic.Sound((FEW >> 16).astype(np.int16), 8000, 16, comments=comments)
+    raw, notes = out_of(laconic.compress(held, lossless=True, effort=1, notes=[]), format)
+    back = laconic.decompress(squeezed(raw))
+    found = {*back.tags.items(), *((name.lower(), text) for name, text in back.comments)}
+    expected = {(name.lower(), text.replace("\0", "/")) for name, text in comments}
+    assert expected <= found and notes == []
