@@ -31,7 +31,7 @@ from laconic.sound_streams import (
     without_total,
 )
 from laconic.sound_tags import Beside, named_pieces, of_flac, of_mpeg, of_ogg, of_walk
-from laconic.sound_walk import View, Walk, walk
+from laconic.sound_walk import UNKNOWN, View, Walk, walk
 
 PCM_WIDTHS, FLOAT_WIDTHS, ALL_CHANNELS = frozenset({8, 16, 24, 32}), frozenset({32, 64}), range(1, 9)
 ANY_WIDTH = frozenset[int]()  # of a coding whose samples have no width of their own
@@ -184,9 +184,12 @@ def finished_header(head: View, found: Walk) -> View:
     """Return a file that libsndfile reads to its last sample, whose header says where they end. Raises BadInput."""
     expect(len(found.parts) == 1, BadInput, "sound", f"{len(found.parts)} data chunks of {found.coding}", "one")
     start, end = found.parts[0]
-    wrong = ("never finished", "ends early") if found.container == "CAF" else ("never finished",)
-    finished = not any(words in note for note in found.notes for words in wrong)
     size = end - start
+    finished = not any("never finished" in note for note in found.notes)
+    if found.container == "CAF":
+        finished = head.at(start - 12, 8) == (size + 4).to_bytes(8, "big")
+    elif found.container == "WAV":  # libsndfile makes up samples where the size says nothing
+        finished = finished and head.at(start - 4, 4) != UNKNOWN.to_bytes(4, "little")
     if not finished and found.container in ("WAV", "AU"):
         expect(size < 1 << 32, BadInput, f"{found.container} data", f"{size} bytes", "less than 4 GiB")
         order: Literal["big", "little"] = "big" if found.big else "little"

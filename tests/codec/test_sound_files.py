@@ -480,3 +480,10 @@ def test_an_mp3_whose_tag_is_followed_by_zeros_is_read() -> None:
     raw = by_library(tone(20000) / 2.0**31, "MP3", "MPEG_LAYER_III", 48000)
     samples, source = read(ID3 + bytes(500) + raw)
     assert np.array_equal(samples, read(raw)[0]) and "500 bytes" in source.notes[0]
+
+
+@pytest.mark.parametrize("format, subtype", [("CAF", "ULAW"), ("CAF", "ALAW"), ("WAV", "GSM610"), ("WAV", "ULAW"), ("WAV", "MS_ADPCM")])
+def test_other_codings_whose_size_says_nothing_are_read_to_the_end(format: str, subtype: str) -> None:
+    raw = by_library(tone(3000, 1), format, subtype)
+    at, unknown = raw.find(b"data") + 4, b"\xff" * (8 if format == "CAF" else 4)
+    assert np.array_equal(read(raw[:at] + unknown + raw[at + len(unknown) :])[0], read(raw)[0])
