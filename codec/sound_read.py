@@ -19,6 +19,7 @@ from laconic.entropy.errors import BadInput, expect
 from laconic.sound_samples import Samples, Source, checked, pack, unpack_pcm
 from laconic.sound_streams import (
     FLAC_LAYOUTS,
+    MAX_JUNK,
     Flac,
     Link,
     Mpeg,
@@ -30,7 +31,7 @@ from laconic.sound_streams import (
     without_total,
 )
 from laconic.sound_tags import Beside, named_pieces, of_flac, of_mpeg, of_ogg, of_walk
-from laconic.sound_walk import View, Walk, walk
+from laconic.sound_walk import UNKNOWN, View, Walk, walk
 
 PCM_WIDTHS, FLOAT_WIDTHS, ALL_CHANNELS = frozenset({8, 16, 24, 32}), frozenset({32, 64}), range(1, 9)
 ANY_WIDTH = frozenset[int]()  # the coding's samples have no width of their own
@@ -91,11 +92,12 @@ def row_of(container: str, coding: str, width: int, channels: int) -> Row:
 def read_walked(view: View, head: View, found: Walk) -> Source:
     """Read a file of chunks. view: the whole file, whose tags in front are a part of what stands around the samples."""
     row = row_of(found.container, found.coding, found.width, found.channels)
-    expect(found.rate == int(found.rate), BadInput, "sample rate", found.rate, "an integer, in Hz")
+    expect(float(found.rate).is_integer(), BadInput, "sample rate", found.rate, "an integer, in Hz")
     beside = of_walk(view, head, found)
-    notes = [*found.notes, *beside.notes]
     floating = found.coding == "FLOAT"
     keeps = found.container in ("WAV", "RF64") and row.reader == "own"
+    told = [note for note in found.notes if not (keeps and "ends early" in note)]  # it comes back as short as it is
+    notes = [*told, *beside.notes]
     notes += [] if keeps else named_pieces(found, head)
     extra: dict[str, Any] = {"notes": notes, "layout": 0 if keeps else without_default(found.layout, found.channels)}
     extra |= {"tags": beside.tags, "comments": beside.comments, "attached": beside.attached}
@@ -114,6 +116,8 @@ def read_walked(view: View, head: View, found: Walk) -> Source:
     if found.coding == "IMA_ADPCM" and found.container == "AIFF":
         least *= 64  # COMM counts packets
     parts = [lambda: whole_blocks(patched, row.reader == "exact", bits, n, least)]
+    if found.coding == "ALAC" and 0 < least < n:
+        notes.append(f"the packet table counts {least} samples, {n} are there: all are kept")
     return checked(Source(*shape, n, rechunked(parts), **extra))
 
 
@@ -180,8 +184,12 @@ def finished_header(head: View, found: Walk) -> View:
     """Return a file that libsndfile reads to its last sample, whose header says where they end. Raises BadInput."""
     expect(len(found.parts) == 1, BadInput, "sound", f"{len(found.parts)} data chunks of {found.coding}", "one")
     start, end = found.parts[0]
-    finished = not any("never finished" in note for note in found.notes)
     size = end - start
+    finished = not any("never finished" in note for note in found.notes)
+    if found.container == "CAF":
+        finished = head.at(start - 12, 8) == (size + 4).to_bytes(8, "big")
+    elif found.container == "WAV":  # libsndfile makes up samples where the size says nothing
+        finished = finished and head.at(start - 4, 4) != UNKNOWN.to_bytes(4, "little")
     if not finished and found.container in ("WAV", "AU"):
         expect(size < 1 << 32, BadInput, f"{found.container} data", f"{size} bytes", "less than 4 GiB")
         order: Literal["big", "little"] = "big" if found.big else "little"
@@ -368,6 +376,8 @@ def read_ogg(view: View, before: bytes) -> Source:
     beside = of_ogg([view.cut(link.start, link.end) for link in links], codec, before)
     missing = sum(link.missing for link in links)
     beside.notes += [f"{missing} pages are missing: what they held is lost"] * bool(missing)
+    open_ended = not all(link.ended for link in links)
+    beside.notes += ["a stream has no last page: the file may end early"] * open_ended
     beside.notes += [f"{junk} bytes that belong to no page are left out"] * bool(junk)
     if codec == "FLAC":
         return source_of_flac("Ogg", [View(view, link.bodies) for link in links], view.size, beside)
@@ -437,7 +447,8 @@ def read_file(view: View) -> Source | None:
     found = walk(head)
     if found is not None:
         return read_walked(view, head, found)
-    sync = head.at(0, 2)
+    skipped = head.at(0, MAX_JUNK)  # zeros fill what some writers keep free for tags
+    sync = skipped.lstrip(b"\0")[:2] if start else skipped[:2]
     if len(sync) == 2 and sync[0] == 0xFF and sync[1] & 0xE0 == 0xE0 and sync[1] & 6:
         return read_mpeg(view, start, end)
     return None

@@ -68,6 +68,7 @@ class Link:
     last: int = -1
     pages: int = 0
     missing: int = 0
+    ended: bool = False
     bodies: list[tuple[int, int]] = field(default_factory=list)  # FLAC's bytes without the pages around them
 
 
@@ -105,7 +106,7 @@ def ogg_links(view: View) -> tuple[list[Link], int]:
         link = links[-1]
         link.missing += max(0, number - sequence)
         sequence, link.pages = number + 1, link.pages + 1
-        link.end = stop
+        link.end, link.ended = stop, bool(flags & 4)
         if position > 0:
             link.first = position if link.first < 0 else link.first
             link.last = position

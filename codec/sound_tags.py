@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.sound_samples import Attached
+from laconic.sound_streams import synchsafe
 from laconic.sound_walk import Piece, View, Walk, chunks
 
 Comments = tuple[tuple[str, str], ...]
@@ -129,11 +130,13 @@ def named_pieces(found: Walk, head: View) -> list[str]:
         kept = piece.name == b"LIST" and head.at(piece.start, 4) == b"INFO"
         if piece.name not in QUIET and not kept:
             names.append(piece.name.decode("latin-1").strip())
-    ends = [head.size if found.container in ("NIST", "AU") else 0, *(p.end for p in found.pieces), *(b for _, b in found.parts)]
-    after = head.size - max(ends)
+    after = head.size - max([0, *(p.end for p in found.pieces), *(b for _, b in found.parts)])
+    room = sum(end - start for start, end in found.parts)
+    part = room % found.frame if found.coding in ("PCM", "FLOAT") and found.n_samples == room // found.frame else 0
     return [
         *[f"left out: the {found.container} chunks {', '.join(dict.fromkeys(names))}"] * bool(names),
         *[f"left out: {after} bytes after the last chunk"] * (after > 1),
+        *[f"left out: the last {part} bytes, less than a sample of all channels"] * (part > 0),
         *[f"{len(found.parts)} chunks of samples are joined"] * (len(found.parts) > 1),
     ]
 
@@ -220,23 +223,31 @@ def of_mpeg(view: View, start: int, end: int) -> Beside:
     raw = view.at(0, start)
     attached = [Attached("id3", raw)] if raw else []
     pairs, notes = list[tuple[str, str]](), list[str]()
-    tail = view.at(max(end, view.size - 128), 128)
-    if tail[:3] == b"TAG" and not raw:
+    after = view.at(end, min(view.size - end, MAX_TEXT))
+    if after[:3] == b"ID3" and b"3DI" in after:  # version 2.4 allows it, with a footer
+        attached.append(Attached("id3", next(single_tags(after))))
+    tail = after[-128:]
+    if tail[:3] == b"TAG":
         try:
             old = mutagen.id3.ParseID3v1(tail) or {}
-            pairs += texts_of_frames(old.values())
+            pairs += unsaid(texts_of_frames(old.values()), id3_texts(attached))
         except tag_errors():
             notes.append("left out: a damaged ID3v1 tag")
-    if b"APETAGEX" in view.at(end, min(view.size - end, MAX_TEXT)):
+    if b"APETAGEX" in after:
         try:
             ape, pictures = ape_texts(view)
             pairs += ape
             attached += pictures
         except tag_errors() as error:
             notes.append(f"left out: a damaged APE tag ({error})")
-    if b"LYRICS" in view.at(end, min(view.size - end, MAX_TEXT)):
+    if b"LYRICS" in after:
         notes.append("left out: a Lyrics3 tag")
     return beside_of(pairs, attached, notes)
+
+
+def unsaid(pairs: list[tuple[str, str]], known: Comments) -> list[tuple[str, str]]:
+    """Return the texts of ID3v1, cut to 30 letters, that no known one begins with."""
+    return [(name, text) for name, text in pairs if not any(a == name and b.startswith(text) for a, b in known)]
 
 
 def ape_texts(view: View) -> tuple[list[tuple[str, str]], list[Attached]]:
@@ -258,23 +269,35 @@ def ape_texts(view: View) -> tuple[list[tuple[str, str]], list[Attached]]:
     return pairs, pictures
 
 
-def id3_of(attached: Iterable[Attached]) -> Any:
-    """Return the first whole ID3 tag among what is attached, as mutagen reads it, or None."""
+def id3_tags(attached: Iterable[Attached]) -> list[Any]:
+    """Return all ID3 tags among what is attached, as mutagen reads them; None for one that is damaged."""
     import mutagen.id3
 
-    for one in attached:
-        if one.kind == "id3":
-            try:
-                return mutagen.id3.ID3(io.BytesIO(one.data))
-            except tag_errors():
-                continue
-    return None
+    found = list[Any]()
+    for raw in [raw for one in attached if one.kind == "id3" for raw in single_tags(one.data)]:
+        try:
+            found.append(mutagen.id3.ID3(io.BytesIO(raw)))
+        except tag_errors():
+            found.append(None)
+    return found
+
+
+def single_tags(raw: bytes) -> Iterator[bytes]:
+    """Yield the ID3 tags that stand one after the other."""
+    while raw:
+        size = 10 + synchsafe(raw[6:10]) + 10 * (raw[5] >> 4 & 1) if raw[:3] == b"ID3" and len(raw) >= 10 else len(raw)
+        yield raw[:size]
+        raw = raw[size:] if raw[size : size + 3] == b"ID3" else b""
+
+
+def id3_frames(attached: Iterable[Attached]) -> list[Any]:
+    """Return the frames of all ID3 tags that are whole."""
+    return [frame for tag in id3_tags(attached) if tag is not None for frame in tag.values()]
 
 
 def id3_texts(attached: Iterable[Attached]) -> Comments:
-    """Return the texts of an ID3 tag by the names that comments have."""
-    id3 = id3_of(attached)
-    return tuple(texts_of_frames(id3.values())) if id3 is not None else ()
+    """Return the texts of ID3 tags by the names that comments have."""
+    return tuple(texts_of_frames(id3_frames(attached)))
 
 
 def texts_of_frames(frames: Iterable[Any]) -> list[tuple[str, str]]:
@@ -308,11 +331,11 @@ def id3_names() -> dict[str, str]:
 
 
 def id3_pictures(attached: Iterable[Attached]) -> list[Attached]:
-    """Return the pictures of an ID3 tag as blocks of FLAC."""
+    """Return the pictures of ID3 tags as blocks of FLAC."""
     import mutagen.flac
 
-    id3, pictures = id3_of(attached), []
-    for frame in id3.getall("APIC") if id3 is not None else []:
+    pictures = []
+    for frame in (frame for frame in id3_frames(attached) if frame.FrameID == "APIC"):
         picture = mutagen.flac.Picture()
         picture.data, picture.type, picture.mime, picture.desc = frame.data, int(frame.type), frame.mime, frame.desc
         pictures.append(Attached("picture", picture.write()))
@@ -320,10 +343,11 @@ def id3_pictures(attached: Iterable[Attached]) -> list[Attached]:
 
 
 def id3_rest(attached: Iterable[Attached]) -> list[str]:
-    """Return the names of ID3 frames that are neither texts, links, nor pictures."""
-    id3 = id3_of(attached)
-    kinds = [frame.FrameID for frame in id3.values()] if id3 is not None else []
-    return sorted({kind for kind in kinds if kind[0] not in "TW" and kind not in ("COMM", "USLT", "APIC")})
+    """Return the names of ID3 frames that are neither texts, links, nor pictures; those of unknown and damaged ones too."""
+    tags = id3_tags(attached)
+    kinds = {frame.FrameID for frame in id3_frames(attached) if frame.FrameID != "APIC" and not texts_of_frames([frame])}
+    kinds |= {raw[:4].decode("latin-1") for tag in tags if tag is not None for raw in tag.unknown_frames}
+    return sorted(kinds - {"COMM", "USLT"}) + ["of a damaged tag"] * (None in tags)
 
 
 def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:
@@ -334,16 +358,16 @@ def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:
     id3, names = mutagen.id3.ID3(), id3_names()
     grouped: dict[str, list[str]] = {}
     for name, text in pairs:
-        grouped.setdefault(name.lower(), []).append(text)
+        grouped.setdefault(name.lower(), []).append(text.replace("\0", "/"))
     for name, texts in grouped.items():
-        if name in ("comment", "description"):
+        if name == "comment":
             for i, text in enumerate(texts):
                 id3.add(mutagen.id3.COMM(encoding=3, lang="XXX", desc=f"{i}" if i else "", text=[text]))
         elif name == "lyrics":
             id3.add(mutagen.id3.USLT(encoding=3, lang="XXX", desc="", text="\n".join(texts)))
         elif name == "genre":
             id3.add(mutagen.id3.TCON(encoding=3, text=texts))
-        elif name in names:
+        elif name in names and (name != "date" or all(map(is_date, texts))):
             id3.add(getattr(mutagen.id3, names[name])(encoding=3, text=texts))
         else:
             id3.add(mutagen.id3.TXXX(encoding=3, desc=name.upper(), text=texts))
@@ -354,6 +378,13 @@ def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:
     out = io.BytesIO()
     id3.save(out, v1=0, padding=lambda info: 0)
     return out.getvalue()
+
+
+def is_date(text: str) -> bool:
+    """Say whether ID3 holds the text as a date; others would be dropped."""
+    import mutagen.id3
+
+    return str(mutagen.id3.ID3TimeStamp(text)) == text.replace("T", " ")
 
 
 def write_flac_tags(file: Any, pairs: Comments, attached: Iterable[Attached]) -> list[str]:
@@ -412,3 +443,10 @@ def of_wrapping(around: tuple[bytes, bytes]) -> tuple[Comments, tuple[Attached, 
         elif piece.name not in QUIET and piece.name != b"data":
             names.append(piece.name.decode("latin-1").strip())
     return tuple(pairs), tuple(attached), names, layout
+
+
+def unchunked(around: tuple[bytes, bytes]) -> int:
+    """Return how many bytes stand after the last chunk of a WAV file."""
+    after = around[1]
+    first = int(after[:1] == b"\0")
+    return len(after) - max([first, *(piece.end for piece in chunks(View(io.BytesIO(after)), first, "<"))])

@@ -18,6 +18,8 @@ from laconic.entropy.errors import BadInput, expect
 
 MAX_PIECES = 1 << 14  # chunks of a file
 UNKNOWN = 0xFFFFFFFF  # a size of 32 bits that says nothing
+STREAMED = (range(0x7FFFF000, 1 << 31), range(0xFFFFF000, 1 << 32))  # sizes of those who write into pipes
+MAX_FILLING = 1 << 16  # zeros that fill the last block of AIFF's samples
 SMALL_TAIL = 1024  # so few bytes after a finished file are no forgotten samples
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # ends a subtype in WAVEFORMATEXTENSIBLE, after its two bytes
@@ -246,10 +248,12 @@ def sample_span(
     start, stop = min(start, view.size), max(start, piece.end)
     size = stop - start
     if stop >= view.size or before:
+        known = name == "WAV" and not any(piece.end - piece.start in sizes for sizes in STREAMED)
+        notes.extend(early(size, view.size - start) if known else [])
         return start, max(start, min(stop, view.size))
     if ends_well(view, stop + stop % 2, order) or ends_well(view, stop, order):
         return start, stop
-    if size and view.size - stop <= SMALL_TAIL:
+    if view.size - stop <= min(size, SMALL_TAIL):
         return start, stop
     notes.append(unfinished(name, size, view.size - start))
     return start, view.size
@@ -277,13 +281,14 @@ def walk_w64(view: View) -> Walk:
         name, size = head[:4], int.from_bytes(head[16:], "little")
         if name == b"data" and head[4:16] == W64_TAIL:
             n = max(0, size - 24)
-            follows = view.at((at + 24 + n + 7) // 8 * 8, 16)[4:] == W64_TAIL
+            after = view.at(at + 24 + n, 11).startswith(TRAILERS)
+            follows = after or view.at((at + 24 + n + 7) // 8 * 8, 16)[4:] == W64_TAIL
             ends = 0 < n and (follows or view.size - (at + 24 + n) < 8 or at + 24 + n > view.size)
             stop = min(at + 24 + n, view.size) if ends else view.size
             samples.append((at + 24, stop))
             held = stop - at - 24
             notes += [unfinished("W64", n, held)] * (not ends and held > 0)
-            notes += [f"the file ends early: {held} of {n} bytes of samples are there"] * (held < n)
+            notes += early(n, held)
             if stop == view.size:
                 break
         elif name == b"fmt ":
@@ -321,21 +326,24 @@ def walk_aiff(view: View) -> Walk:
     out.big, out.unsigned = kind not in (b"sowt", b"42ni", b"23ni"), kind == b"raw "
     out.pieces, out.notes = pieces, notes
     out.layout = core_layout(view, pieces, b"CHAN", channels, notes)
-    count_against_span(out, max(block, out.frame))
+    count_against_span(out, view, block)
     return out
 
 
-def count_against_span(found: Walk, slack: int) -> None:
-    """Settle a number of samples that disagrees with the room that they have: all that stands there is read."""
+def count_against_span(found: Walk, view: View, block: int = 0) -> None:
+    """Settle a number of samples that disagrees with the room that they have: all that stands there is read.
+
+    block: bytes to a multiple of which zeros may fill the room.
+    """
     if found.coding not in ("PCM", "FLOAT") or found.channels == 0:
         return
     held, stated = found.n_held, found.n_samples or 0
     over = sum(end - start for start, end in found.parts) - stated * found.frame
-    if held < stated:
-        found.notes.append(f"the file ends early: {held} of {stated} samples are there")
-    elif over >= slack and not found.notes:
+    zeros = found.frame <= over < min(block, MAX_FILLING) and not any(view.at(found.parts[-1][1] - over, over))
+    found.notes += early(stated, held, "samples")
+    if held > stated and not zeros and not found.notes:
         found.notes.append(f"the header counts {stated} samples, {held} are there: all are kept")
-    found.n_samples = stated if 0 <= over < slack else held
+    found.n_samples = stated if zeros else held
 
 
 def extended(raw: bytes) -> float:
@@ -354,6 +362,7 @@ def walk_caf(view: View) -> Walk:
         piece = Piece(name, at + 12, end)
         if name == b"data":
             whole = size >= 4 and (end >= view.size - 1 or caf_follows(view, end))
+            notes += early(size - 4, view.size - at - 16) if whole else []
             notes += [] if whole or size == -1 else [unfinished("CAF", max(0, size - 4), view.size - at - 16)]
             end = min(end, view.size) if whole else view.size
             spans.append((at + 16, end))
@@ -382,6 +391,11 @@ def caf_follows(view: View, at: int) -> bool:
     """Say whether a chunk of CAF stands there."""
     head = view.at(at, 12)
     return len(head) == 12 and printable(head[:4]) and 0 <= struct.unpack(">q", head[4:])[0] <= view.size - at - 12
+
+
+def early(stated: int, held: int, unit: str = "bytes of samples") -> list[str]:
+    """Return a note on samples that the file does not hold; none where it holds all."""
+    return [f"the file ends early: {max(0, held)} of {stated} {unit} are there"] * (held < stated)
 
 
 def unfinished(name: str, size: int, n: int) -> str:
@@ -413,14 +427,13 @@ def walk_au(view: View) -> Walk:
     order = ">" if view.at(0, 4) == b".snd" else "<"
     start, size, kind, rate, channels = struct.unpack(order + "IIIII", view.at(4, 20))
     coding, width = AU_CODINGS.get(kind, (f"encoding {kind}", 8))
+    expect(24 <= start <= view.size, BadInput, "AU samples", f"from byte {start} on", f"24 to {view.size}")
     out = Walk("AU", coding, rate, channels, width, None, [], order == ">")
     whole = size and start + size <= view.size and view.size - start - size <= SMALL_TAIL
     out.parts = [(start, start + size if whole else view.size)]
     if not whole and size != UNKNOWN:
-        if start + size > view.size:
-            out.notes.append(f"the file ends early: {view.size - start} of {size} bytes of samples are there")
-        elif view.size > start:
-            out.notes.append(unfinished("AU", size, view.size - start))
+        out.notes += early(size, view.size - start)
+        out.notes += [unfinished("AU", size, view.size - start)] * (start + size < view.size)
     out.n_samples = out.n_held if coding in ("PCM", "FLOAT") else None
     text = view.at(24, min(max(0, start - 24), 1 << 16)).split(b"\0")[0]
     out.texts = [("comment", text.decode("latin-1"))] if text else []
@@ -442,6 +455,6 @@ def walk_nist(view: View) -> Walk:
     known = {"pcm": "PCM", "ulaw": "ULAW", "mu-law": "ULAW", "alaw": "ALAW"}.get(coding, coding)
     big = values.get("sample_byte_format", "01") == "10"
     out = Walk("NIST", known, rate, channels, 8 * width, n, [(length, max(length, view.size))], big)
-    count_against_span(out, out.frame)
+    count_against_span(out, view)
     out.texts = [(name, value) for name, value in values.items() if name not in (*names, *NIST_LAYOUT)]
     return out

@@ -23,8 +23,10 @@ from laconic.sound_tags import (
     id3_pictures,
     id3_rest,
     id3_tag,
+    id3_tags,
     id3_texts,
     of_wrapping,
+    unchunked,
     undamaged,
     write_flac_tags,
 )
@@ -33,6 +35,7 @@ PLAIN_WAV, FLOAT_WAV, EXTENSIBLE_WAV = 1, 3, 0xFFFE
 PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 FLAC_MAX_RATE = 655_350  # Hz, RFC 9639, section 9.1.2
 EMPTY_MD5 = bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e")
+MAX_AIFF_TEXT = 1 << 12  # bytes: libsndfile's header has room for 100 KiB, and drops the samples' chunk beyond that
 SPOOLED = 1 << 26  # bytes of a file that wait in memory, not on disk
 
 
@@ -73,7 +76,9 @@ def with_all(source: Source) -> Source:
     if source.around:
         more, tags, names, mask = of_wrapping(source.around)
         pairs, attached, layout = joined(pairs, more), [*attached, *tags], layout or mask
+        rest = unchunked(source.around)
         source.notes.extend([f"left out: the WAV chunks {', '.join(dict.fromkeys(names))}"] * bool(names))
+        source.notes.extend([f"left out: {rest} bytes after the WAV file's last chunk"] * (rest > 1))
     whole = undamaged(attached)
     damaged = len(attached) - len(whole)
     source.notes.extend([f"left out: {damaged} damaged pictures or cue sheets"] * bool(damaged))
@@ -138,7 +143,9 @@ def write_other(made: Any, blocks: Iterable[Samples], source: Source, format: st
 def check_limits(source: Source, format: str) -> None:
     """Refuse what the format's own numbers cannot say. Raises BadInput."""
     rate, size = source.sample_rate, source.n_samples * source.channels * source.bits // 8
-    expect(format != "FLAC" or rate <= FLAC_MAX_RATE, BadInput, "FLAC output", f"{rate} Hz", f"at most {FLAC_MAX_RATE}")
+    fits = rate < 1 << 16 or (rate <= FLAC_MAX_RATE and rate % 10 == 0)  # as frames state it
+    expected = f"at most {FLAC_MAX_RATE} Hz, above 65535 Hz a multiple of 10"
+    expect(format != "FLAC" or fits, BadInput, "FLAC output", f"{rate} Hz", expected)
     expect(format != "AIFF" or size < (1 << 32) - (1 << 16), BadInput, "AIFF output", f"{size} bytes", "less than 4 GiB")
 
 
@@ -146,14 +153,15 @@ def plain(pairs: Comments) -> dict[str, str]:
     """Return the first text of each name that libsndfile writes; no other name reaches it."""
     found: dict[str, str] = {}
     for name, text in pairs:
-        found.setdefault(name.lower(), text)
+        found.setdefault(name.lower(), text.replace("\0", "/"))
     return {name: found[name] for name in PLAIN if name in found}
 
 
 def needs_id3(source: Source) -> bool:
-    """Say whether an AIFF file needs an ID3 tag: its own chunks hold four names, each once."""
+    """Say whether an AIFF file needs an ID3 tag: its own chunks hold four names, each once, and short texts."""
     names = [name.lower() for name, _ in source.comments]
     own = set(names) <= set(AIFF_TEXTS.values()) and len(names) == len(set(names))
+    own = own and all(len(text.encode()) <= MAX_AIFF_TEXT for _, text in source.comments)
     return not own or any(one.kind in ("picture", "id3") for one in source.attached)
 
 
@@ -206,7 +214,7 @@ def whole_id3(source: Source) -> bytes:
     kept = [one.data for one in source.attached if one.kind == "id3"]
     said = {(name.lower(), text) for name, text in id3_texts(source.attached)}
     more = any((name.lower(), text) not in said for name, text in source.comments)
-    if len(kept) == 1 and not more and not any(one.kind == "picture" for one in source.attached):
+    if len(kept) == 1 and len(id3_tags(source.attached)) == 1 and not more and not any(one.kind == "picture" for one in source.attached):
         return kept[0]
     if rest := id3_rest(source.attached):
         source.notes.append(f"left out: the ID3 frames {', '.join(rest)}")
@@ -240,7 +248,7 @@ def wav_around(source: Source) -> tuple[bytes, bytes]:
 def info_chunk(tags: dict[str, str]) -> bytes:
     """Return RIFF's LIST of type INFO."""
     items = b"".join(
-        chunk(INFO_IDS[key], value.encode() + b"\0") for key, value in tags.items() if key in INFO_IDS and value
+        chunk(INFO_IDS[key], value.replace("\0", "/").encode() + b"\0") for key, value in tags.items() if key in INFO_IDS and value
     )
     return chunk(b"LIST", b"INFO" + items) if items else b""
 

@@ -18,8 +18,9 @@ from safetensors.numpy import load_file
 
 from laconic import entropy, registry
 from laconic.entropy import blocks
-from laconic.media.photo import layers_of, opened
+from laconic.media.photo import opened
 from laconic.media.photo_coder import PhotoCoder
+from laconic.media.photo_models import layers_of
 from laconic.medium import Run
 
 LEVELS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)

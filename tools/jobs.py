@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -258,6 +259,9 @@ def make(job: Job, work: Work, summary: Summary, force: bool, heard: Callable[[]
             deliver(file, job, force)
     except BrokenPipeError:
         raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and error.filename is None
+        failure = reason(error) + f": the folder of temporary files, {tempfile.gettempdir()} (TMPDIR names another)" * full
     except Exception as error:  # noqa: BLE001 - of foreign code: whatever it is, the other files are done
         failure = reason(error)
     return Outcome(job, row, [*notes, *warned(), *heard()], failure)

@@ -213,7 +213,7 @@ def table(curves: list[Curve], rates: dict[str, BDRate | str], metric: str, anch
     for curve in curves:
         if curve.name.startswith("laconic"):
             lines += ["", *settings(curve, metric)]
-    lines += [f"\nNo BD-rate: {why}" for name, why in rates.items() if isinstance(why, str)]
+    lines += [f"\nNo BD-rate: {why}" for why in dict.fromkeys(why for why in rates.values() if isinstance(why, str))]
     return "\n".join(lines)
 
 

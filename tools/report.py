@@ -253,6 +253,8 @@ def draw(curves: list[Curve]) -> tuple[str, str, str]:
         chart.legend.location = "bottom_right"
         chart.legend.click_policy = "hide"
         figures.append(chart)
+    if not figures:  # lossless codecs alone, or metrics that could not be measured
+        return "", "<p>No curves: there is nothing to draw.</p>", ""
     script, divs = components(figures)
     return script, "\n".join(divs), Resources(mode="inline", components=["bokeh"]).render_js()
 

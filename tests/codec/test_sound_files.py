@@ -406,3 +406,84 @@ def test_whatever_the_bytes_only_our_errors_come(data: st.DataObject) -> None:
             read(one)
         except laconic.BadInput as error:
             assert "found" in str(error) and "expected" in str(error)
+
+
+@pytest.mark.parametrize("block", [0, 1, 4096, 10**6, 0xFFFFFFFF])
+def test_a_block_of_aiff_hides_no_samples(block: int) -> None:
+    raw = aiff(PCM16.byteswap().tobytes(), 16, stated=2000)
+    at = raw.find(b"SSND") + 12
+    samples, source = read(raw[:at] + struct.pack(">I", block) + raw[at + 4 :])
+    assert np.array_equal(samples, PCM16) and source.notes == ["the header counts 2000 samples, 3000 are there: all are kept"]
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -float("inf"), 0.5])
+def test_rates_of_caf_that_are_no_numbers(rate: float) -> None:
+    raw = caf(PCM16.tobytes(), 16, 2)
+    with pytest.raises(laconic.BadInput, match="sample rate: found"):
+        read(raw[:20] + struct.pack(">d", rate) + raw[28:])
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW", "ALAW"])
+def test_a_caf_file_that_is_cut_is_read_to_its_end_with_a_note(subtype: str) -> None:
+    raw = by_library(tone(3000, 1) / 2.0**31, "CAF", subtype)
+    whole, cut = read(raw)[0], read(raw[:-800])
+    assert np.array_equal(cut[0], whole[: 3000 - 800 // {"PCM_16": 2, "FLOAT": 4}.get(subtype, 1)])
+    assert [note for note in cut[1].notes if "ends early" in note]
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW"])
+def test_a_cut_wav_of_another_coding_is_noted_or_refused(subtype: str) -> None:
+    raw = by_library(tone(3000, 1), "WAV", subtype)
+    try:
+        _, source = read(raw[:-77])
+    except laconic.BadInput:
+        return
+    assert [note for note in source.notes if "ends early" in note]
+
+
+def test_a_short_tail_after_a_shorter_stretch_of_samples_is_samples() -> None:
+    samples, source = read(wav(PCM16[:500].tobytes(), size=36))
+    assert np.array_equal(samples, PCM16[:500]) and "never finished" in source.notes[0]
+
+
+def test_bytes_that_are_no_whole_sample_and_tails_are_named() -> None:
+    au = by_library(tone(3000), "AU", "PCM_16")
+    assert "less than a sample" in read(au[:8] + b"\xff" * 4 + au[12:-2])[1].notes[0]
+    assert "less than a sample" in read(caf(PCM16.tobytes()[:-1], 16, 2, size=-1))[1].notes[0]
+    assert read(au + bytes(500))[1].notes == ["left out: 500 bytes after the last chunk"]
+    samples, source = read(by_library(tone(3000, 1), "W64", "PCM_16") + b"TAG" + bytes(125))
+    assert np.array_equal(samples, PCM16) and source.notes == ["left out: 128 bytes after the last chunk"]
+
+
+@pytest.mark.parametrize("start", [0, 23, 10**6, 0xFFFFFFFF])
+def test_au_samples_that_begin_nowhere_are_refused(start: int) -> None:
+    au = by_library(tone(3000), "AU", "PCM_16")
+    with pytest.raises(laconic.BadInput, match="AU samples: found 'from byte"):
+        read(au[:4] + struct.pack(">I", start) + au[8:])
+
+
+def test_alac_that_decodes_to_more_than_its_table_counts_is_noted() -> None:
+    raw = by_library(tone(9000, 1), "CAF", "ALAC_16")
+    at = raw.find(b"pakt") + 20
+    samples, source = read(raw[:at] + struct.pack(">q", 5000) + raw[at + 8 :])
+    assert len(samples) == 9000 and "counts 5000 samples, 9000 are there" in source.notes[0]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_stream_without_its_last_page_is_noted(subtype: str) -> None:
+    raw = by_library(tone(48000) / 2.0**31, "OGG", subtype, 48000)
+    assert "last page" not in "".join(read(raw)[1].notes)
+    assert "no last page" in "".join(read(raw[: raw.rfind(b"OggS")])[1].notes)
+
+
+def test_an_mp3_whose_tag_is_followed_by_zeros_is_read() -> None:
+    raw = by_library(tone(20000) / 2.0**31, "MP3", "MPEG_LAYER_III", 48000)
+    samples, source = read(ID3 + bytes(500) + raw)
+    assert np.array_equal(samples, read(raw)[0]) and "500 bytes" in source.notes[0]
+
+
+@pytest.mark.parametrize("format, subtype", [("CAF", "ULAW"), ("CAF", "ALAW"), ("WAV", "GSM610"), ("WAV", "ULAW"), ("WAV", "MS_ADPCM")])
+def test_other_codings_whose_size_says_nothing_are_read_to_the_end(format: str, subtype: str) -> None:
+    raw = by_library(tone(3000, 1), format, subtype)
+    at, unknown = raw.find(b"data") + 4, b"\xff" * (8 if format == "CAF" else 4)
+    assert np.array_equal(read(raw[:at] + unknown + raw[at + len(unknown) :])[0], read(raw)[0])

@@ -24,9 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic
-from laconic import container, lossless_sound, sound
+from laconic import container, sound
 from laconic.container import Chunk, Header, write_varint
-from laconic.kinds import ATTACHED, COMMENTS, LAYOUT, SOUND, TAGS
+from laconic.media import lossless_sound
+from laconic.media.lossless_sound import ATTACHED, COMMENTS, LAYOUT, SOUND, TAGS
 from laconic.sound import Attached
 
 made_sounds = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("made_sounds.py"))))

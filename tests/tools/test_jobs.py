@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -247,3 +249,15 @@ def test_json_is_read_back(photo: Path, capsys: pytest.CaptureFixture[str]) -> N
     path = photo.rename(photo.with_name(HOSTILE))
     assert main(["compress", "--lossless", "-e", "1", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["file"] == str(path)
+
+
+def test_a_full_folder_of_temporary_files_is_named(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(laconic.Codec, "compress_to", full)
+    assert main(["compress", str(photo)]) == 1
+    expected = f"[Errno {errno.ENOSPC}] No space left on device: the folder of temporary files, {tempfile.gettempdir()}"
+    assert expected in capsys.readouterr().err

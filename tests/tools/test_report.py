@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -52,6 +53,14 @@ def test_plot_of_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "RESULTS: found no curve" in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 1
     assert "manifest.json, expected a folder that laconic eval has finished" in capsys.readouterr().err
+
+
+def test_a_page_without_curves_is_written(results: Path, tmp_path: Path) -> None:
+    shutil.copy(results / "rows.csv", tmp_path)
+    manifest = json.loads((results / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"codecs": {}}))
+    assert cli.main(["report", str(tmp_path), "--files", "0"]) == 0
+    assert "No curves" in (tmp_path / "report.html").read_text()
 
 
 @pytest.fixture
