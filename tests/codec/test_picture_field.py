@@ -231,7 +231,7 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True, "effort": 1}, {"max_error": 1, "effort": 1}], ids=str)
+@pytest.mark.parametrize("options", [{"quality": 80, "fallback": False}, {"lossless": True, "effort": 1}, {"max_error": 1, "effort": 1}], ids=str)
 def test_all_metadata_comes_back_through_a_file(options: dict[str, Any]) -> None:
     out = io.BytesIO()
     assert picture.save_exact(picture.Exact(RGB8, dict(EVERYTHING)), out, "PNG") == ()
