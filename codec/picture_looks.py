@@ -28,6 +28,7 @@ PHOTOMETRIC |= {10: "ITU Lab", 32803: "CFA", 32844: "LogL", 32845: "LogLuv", 348
 COLOURS_OF_TIFF = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}  # channels by photometric interpretation
 SAMPLE_FORMATS = {2: "signed", 3: "float", 5: "complex", 6: "complex"}
 DNG_VERSION = 50706
+MAX_TILE = 1 << 24  # pixels, beyond which a tile may not be larger than the picture
 WEBP_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
 
 
@@ -294,8 +295,8 @@ def see_tiff(raw: bytes) -> Seen | None:
     """Look at the first directory of a TIFF file. Raises BadInput where that is not its main picture."""
     file = tiff.parse(raw)
     found = file.directory(file.start)
-    if found is None:
-        return None
+    if found is None:  # libtiff would say so on stderr
+        raise BadInput("picture: found damage (the directory of the TIFF lies outside the file), expected none")
     directory = found[0]
 
     def values(number: int, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -341,7 +342,10 @@ def has_reference(directory: tiff.Directory, bits: int) -> bool:
 
 
 def cut_of_tiff(raw: bytes, values: Values) -> str:
-    """Return what is wrong where strips or tiles reach beyond the end of the file, else nothing."""
+    """Return what is wrong where strips or tiles reach beyond the end of the file, or are giants, else nothing."""
+    across, down = values(322, (0,))[0], values(323, (0,))[0]
+    if across * down > max(MAX_TILE, 4 * values(256, (0,))[0] * values(257, (0,))[0]):
+        return f"a tile of {across} x {down} pixels"
     for offsets, counts in ((273, 279), (324, 325)):
         for offset, count in zip(values(offsets, ()), values(counts, ()), strict=False):
             if offset + count > len(raw):

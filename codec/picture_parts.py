@@ -36,22 +36,29 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def png_passes(raw: bytes, bits: int) -> Iterator[bytes]:
-    """Yield each pass of an interlaced PNG file as a file of its own, empty where the pass has no pixel.
+    """Yield each pass of a PNG file as a file of its own, one of them where it is not interlaced, empty without a pixel.
 
-    bits: of a pixel, at least 8. A stream of samples that is cut short, or none, gives files that are so too.
+    bits: of a pixel, at least 8. Raises ValueError or zlib.error where the stream of samples is cut or damaged.
     """
     header = first(png_chunks(raw), b"IHDR") or bytes(13)
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
-    sizes = [(-(-(height - y) // down), -(-(width - x) // across)) for y, x, down, across in PNG_PASSES]
+    sizes = [(-(-(height - y) // down), -(-(width - x) // across)) for y, x, down, across in passes_of(header)]
     lengths = [h * (1 + w * bits // 8) if h > 0 and w > 0 else 0 for h, w in sizes]
-    stream = b"".join(content for name, content in png_chunks(raw) if name == b"IDAT")
-    samples, position = zlib.decompressobj().decompress(stream, sum(lengths)), 0
+    inflater, position = zlib.decompressobj(), 0
+    samples = inflater.decompress(b"".join(content for name, content in png_chunks(raw) if name == b"IDAT"), sum(lengths) + 1)
+    if len(samples) < sum(lengths) or (len(samples) == sum(lengths) and not inflater.eof):
+        raise ValueError(f"truncated: {len(samples)} of {sum(lengths)} bytes of samples")
     for (h, w), length in zip(sizes, lengths, strict=True):
         own = w.to_bytes(4, "big") + h.to_bytes(4, "big") + header[8:12] + b"\0"
         body = zlib.compress(samples[position : position + length], 1)
         chunks = ((b"IHDR", own), (b"IDAT", body), (b"IEND", b""))
         yield PNG_MAGIC + b"".join(png_chunk(*chunk) for chunk in chunks) if length else b""
         position += length
+
+
+def passes_of(header: bytes) -> tuple[tuple[int, int, int, int], ...]:
+    """Return top, left and steps of each pass that a PNG header asks for."""
+    return PNG_PASSES if header[12] else ((0, 0, 1, 1),)
 
 
 def jpeg_segments(raw: bytes) -> Iterator[tuple[int, bytes, int]]:

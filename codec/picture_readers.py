@@ -72,7 +72,14 @@ def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
             frames = int(getattr(image, "n_frames", 1))
             found = Decoded(samples, found.white, metadata.of_info(image), (frames_note(frames),) * (frames > 1))
     kept = seen.metadata if seen.format != "AVIF" else found.metadata | seen.metadata
+    if seen.format == "AVIF" and rewritten(kept.get("exif", b""), raw):
+        notes.append("the EXIF of the AVIF is kept without its thumbnail: Pillow wrote it anew, with the orientation of the boxes")
     return Decoded(finished(found.samples, seen, exact), found.white, kept, (*notes, *found.notes))
+
+
+def rewritten(exif: bytes, raw: bytes) -> bool:
+    """Return whether EXIF is not that of an AVIF file, which has some."""
+    return bool(exif) and b"Exif" in raw and exif.removeprefix(tiff.EXIF_PREFIX) not in raw
 
 
 def choose_after(seen: Seen, raw: bytes, exact: bool, max_pixels: int) -> Way:
@@ -225,7 +232,7 @@ def by_imagecodecs(seen: Seen, name: str) -> Samples:
     codecs = deep_library()
     decode = getattr(codecs, f"{name}_decode")
     with parsing():
-        found = by_passes(seen, decode) if "interlaced" in seen.traits else decode(seen.clean)
+        found = by_passes(seen, decode) if seen.format == "PNG" else decode(seen.clean)
     shape = (seen.height, seen.width, seen.channels)
     if "planar" in seen.traits and found.shape == (seen.channels, *shape[:2]):
         found = found.transpose(1, 2, 0)
@@ -244,9 +251,13 @@ def by_imagecodecs(seen: Seen, name: str) -> Samples:
 
 
 def by_passes(seen: Seen, decode: Callable[[bytes], Samples]) -> Samples:
-    """Return the samples of an interlaced PNG file, each pass read as a picture of its own: libpng warns on stderr else."""
-    out = np.zeros((seen.height, seen.width, seen.channels), np.uint8 if seen.bits <= 8 else np.uint16)
-    for (top, left, down, across), file in zip(parts.PNG_PASSES, parts.png_passes(seen.clean, seen.channels * seen.bits), strict=True):
+    """Return the samples of a PNG file of 16 bits, each pass read as a picture of its own, and checked before.
+
+    libpng warns on stderr of interlaced files, and fills up what a damaged stream has not.
+    """
+    out = np.zeros((seen.height, seen.width, seen.channels), np.uint16)
+    passes = parts.passes_of(seen.clean[16:29])
+    for (top, left, down, across), file in zip(passes, parts.png_passes(seen.clean, 16 * seen.channels), strict=True):
         if file:
             place = out[top::down, left::across]
             place[:] = decode(file).reshape(place.shape)

@@ -125,6 +125,39 @@ def test_what_would_be_read_as_something_else_is_refused(name: str, read: Any) -
         read(io.BytesIO(REFUSED[name][0]))
 
 
+@pytest.mark.parametrize("read", BOTH)
+@pytest.mark.parametrize("make", [made.png_of, made.interlaced])
+def test_damage_in_the_stream_of_a_deep_png_is_found(make: Any, read: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """libpng warns on stderr and fills up what it has not."""
+    raw = make(RGB16)
+    start = raw.index(b"IDAT") + 4
+    data = raw[start:-16]
+    for bad in (data[:-30], data[:-4] + b"abcd", data[:20] + bytes([data[20] ^ 255]) + data[21:], b""):
+        with pytest.raises(laconic.BadInput, match="found damage"):
+            read(io.BytesIO(raw[: start - 8] + made.chunk(b"IDAT", bad) + raw[-12:]))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_giant_tile_is_refused_before_it_takes_memory() -> None:
+    raw = made.tiff(RGB8, photometric="rgb", tile=(16, 16))
+    entry = next(i for i in range(len(raw)) if raw[i : i + 2] == struct.pack("<H", 322) and raw[i + 4 : i + 8] == b"\1\0\0\0")
+    for value in (1 << 30, 0xFFFFFFF0):
+        giant = raw[:entry] + struct.pack("<HHII", 322, 4, 1, value) + raw[entry + 12 :]
+        with pytest.raises(laconic.BadInput, match="found damage"):
+            picture.read_exact(io.BytesIO(giant))
+
+
+@pytest.mark.parametrize("read", BOTH)
+def test_libtiff_does_not_speak_of_a_lost_directory(read: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    raw = made.pillow(GRAY8 > 90, "TIFF", compression="group4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for start in (len(raw) - 1, len(raw) + 99):
+            with pytest.raises(laconic.BadInput, match="directory of the TIFF lies outside"):
+                read(io.BytesIO(raw[:4] + struct.pack("<I", start) + raw[8:]))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_cut_jpeg_ls_is_refused_at_once() -> None:
     """Its reader goes far beyond the end of such a file."""
     raw = bytes(imagecodecs.jpegls_encode(RGB8))
@@ -182,6 +215,21 @@ def test_avif_keeps_every_byte_of_the_exif_and_nobody_warns(capfd: pytest.Captur
     assert notes == [] and tiff.upright_exif(exif).removeprefix(tiff.EXIF_PREFIX) in raw
     assert picture.read(io.BytesIO(raw)).pixels.shape == (20, 12, 3)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("read", BOTH)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_exif_of_avif_that_is_not_kept_whole_is_said(orientation: int, read: Any) -> None:
+    class Turned(Image.Exif):
+        def tobytes(self, offset: int = 8) -> bytes:
+            return exif_with()
+
+    turned = Turned()
+    turned[0x0112] = orientation  # in a box of the file; the EXIF says 1
+    turned[0x010F] = "a maker"
+    found = read(io.BytesIO(made.pillow(RGB8, "AVIF", exif=turned)))
+    assert any("without its thumbnail" in note for note in found.notes) == (orientation != 1)
+    assert b"a maker" in found.metadata["exif"]
 
 
 @pytest.mark.parametrize("ratio", [(1 << 34, 1), (1, 1 << 34), ((1 << 34) - 1, 3), ((1 << 33) + 1, (1 << 33) - 1)], ids=str)
