@@ -79,9 +79,9 @@ CONVERTED = "converted from {} to RGB"
 # The first row that fits and whose reader is installed is taken. Other readers than Pillow and our own are imagecodecs' functions.
 WAYS = (
     way("PNG", (1, 2, 4, 8), ANY, "palette key", PILLOW),
-    way("PNG", (16,), (1,), "key", PILLOW),
-    way("PNG", (16,), ANY, "key", "png"),
-    way("PNG", (16,), ANY, "key", PILLOW, REDUCED),
+    way("PNG", (16,), (1,), "key interlaced", PILLOW),
+    way("PNG", (16,), ANY, "key interlaced", "png"),
+    way("PNG", (16,), ANY, "key interlaced", PILLOW, REDUCED),
     way("JPEG", (8,), (1, 3), "progressive arithmetic", PILLOW),
     way("JPEG", (8,), (4,), "progressive arithmetic", PILLOW, CONVERTED.format("CMYK")),
     way("JPEG", (12,), (1, 3), "progressive", "jpeg"),
@@ -92,6 +92,7 @@ WAYS = (
     way("JPEG 2000", tuple(range(1, 17)), ANY, "alpha extra", "jpeg2k"),
     way("JPEG 2000", tuple(range(9, 17)), ANY, "alpha", PILLOW, REDUCED),
     way("AVIF", (8,), ANY, "", PILLOW),
+    way("AVIF", (8,), (2, 4), "premultiplied", PILLOW, "the premultiplied alpha is divided out of the colours"),
     way("AVIF", (10, 12), ANY, "", "avif"),
     way("AVIF", (10, 12), ANY, "", PILLOW, REDUCED),
     way("TIFF", (8,), ANY, "white_is_0 alpha extra planar packed fill_order_2 BigTIFF_MM", "tiff"),

@@ -6,7 +6,6 @@ Nothing here decodes a sample, and no library is asked: one that reduces samples
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ from laconic import picture_parts as parts
 from laconic import picture_tiff as tiff
 from laconic.entropy.errors import BadInput
 from laconic.picture_formats import HEIF_BRANDS, RAW, RAW_READER, UNREAD, Seen
+from laconic.picture_looks_plain import see_bmp, see_pnm, see_sgi
 from laconic.picture_metadata import Metadata
 
 Values = Callable[[int, tuple[int, ...]], tuple[int, ...]]  # (tag, default) -> its values
@@ -23,12 +23,13 @@ UUID_EXIF, UUID_IPTC = b"JpgTiffExif->JP2", bytes.fromhex("33c7a4d2b81d4723a0baf
 PACKED = (5, 8, 32773, 32946, 34925, 50000)  # compressions of TIFF that give the bytes back
 FAX, JPEG_IN_TIFF = (2, 3, 4, 32771), (6, 7)
 COMPRESSIONS = {34712: "JPEG 2000", 33003: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL", 22610: "JPEG XR"}
-PHOTOMETRIC = {0: "white_is_0", 1: "", 2: "", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab"}
-PHOTOMETRIC |= {10: "Lab", 32803: "CFA", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"}
+PHOTOMETRIC = {0: "white_is_0", 1: "", 2: "", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "ICC Lab"}
+PHOTOMETRIC |= {10: "ITU Lab", 32803: "CFA", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"}
 COLOURS_OF_TIFF = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}  # channels by photometric interpretation
 SAMPLE_FORMATS = {2: "signed", 3: "float", 5: "complex", 6: "complex"}
 DNG_VERSION = 50706
-PNM_FIELD = re.compile(rb"((?:\s|#[^\n\r]*[\n\r])*)(\d{1,9})")
+MAX_TILE = 1 << 24  # pixels, beyond which a tile may not be larger than the picture
+WEBP_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
 
 
 def look(raw: bytes) -> Seen | None:
@@ -68,6 +69,8 @@ def see_png(raw: bytes) -> Seen | None:
     elif transparent is not None and len(transparent) == 2 * channels and kind in (0, 2):
         key = tuple(value % (1 << bits) for value in struct.unpack(f">{channels}H", transparent))
         traits.add("key")
+    if bits == 16 and header[12] == 1:
+        traits.add("interlaced")
     bytes_of_row = (width * bits * channels + 7) // 8
     data = sum(len(content) for name, content in chunks if name == b"IDAT")
     # Deflate makes at most 1032 bytes of one: what declares more is cut, and a few bytes must not cost gigabytes.
@@ -75,8 +78,7 @@ def see_png(raw: bytes) -> Seen | None:
     critical = [(n, c) for n, c in chunks if n in (b"IHDR", b"PLTE", b"IDAT") or (n == b"tRNS" and not key)]
     critical.append((b"IEND", b""))
     found, notes = metadata.of_png(raw)
-    animation = parts.first(chunks, b"acTL")
-    frames = int.from_bytes(animation[:4], "big") if animation else 1
+    notes += parts.after(raw, len(parts.PNG_MAGIC) + sum(12 + len(content) for _, content in chunks), "PNG")
     return Seen(
         "PNG",
         width,
@@ -85,7 +87,7 @@ def see_png(raw: bytes) -> Seen | None:
         channels,
         frozenset(traits),
         key=key,
-        n_pictures=frames,
+        n_pictures=frames_of_png(chunks),
         clean=parts.PNG_MAGIC + b"".join(parts.png_chunk(*chunk) for chunk in critical),
         metadata=found,
         notes=tuple(notes),
@@ -93,11 +95,22 @@ def see_png(raw: bytes) -> Seen | None:
     )
 
 
+def frames_of_png(chunks: list[tuple[bytes, bytes]]) -> int:
+    """Return how many pictures a PNG file has; the one that all readers show need not be a frame of the animation."""
+    animation = parts.first(chunks, b"acTL")
+    if animation is None:
+        return 1
+    names = [name for name, _ in chunks if name in (b"fcTL", b"IDAT")]
+    return int.from_bytes(animation[:4], "big") + (b"fcTL" in names and names[0] == b"IDAT")
+
+
 def damage_of_png(raw: bytes) -> str:
     """Return what is wrong with the chunks of a PNG file that hold the samples, else nothing."""
     if raw[26:28] != b"\0\0" or raw[28] > 1:
         return "a way of compression, filtering or interlacing that PNG does not have"
     position = len(parts.PNG_MAGIC)
+    if raw[25:26] == b"\3" and not parts.first(parts.png_chunks(raw), b"PLTE"):
+        return "no palette"
     for name, content in parts.png_chunks(raw):
         end = position + 12 + len(content)
         if name[:1].isupper() and raw[position:end] != parts.png_chunk(name, content):
@@ -125,8 +138,12 @@ def see_jpeg(raw: bytes) -> Seen | None:
     # Of APP segments, 0xEE (Adobe) and 0xE8 (JPEG-LS) say how colours are transformed.
     known = [s for s in segments if not 0xE1 <= s[0] <= 0xEF and s[0] != 0xFE or s[0] == 0xEE or s[0] == 0xE8]
     end = segments[-1][2]
+    n_pictures = pictures_of_mpf(segments)
+    # Coded samples hold no end of an image, and thumbnails lie before their beginning.
+    closing = raw.find(b"\xff\xd9", end)
+    notes += parts.after(raw, closing + 2, "JPEG") if closing >= 0 and n_pictures == 1 else []
     # Pillow finds where an ordinary file is cut; other readers fill up what is missing. Coded samples hold no FF D9.
-    is_cut = raw.find(b"\xff\xd9", end) < 0 and (bits != 8 or "lossless" in named)
+    is_cut = closing < 0 and (bits != 8 or "lossless" in named or marker == 0xF7)
     head = b"".join(parts.jpeg_segment(m, c) for m, c, at in known if at != end)
     return Seen(
         "JPEG-LS" if marker == 0xF7 else "JPEG",
@@ -136,7 +153,7 @@ def see_jpeg(raw: bytes) -> Seen | None:
         channels,
         frozenset(named),
         white=(1 << bits) - 1,
-        n_pictures=pictures_of_mpf(segments),
+        n_pictures=n_pictures,
         clean=raw[:2] + head + raw[end:],
         metadata=found,
         notes=tuple(notes),
@@ -202,7 +219,6 @@ def jp2_traits(header: bytes, channels: int) -> set[str]:
     return traits
 
 
-
 def jp2_comments(stream: bytes) -> list[metadata.Text]:
     """Return the comments in the main header of a codestream of JPEG 2000."""
     found, position = list[metadata.Text](), 2
@@ -259,6 +275,8 @@ def see_heif(raw: bytes) -> Seen | None:
         notes.append("the light levels (mdcv, clli) of the AVIF are not kept")
     if b"tmap" in brands or b"tmap" in raw[:4096]:
         notes.append("the gain map of the AVIF is not kept")
+    references = parts.box(raw, b"meta", b"iref") or b""
+    premultiplied = parts.first(parts.boxes(references[4:]), b"prem") is not None
     width, height = struct.unpack(">2I", size[4:12])
     return Seen(
         "AVIF",
@@ -266,6 +284,7 @@ def see_heif(raw: bytes) -> Seen | None:
         height,
         bits,
         (1 if coding[2] & 0x10 else 3) + has_alpha,
+        frozenset({"premultiplied"} if premultiplied else ()),
         white=(1 << bits) - 1,
         clean=raw,
         metadata=metadata.of_nclx(nclx),
@@ -273,13 +292,12 @@ def see_heif(raw: bytes) -> Seen | None:
     )
 
 
-
 def see_tiff(raw: bytes) -> Seen | None:
     """Look at the first directory of a TIFF file. Raises BadInput where that is not its main picture."""
     file = tiff.parse(raw)
     found = file.directory(file.start)
-    if found is None:
-        return None
+    if found is None:  # libtiff would say so on stderr
+        raise BadInput("picture: found damage (the directory of the TIFF lies outside the file), expected none")
     directory = found[0]
 
     def values(number: int, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -293,9 +311,13 @@ def see_tiff(raw: bytes) -> Seen | None:
     traits = tiff_traits(directory, values, photometric, channels)
     traits |= {"mixed_depths"} if len(set(bits)) > 1 else set()
     traits |= {"BigTIFF_MM"} if file.big and file.order == ">" else set()
+    traits |= {"big_endian"} if 12 in bits and file.order == ">" else set()
+    traits |= {"volume"} if values(tiff.IMAGE_DEPTH, (1,))[0] > 1 else set()
     pages, notes = pages_of(file), []
     if tiff.SUB_IFDS in directory:
         notes.append(f"pictures in SubIFDs of the TIFF are not kept: {len(values(tiff.SUB_IFDS, (0,)))}")
+    if photometric != 6 and has_reference(directory, max(bits)):
+        notes.append("the reference black and white of the TIFF are not kept")
     return Seen(
         "TIFF",
         width,
@@ -312,8 +334,19 @@ def see_tiff(raw: bytes) -> Seen | None:
     )
 
 
+def has_reference(directory: tiff.Directory, bits: int) -> bool:
+    """Return whether a TIFF file says that other values than 0 and the largest are black and white."""
+    if tiff.REFERENCE_BLACK_WHITE not in directory:
+        return False
+    ratios = directory[tiff.REFERENCE_BLACK_WHITE].ratios
+    return any(up != (i % 2) * ((1 << bits) - 1) * down for i, (up, down) in enumerate(ratios))
+
+
 def cut_of_tiff(raw: bytes, values: Values) -> str:
-    """Return what is wrong where strips or tiles reach beyond the end of the file, else nothing."""
+    """Return what is wrong where strips or tiles reach beyond the end of the file, or are giants, else nothing."""
+    across, down = values(322, (0,))[0], values(323, (0,))[0]
+    if across * down > max(MAX_TILE, 4 * values(256, (0,))[0] * values(257, (0,))[0]):
+        return f"a tile of {across} x {down} pixels"
     for offsets, counts in ((273, 279), (324, 325)):
         for offset, count in zip(values(offsets, ()), values(counts, ()), strict=False):
             if offset + count > len(raw):
@@ -381,77 +414,20 @@ def pages_of(file: tiff.Tiff) -> int:
     return pages
 
 
-def see_pnm(raw: bytes) -> Seen | None:
-    """Look at the header of a PGM or PPM file, which is read by us: Pillow stretches samples to 8 or 16 bits."""
-    comments = list[bytes]()
-    fields, position = list[int](), 2
-    while len(fields) < 3 and (match := PNM_FIELD.match(raw, position)):
-        comments += [line.partition(b"#")[2].strip() for line in match[1].splitlines() if b"#" in line]
-        fields.append(int(match[2]))
-        position = match.end()
-    if len(fields) < 3 or not 1 <= fields[2] <= 65535:
-        return None
-    width, height, white = fields
-    channels = 3 if raw[:2] in (b"P3", b"P6") else 1
-    texts = [metadata.Text(b"", comment) for comment in comments if comment]
-    return Seen(
-        "PNM",
-        width,
-        height,
-        white.bit_length(),
-        channels,
-        white=white,
-        clean=raw[:2] + raw[position:],
-        metadata=metadata.present({"text": metadata.pack_texts(texts)}),
-        notes=after_pnm(raw, position, width * height * channels * (1 + (white > 255))),
-    )
-
-
-def after_pnm(raw: bytes, position: int, n_bytes: int) -> tuple[str, ...]:
-    """Return a note of what follows the samples of a file: a stream of pictures is one such file."""
-    rest = raw[position + 1 + n_bytes :].strip() if raw[:2] in (b"P5", b"P6") else b""
-    if rest[:1] == b"P":
-        return ("only the first picture of the file is kept",)
-    return (f"{len(rest)} bytes after the samples are not kept",) if rest else ()
-
-
-def see_bmp(raw: bytes) -> Seen | None:
-    """Look at the header of a BMP file, which may have a profile and a fourth byte in each pixel."""
-    size = int.from_bytes(raw[14:18], "little")
-    if size < 40 or len(raw) < 14 + size:
-        return Seen("BMP", 0, 0, 8, 3, clean=raw)
-    bits, compression = struct.unpack("<HI", raw[28:34])
-    across, down = struct.unpack("<2i", raw[38:46])
-    found = {"resolution": metadata.pack_resolution(metadata.METRE, (across, 1), (down, 1))}
-    notes = list[str]()
-    start = int.from_bytes(raw[10:14], "little")
-    if bits == 32 and compression == 0 and any(raw[start + 3 :: 4]):
-        notes.append("the fourth byte of the BMP's pixels, which no field names, is not kept")
-    space = raw[70:74] if size >= 108 else b""
-    at, length = struct.unpack("<2I", raw[126:134]) if size >= 124 else (0, 0)
-    if space == b"DEBM":  # "MBED", a profile embedded, as a little-endian number
-        found["icc"] = raw[14 + at : 14 + at + length]
-    elif space == b"KNIL" or (space == bytes(4) and any(raw[74:122])):
-        notes.append("the colour space of the BMP is not kept")
-    return Seen("BMP", 0, 0, 8, 3, clean=raw, metadata=metadata.present(found), notes=tuple(notes))
-
-
-def see_sgi(raw: bytes) -> Seen | None:
-    """Look at the header of an SGI file, whose samples may have 16 bits."""
-    if len(raw) < 12:
-        return None
-    width, height, channels = struct.unpack(">3H", raw[6:12])
-    return Seen("SGI", width, height, 8 * raw[3], channels, clean=raw)
-
-
 def see_webp(raw: bytes) -> Seen | None:
     """Look at the chunks of a WebP file, whose samples always have 8 bits."""
-    return Seen("WebP", 0, 0, 8, 3, clean=raw, metadata=metadata.of_webp(raw))
+    end = 8 + int.from_bytes(raw[4:8], "little")
+    names = [name for name, _ in parts.riff_chunks(raw[:end]) if name not in WEBP_CHUNKS]
+    notes = [f"the chunk {name.decode('latin-1')} of the WebP is not kept" for name in dict.fromkeys(names)]
+    notes += parts.after(raw, end, "WebP")
+    return Seen("WebP", 0, 0, 8, 3, clean=raw, metadata=metadata.of_webp(raw), notes=tuple(notes))
 
 
 LOOKS = {
+    b"P1": see_pnm,
     b"P2": see_pnm,
     b"P3": see_pnm,
+    b"P4": see_pnm,
     b"P5": see_pnm,
     b"P6": see_pnm,
     b"BM": see_bmp,

@@ -42,8 +42,10 @@ SEEN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sRGB", b"acTL", b"
 SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # as cHRM has them, times 100000
 SRGB_GAMMA = 45455
 PLAIN_CODES = (1, 2)  # colour primaries of cICP and nclx that are sRGB's, or not stated
+FULL_RANGE_RGB = b"\0\1"  # its matrix and its range
 PLAIN_TRANSFERS = (1, 2, 6, 13)  # transfer functions, likewise, that readers show alike
 XMP_OF_PNG, XMP_OF_JPEG = b"XML:com.adobe.xmp", b"http://ns.adobe.com/xap/1.0/\0"
+GIF_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 LONG_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 ICC_OF_JPEG, IPTC_OF_JPEG = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
 TIFF_XMP, TIFF_IPTC, TIFF_PHOTOSHOP = 700, 33723, 34377
@@ -110,8 +112,9 @@ def of_info(image: Image.Image) -> Metadata:
     if isinstance(image, PngImageFile) and not image.tile and not found["text"]:
         titled = {k: v for k, v in image.text.items() if not k.startswith(("Raw profile type", "XML:com.adobe.xmp"))}
         found["text"] = pack_texts([Text(key.encode(), str(value).encode()) for key, value in titled.items()])
-    if "gamma" in info and not found["colour"]:
-        found["colour"] = pack_chunks({b"gAMA": round(info["gamma"] * 100_000).to_bytes(4, "big")})
+    gamma = info.get("gamma")
+    if isinstance(gamma, (int, float)) and 0 < gamma < 1000 and not found["colour"]:
+        found["colour"] = pack_chunks({b"gAMA": round(gamma * 100_000).to_bytes(4, "big")})
     as_bytes = {k: v.encode() if isinstance(v, str) else v for k, v in found.items()}
     return {k: v for k, v in as_bytes.items() if isinstance(v, bytes) and v}
 
@@ -122,7 +125,9 @@ def of_png(raw: bytes) -> tuple[Metadata, list[str]]:
     lost, is_srgb = list[str](), False
     header = next((content for name, content in parts.png_chunks(raw) if name == b"IHDR" and len(content) == 13), bytes(13))
     for name, content in parts.png_chunks(raw):
-        if name == b"iCCP":
+        if name in (b"iCCP", b"zTXt", b"iTXt") and is_broken(name, content):
+            lost.append(f"{name.decode()} (damaged)")
+        elif name == b"iCCP":
             found["icc"] = inflated(content.partition(b"\0")[2][1:])
         elif name == b"eXIf":
             found["exif"] = tiff.EXIF_PREFIX + content.removeprefix(tiff.EXIF_PREFIX)
@@ -175,6 +180,25 @@ def texts_of(name: bytes, content: bytes, found: Metadata) -> Iterator[Text]:
         yield Text(keyword.decode("latin-1").encode(), text.decode("latin-1").encode())
 
 
+def is_broken(name: bytes, content: bytes) -> bool:
+    """Return whether a compressed chunk of PNG is damaged, or longer than the metadata that a file may hold."""
+    rest = content.partition(b"\0")[2]
+    if name == b"iTXt":
+        parted = rest[2:].split(b"\0", 2)
+        return rest[:1] == b"\1" and not is_whole(parted[-1])
+    return not is_whole(rest[1:])
+
+
+def is_whole(stream: bytes) -> bool:
+    """Return whether a zlib stream ends as it should."""
+    try:
+        inflater = zlib.decompressobj()
+        inflater.decompress(stream, MAX_METADATA_BYTES + 1)
+    except zlib.error:
+        return False
+    return inflater.eof
+
+
 def raw_profile(text: bytes) -> bytes | None:
     """Return the bytes of a "Raw profile": a name, a length and hexadecimal digits, a line each; None where it is none."""
     words = text.split(maxsplit=2)
@@ -194,7 +218,7 @@ def telling(colours: dict[bytes, bytes], is_srgb: bool, bits: int) -> dict[bytes
     if is_srgb or (plain and abs(gamma - SRGB_GAMMA) <= 1000):
         kept = {name: content for name, content in kept.items() if name not in (b"gAMA", b"cHRM")}
     codes = kept.get(b"cICP", b"")
-    if len(codes) == 4 and codes[0] in PLAIN_CODES and codes[1] in PLAIN_TRANSFERS:
+    if len(codes) == 4 and codes[0] in PLAIN_CODES and codes[1] in PLAIN_TRANSFERS and codes[2:] == FULL_RANGE_RGB:
         del kept[b"cICP"]
     if b"sBIT" in kept and set(kept[b"sBIT"]) <= {bits, max(bits, 8)}:
         del kept[b"sBIT"]
@@ -204,20 +228,26 @@ def telling(colours: dict[bytes, bytes], is_srgb: bool, bits: int) -> dict[bytes
 def of_jpeg(raw: bytes) -> tuple[Metadata, list[str]]:
     """Return the metadata of a JPEG file, and notes of what is not kept."""
     found, texts, profile, notes = Metadata(), list[Text](), dict[int, bytes](), list[str]()
-    iptc = b""
+    iptc, n_parts = b"", 0
     for marker, content, _ in parts.jpeg_segments(raw):
         if marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 12:
             unit = {1: INCH, 2: CENTIMETRE}.get(content[7], NONE)
             x, y = int.from_bytes(content[8:10], "big"), int.from_bytes(content[10:12], "big")
             found["resolution"] = pack_resolution(unit, (x, 1), (y, 1))
+            if content[12:14].strip(b"\0"):
+                notes.append("the thumbnail of the JFIF is not kept")
+        elif marker == 0xE0 and content.startswith(b"JFXX\0"):
+            notes.append("the thumbnail of the JFIF is not kept")
         elif marker == 0xE1 and content.startswith(tiff.EXIF_PREFIX):
-            found.setdefault("exif", content)
+            if found.setdefault("exif", content) != content:
+                notes.append("a second EXIF of the JPEG is not kept")
         elif marker == 0xE1 and content.startswith(XMP_OF_JPEG):
-            found.setdefault("xmp", content[len(XMP_OF_JPEG) :])
+            if found.setdefault("xmp", content[len(XMP_OF_JPEG) :]) != content[len(XMP_OF_JPEG) :]:
+                notes.append("a second XMP of the JPEG is not kept")
         elif marker == 0xE1 and content.startswith(LONG_XMP):
             notes.append("extended XMP is not kept")
         elif marker == 0xE2 and content.startswith(ICC_OF_JPEG) and len(content) > 14:
-            profile[content[12]] = content[14:]
+            profile[content[12]], n_parts = content[14:], content[13]
         elif marker == 0xED and content.startswith(IPTC_OF_JPEG):
             iptc += content[len(IPTC_OF_JPEG) :]
         elif marker == 0xFE:
@@ -225,6 +255,9 @@ def of_jpeg(raw: bytes) -> tuple[Metadata, list[str]]:
         elif 0xE0 <= marker <= 0xEF and not is_of_samples(marker, content):
             name = re.sub(rb"[^ -~].*", b"", content, flags=re.DOTALL)[:30].decode()
             notes.append(f"the segment APP{marker - 0xE0} of the JPEG is not kept" + f" ({name})" * bool(name))
+    if sorted(profile) != list(range(1, n_parts + 1)):
+        notes.append(f"the ICC profile is not kept: {len(profile)} of its {n_parts} parts are there")
+        profile = {}
     found |= {"icc": b"".join(profile[i] for i in sorted(profile)), "iptc": iptc, "text": pack_texts(texts)}
     return present(found), list(dict.fromkeys(notes))
 
@@ -264,6 +297,25 @@ def of_webp(raw: bytes) -> Metadata:
     if found.get("exif"):
         found["exif"] = tiff.EXIF_PREFIX + found["exif"].removeprefix(tiff.EXIF_PREFIX)
     return present(found)
+
+
+def of_gif(raw: bytes) -> tuple[Metadata, list[str]]:
+    """Return comments and XMP of a GIF file, and notes of what is not kept. Those of frames are told of as frames."""
+    found, texts, notes = Metadata(), list[Text](), list[str]()
+    for label, blocks in parts.gif_blocks(raw):
+        name = blocks[1:12]
+        if label == 0xFE:
+            texts.append(Text(b"", parts.joined(blocks)))
+        elif label == 0xFF and name == b"XMP DataXMP" and len(blocks) > 12 + 257:
+            found["xmp"] = blocks[12:-257]  # as it is, and 257 bytes that lead those who count sub-blocks to the end
+        elif label == 0xFF and name not in GIF_LOOPS:
+            said = "ICC profile" if name == b"ICCRGBG1012" else f"extension {name.decode('latin-1').strip()!r}"
+            notes.append(f"the {said} of the GIF is not kept")
+        elif label == 0x01:
+            notes.append("the plain text of the GIF is not kept")
+        elif label == 0x3B:
+            notes += parts.after(blocks, 0, "GIF")
+    return present(found | {"text": pack_texts(texts)}), list(dict.fromkeys(notes))
 
 
 def of_nclx(content: bytes | None) -> Metadata:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
+PNG_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))  # top, left, steps
 STANDALONE = (0x01, *range(0xD0, 0xD9))  # markers of JPEG that no length follows
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 
@@ -34,6 +35,32 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
     return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
 
 
+def png_passes(raw: bytes, bits: int) -> Iterator[bytes]:
+    """Yield each pass of a PNG file as a file of its own, one of them where it is not interlaced, empty without a pixel.
+
+    bits: of a pixel, at least 8. Raises ValueError or zlib.error where the stream of samples is cut or damaged.
+    """
+    header = first(png_chunks(raw), b"IHDR") or bytes(13)
+    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+    sizes = [(-(-(height - y) // down), -(-(width - x) // across)) for y, x, down, across in passes_of(header)]
+    lengths = [h * (1 + w * bits // 8) if h > 0 and w > 0 else 0 for h, w in sizes]
+    inflater, position = zlib.decompressobj(), 0
+    samples = inflater.decompress(b"".join(content for name, content in png_chunks(raw) if name == b"IDAT"), sum(lengths) + 1)
+    if len(samples) < sum(lengths) or (len(samples) == sum(lengths) and not inflater.eof):
+        raise ValueError(f"truncated: {len(samples)} of {sum(lengths)} bytes of samples")
+    for (h, w), length in zip(sizes, lengths, strict=True):
+        own = w.to_bytes(4, "big") + h.to_bytes(4, "big") + header[8:12] + b"\0"
+        body = zlib.compress(samples[position : position + length], 1)
+        chunks = ((b"IHDR", own), (b"IDAT", body), (b"IEND", b""))
+        yield PNG_MAGIC + b"".join(png_chunk(*chunk) for chunk in chunks) if length else b""
+        position += length
+
+
+def passes_of(header: bytes) -> tuple[tuple[int, int, int, int], ...]:
+    """Return top, left and steps of each pass that a PNG header asks for."""
+    return PNG_PASSES if header[12] else ((0, 0, 1, 1),)
+
+
 def jpeg_segments(raw: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Yield marker, content and place of each segment of a JPEG file before the first scan, and the scan's own header."""
     position = 2
@@ -54,6 +81,42 @@ def jpeg_segments(raw: bytes) -> Iterator[tuple[int, bytes, int]]:
 def jpeg_segment(marker: int, content: bytes) -> bytes:
     """Return the bytes of one segment of JPEG; content: at most 65533 bytes."""
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def after(raw: bytes, end: int, format: str) -> list[str]:
+    """Return a note of what follows the end of a picture in its file; bytes that are zero say nothing."""
+    rest = len(raw[end:].strip(b"\0\r\n"))
+    return [f"{len(raw) - end} bytes after the end of the {format} are not kept"] if rest else []
+
+
+def gif_blocks(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each extension of a GIF file as its label and its sub-blocks, lengths included, and at last 0x3B and the rest."""
+    position = 13 + color_table(raw[10:11])
+    while position + 2 <= len(raw) and raw[position] in (0x21, 0x2C):
+        is_extension = raw[position] == 0x21
+        start = position + 2 if is_extension else position + 11 + color_table(raw[position + 9 : position + 10])
+        end = start
+        while end < len(raw) and raw[end]:
+            end += 1 + raw[end]
+        if is_extension:
+            yield raw[position + 1], raw[start:end]
+        position = end + 1
+    if raw[position : position + 1] == b";":
+        yield 0x3B, raw[position + 1 :]
+
+
+def color_table(flags: bytes) -> int:
+    """Return how many bytes the colours take that flags of a GIF file announce."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def joined(blocks: bytes) -> bytes:
+    """Return the content of sub-blocks of GIF."""
+    out, position = b"", 0
+    while position < len(blocks):
+        out += blocks[position + 1 : position + 1 + blocks[position]]
+        position += 1 + blocks[position]
+    return out
 
 
 def riff_chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -12,7 +12,7 @@ import io
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from laconic import picture_metadata as metadata
+from laconic import picture_parts as parts
 from laconic import picture_tiff as tiff
 from laconic.entropy.errors import BadInput, LaconicError, expect
 from laconic.picture_formats import DEEP, OWN, PILLOW, REDUCED, WHOLE_IN_PILLOW, Seen, Way, choose
@@ -32,6 +33,7 @@ Samples = NDArray[Any]  # uint8 or uint16 [H, W, C], C = 1 gray, 2 gray + alpha,
 # Formats of which Pillow reads some kinds, and says nothing of the others.
 UNIDENTIFIED = {b"8BPS": "Photoshop", b"DDS ": "DDS", b"SIMPLE  =": "FITS", b"DICM": "DICOM", b"BM": "BMP", b"\x59\xa6\x6a\x95": "SUN"}
 OFFSETS = {"DICOM": 128}
+DEEP_PNG = re.compile(re.escape(parts.PNG_MAGIC) + rb"\0\0\0\rIHDR.{8}\x10", re.DOTALL)
 LIMIT_LOCK = threading.RLock()
 CHANGED_MODES = ("CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")  # their samples change on the way to RGB
 
@@ -51,7 +53,9 @@ def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
     seen = look(raw)
     if seen is None:
         image = open_image(raw, max_pixels)
-        return with_notes(decode_image(image, exact, max_pixels), [*beside(image, exact), *unkept(raw)])
+        found = with_notes(decode_image(image, exact, max_pixels), [*beside(image, exact), *unkept(raw, exact)])
+        more, notes = metadata.of_gif(raw) if image.format == "GIF" else ({}, [])
+        return with_notes(Decoded(found.samples, found.white, found.metadata | more, found.notes), notes)
     way = choose_after(seen, raw, exact, max_pixels)
     notes = [*seen.notes, *notes_on(seen, way, exact)]
     if way.reader == PILLOW:
@@ -68,7 +72,14 @@ def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
             frames = int(getattr(image, "n_frames", 1))
             found = Decoded(samples, found.white, metadata.of_info(image), (frames_note(frames),) * (frames > 1))
     kept = seen.metadata if seen.format != "AVIF" else found.metadata | seen.metadata
+    if seen.format == "AVIF" and rewritten(kept.get("exif", b""), raw):
+        notes.append("the EXIF of the AVIF is kept without its thumbnail: Pillow wrote it anew, with the orientation of the boxes")
     return Decoded(finished(found.samples, seen, exact), found.white, kept, (*notes, *found.notes))
+
+
+def rewritten(exif: bytes, raw: bytes) -> bool:
+    """Return whether EXIF is not that of an AVIF file, which has some."""
+    return bool(exif) and b"Exif" in raw and exif.removeprefix(tiff.EXIF_PREFIX) not in raw
 
 
 def choose_after(seen: Seen, raw: bytes, exact: bool, max_pixels: int) -> Way:
@@ -97,14 +108,28 @@ def decode_image(image: Image.Image, exact: bool, max_pixels: int, seen: Seen | 
     expected = "gray, palette or RGB samples: convert it first, or code it lossy"
     expect(not changed, BadInput, "mode", image.mode, expected)
     n_frames = load(image, max_pixels)
-    notes = []
+    notes = list[str]()
     if seen is None and image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         notes.append(f"converted from {image.mode} to RGB")
     if n_frames > 1:
         notes.append(frames_note(n_frames))
+    kept = metadata.of_info(image)
+    if seen is None and image.format == "TIFF":
+        kept = tags_of_loaded(image, notes) | kept
     samples = samples_of(image, seen)
     white = white_of(seen) if seen and image.mode.startswith("I") else 255 if samples.dtype == np.uint8 else 65535
-    return Decoded(samples, white, metadata.of_info(image), tuple(notes))
+    return Decoded(samples, white, kept, tuple(notes))
+
+
+def tags_of_loaded(image: Image.Image, notes: list[str]) -> Metadata:
+    """Return what the tags say of a TIFF file that Pillow has loaded, and turned upright: its `info` has few of them."""
+    try:
+        with parsing("TIFF tags"):
+            file = tiff.parse(image.getexif().tobytes().removeprefix(tiff.EXIF_PREFIX))
+            return metadata.of_tiff(file, next(file.directories(), {}))
+    except BadInput as error:
+        notes.append(f"{error}: they are dropped")
+        return {}
 
 
 def with_notes(decoded: Decoded, notes: list[str]) -> Decoded:
@@ -123,12 +148,15 @@ def beside(image: Image.Image, exact: bool) -> list[str]:
     return [f"{format} is read by Pillow as 8-bit pixels; what else it holds is not kept"]
 
 
-def unkept(raw: bytes) -> list[str]:
-    """Return notes of what GIF, TGA and QOI hold beside their pixels, which Pillow does not pass on."""
+def unkept(raw: bytes, exact: bool) -> list[str]:
+    """Return notes of what TGA, QOI, DIB and ICO hold that Pillow does not pass on. Raises BadInput where that matters."""
+    is_deep = raw.startswith((b"\0\0\1\0", b"\0\0\2\0", b"icns")) and bool(DEEP_PNG.search(raw))
+    expect(not (is_deep and exact), BadInput, "icon", "a PNG of 16 bits", "8 bits: code it lossy")
     extension = int.from_bytes(raw[-26:-22], "little") if raw.endswith(b"TRUEVISION-XFILE.\0") else 0
     found = {
-        "the ICC profile of the GIF is not kept": raw.startswith(b"GIF8") and b"ICCRGBG1012" in raw,
         "the extension area of the TGA is not kept": extension > 0,
+        "the fourth byte of the DIB's pixels is not kept": raw.startswith(b"\x28\0\0\0") and raw[14:16] == b"\x20\0",
+        "reduced from 16 to 8 bit per sample": is_deep,
         "the samples of the QOI are linear, which is not kept": raw.startswith(b"qoif") and raw[13:14] == b"\1",
     }
     return [note for note, holds in found.items() if holds]
@@ -178,6 +206,9 @@ def samples_of(image: Image.Image, seen: Seen | None) -> Samples:
     with parsing():
         if image.mode.startswith("I"):
             deep: NDArray[np.uint16] = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)[:, :, None]
+            key = None if seen else image.info.get("transparency")  # which Pillow applies to 8 bits alone
+            if isinstance(key, int):
+                deep = np.concatenate([deep, np.where(deep == key, 0, 0xFFFF).astype(np.uint16)], 2)
             return np.uint16(0xFFFF) - deep if seen and "white_is_0" in seen.traits else deep
         if seen and "palette_of_16_bits" in seen.traits:
             return coloured(np.asarray(image), seen)
@@ -199,8 +230,9 @@ def coloured(indices: NDArray[np.uint8], seen: Seen) -> Samples:
 def by_imagecodecs(seen: Seen, name: str) -> Samples:
     """Return the samples of a file as imagecodecs decodes them, held to the size and depth that the file states."""
     codecs = deep_library()
+    decode = getattr(codecs, f"{name}_decode")
     with parsing():
-        found = getattr(codecs, f"{name}_decode")(seen.clean)
+        found = by_passes(seen, decode) if seen.format == "PNG" else decode(seen.clean)
     shape = (seen.height, seen.width, seen.channels)
     if "planar" in seen.traits and found.shape == (seen.channels, *shape[:2]):
         found = found.transpose(1, 2, 0)
@@ -218,11 +250,27 @@ def by_imagecodecs(seen: Seen, name: str) -> Samples:
     return samples
 
 
+def by_passes(seen: Seen, decode: Callable[[bytes], Samples]) -> Samples:
+    """Return the samples of a PNG file of 16 bits, each pass read as a picture of its own, and checked before.
+
+    libpng warns on stderr of interlaced files, and fills up what a damaged stream has not.
+    """
+    out = np.zeros((seen.height, seen.width, seen.channels), np.uint16)
+    passes = parts.passes_of(seen.clean[16:29])
+    for (top, left, down, across), file in zip(passes, parts.png_passes(seen.clean, 16 * seen.channels), strict=True):
+        if file:
+            place = out[top::down, left::across]
+            place[:] = decode(file).reshape(place.shape)
+    return out
+
+
 def pnm_samples(seen: Seen) -> Samples:
-    """Return the samples of a PGM or PPM file whose header is cut off but for the two letters of its kind."""
+    """Return the samples of a PBM, PGM or PPM file whose header is cut off but for the two letters of its kind."""
     shape, data = (seen.height, seen.width, seen.channels), seen.clean[2:]
     count = math.prod(shape)
-    if seen.clean[:2] in (b"P2", b"P3"):
+    if seen.clean[:2] in (b"P1", b"P4"):
+        values: NDArray[Any] = pbm_bits(seen, data) ^ 1  # where 1 is black
+    elif seen.clean[:2] in (b"P2", b"P3"):
         words = data.split(maxsplit=count)[:count] if b"#" not in data else uncommented(data).split()[:count]
         with parsing():
             values = np.array([int(word) for word in words], np.int64)
@@ -236,6 +284,17 @@ def pnm_samples(seen: Seen) -> Samples:
     expect(0 <= greatest <= seen.white and values.min() >= 0, BadInput, "sample", greatest, f"0 to {seen.white}")
     depth: Any = np.uint8 if seen.white < 256 else np.uint16
     return values.astype(depth).reshape(shape)
+
+
+def pbm_bits(seen: Seen, data: bytes) -> NDArray[np.uint8]:
+    """Return the bits of a PBM file, as many as there are: digits that may follow one another, or rows of whole bytes."""
+    if seen.clean[:2] == b"P1":
+        digits = np.frombuffer(b"".join(uncommented(data).split()), np.uint8)[: seen.height * seen.width]
+        return digits - np.uint8(ord("0"))
+    across = -(-seen.width // 8)
+    rows = np.frombuffer(data[1 : 1 + seen.height * across], np.uint8)
+    whole = rows[: len(rows) // across * across].reshape(-1, across)
+    return np.unpackbits(whole, axis=1, count=seen.width).ravel()
 
 
 def uncommented(data: bytes) -> bytes:
@@ -328,6 +387,7 @@ def load(image: Image.Image, max_pixels: int) -> int:
 def target_mode(image: Image.Image) -> str:
     """Return L, LA, RGB or RGBA: what keeps colours and transparency of the mode."""
     transparent = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+    transparent |= image.mode == "P" and image.palette is not None and image.palette.mode in ("RGBA", "LA", "PA")
     if image.mode in ("1", "L", "LA", "La"):
         return "LA" if transparent else "L"
     return "RGBA" if transparent else "RGB"

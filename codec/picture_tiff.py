@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from laconic.entropy.errors import BadInput
 
 EXIF_PREFIX = b"Exif\0\0"
-TIFF_ICC = 34675
+TIFF_ICC, IMAGE_DEPTH, REFERENCE_BLACK_WHITE = 34675, 32997, 532
 ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD, SUB_IFDS = 0x0112, 0x8769, 0x8825, 0xA005, 0x014A
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, IFD, LONG8 = 1, 2, 3, 4, 5, 7, 13, 16
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -208,7 +208,9 @@ def orientation_place(exif: bytes) -> tuple[int, int, str] | None:
     """Return where the orientation stands in EXIF, its value and the byte order."""
     start = len(EXIF_PREFIX) if exif.startswith(EXIF_PREFIX) else 0
     tiff = parse(exif[start:], "EXIF")
-    if tiff.big or tiff.start + 2 > len(tiff.raw):
+    if tiff.big:
+        raise BadInput("EXIF: found damage (a header of BigTIFF), expected none")
+    if tiff.start + 2 > len(tiff.raw):
         return None
     for i in range(min(tiff.number(tiff.start, 2), MAX_TAGS)):
         at = tiff.start + 2 + 12 * i

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -269,10 +270,18 @@ def tags_of(kept: Metadata) -> tuple[tiff.Directory, dict[int, tiff.Directory]]:
         if unit == metadata.METRE:
             unit, x, y = metadata.CENTIMETRE, x / 100, y / 100
         for number, value in ((metadata.X_RESOLUTION, x), (metadata.Y_RESOLUTION, y)):
-            ratio = value if value.denominator < 1 << 32 > value.numerator else value.limit_denominator(1 << 16)
-            tags[number] = tiff.Tag(tiff.RATIONAL, struct.pack("<2I", *ratio.as_integer_ratio()), "<")
+            tags[number] = tiff.Tag(tiff.RATIONAL, rational(value), "<")
         tags[metadata.RESOLUTION_UNIT] = tiff.short(unit)
     return tags, nested
+
+
+def rational(value: Fraction) -> bytes:
+    """Return a positive ratio, or the nearest one of 32-bit numbers, as TIFF has it."""
+    most = (1 << 32) - 1
+    value = min(max(value, Fraction(1, most)), Fraction(most))
+    if max(value.as_integer_ratio()) > most:
+        value = value.limit_denominator(max(1, int((most - 1) / max(value, Fraction(1)))))
+    return struct.pack("<2I", *value.as_integer_ratio())
 
 
 def bmp(samples: Samples, kept: Metadata) -> bytes:
@@ -297,9 +306,27 @@ def webp(samples: Samples, kept: Metadata) -> bytes:
     return by_pillow(samples, "WEBP", {metadata.INFO_KEYS[name]: kept[name] for name in kept})
 
 
+class WholeExif(Image.Exif):
+    """EXIF that Pillow's AVIF writer leaves as it is: the plugin would write the tags that it knows anew, and warn."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        self.raw = raw
+
+    def __bool__(self) -> bool:
+        return bool(self.raw)
+
+    def tobytes(self, offset: int = 8) -> bytes:
+        return self.raw
+
+
 def avif(samples: Samples, kept: Metadata) -> bytes:
-    """Return an AVIF file, of quality 95 and full chroma."""
-    return by_pillow(samples, "AVIF", {metadata.INFO_KEYS[name]: kept[name] for name in kept})
+    """Return an AVIF file, of quality 95 and full chroma; it is stored upright, for its readers turn it by boxes alone."""
+    options: dict[str, Any] = {metadata.INFO_KEYS[name]: kept[name] for name in kept}
+    if "exif" in kept:
+        samples = turned(samples, metadata.orientation_of(kept))
+        options["exif"] = WholeExif(tiff.upright_exif(kept["exif"]))
+    return by_pillow(samples, "AVIF", options)
 
 
 WRITERS = {"PNG": png, "JPEG": jpeg, "TIFF": tiff_file, "BMP": bmp, "PPM": ppm, "WEBP": webp, "AVIF": avif}

@@ -50,6 +50,34 @@ def png_of(array: np.ndarray, *chunks: bytes) -> bytes:
     return png(rows, array.shape[1], 8 * array.dtype.itemsize, kind, *chunks)
 
 
+def interlaced(array: np.ndarray, *chunks: bytes) -> bytes:
+    """uint16 [H, W, 1 to 4] as an interlaced PNG file."""
+    data = b""
+    for top, left, down, across in ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)):
+        part = array[top::down, left::across]
+        data += b"".join(b"\0" + row.astype(">u2").tobytes() for row in part) if part.size else b""
+    height, width, n = array.shape
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[n], 0, 0, 1))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def pbm(array: np.ndarray, plain: bool = False) -> bytes:
+    """[H, W, 1] of 0 and 1, white, as P4 or P1, where 1 is black."""
+    height, width, _ = array.shape
+    black = 1 - array[:, :, 0]
+    if plain:
+        return f"P1\n# a comment\n{width} {height}\n".encode() + b"\n".join(b"".join(b"%d" % v for v in row) for row in black)
+    return f"P4\n{width} {height}\n".encode() + np.packbits(black, axis=1).tobytes()
+
+
+def bmp(bits: int, compression: int, masks: tuple[int, ...], data: bytes, header: int = 108) -> bytes:
+    """4 x 3 pixels with a header of 40, 108 (V4) or 124 (V5) bytes."""
+    head = struct.pack("<IiiHHIIiiII", header, 4, 3, 1, bits, compression, len(data), 0, 0, 0, 0)
+    fields = b"".join(struct.pack("<I", mask) for mask in masks)
+    head += fields if header == 40 else fields.ljust(16, b"\0") + bytes(header - 56)
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(data), 0, 0, 14 + len(head)) + head + data
+
+
 def pillow(array: np.ndarray, format: str, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(array.squeeze()).save(file, format, **options)

@@ -32,6 +32,8 @@ def png_cases(way: Way, bits: int, n: int) -> Iterator[Case]:
     if bits in (8, 16):
         array = channels(RGBA8 if bits == 8 else RGBA16, n)
         yield made.png_of(array), array
+        if bits == 16:
+            yield made.interlaced(array), array
     if bits in (8, 16) and n in (1, 3) and "key" in way.traits:
         key = array[3, 4]
         hidden = (array == key).all(2)[:, :, None]
@@ -82,6 +84,10 @@ def jp2_cases(way: Way, bits: int, n: int) -> Iterator[Case]:
 
 
 def avif_cases(way: Way, bits: int, n: int) -> Iterator[Case]:
+    if "premultiplied" in way.traits:
+        if n == 4:
+            yield made.pillow(RGBA8, "AVIF", quality=100, subsampling="4:4:4", alpha_premultiplied=True), None
+        return
     array = channels(RGBA8 if bits == 8 else RGBA16 >> (16 - bits), n)
     if n != 2:
         yield made.avif(array.squeeze(), **({"bitspersample": bits} if bits > 8 else {})), None
@@ -134,6 +140,9 @@ def tiff_cases(way: Way, bits: int, n: int) -> Iterator[Case]:
 def pnm_cases(way: Way, bits: int, n: int) -> Iterator[Case]:
     for white in {(1 << bits) - 1, max(1, (1 << bits) - 3)}:
         array = (channels(RGBA16, n).astype(np.int64) % (white + 1)).astype(np.uint8 if white < 256 else np.uint16)
+        if white == 1 and n == 1:
+            yield made.pbm(array), array
+            yield made.pbm(array, plain=True), array
         for plain in (False, True):
             yield made.pnm(array, white, plain), array
 
