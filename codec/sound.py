@@ -189,4 +189,5 @@ def open_sound(file: BinaryIO, name: str = "") -> Source:
     what = foreign(view.at(0, 12), suffix)
     if what:
         raise BadInput(f"sound: found {what}, expected WAV, AIFF, CAF, W64, AU, FLAC, Ogg or MP3; {REMEDY}")
-    raise BadInput("sound: found damage or another format, expected a sound file")
+    found = "damage or another format" if view.size else "an empty file"
+    raise BadInput(f"sound: found {found}, expected a sound file")

@@ -343,11 +343,21 @@ def id3_pictures(attached: Iterable[Attached]) -> list[Attached]:
 
 
 def id3_rest(attached: Iterable[Attached]) -> list[str]:
-    """Return the names of ID3 frames that are neither texts, links, nor pictures; those of unknown and damaged ones too."""
+    """Return what of ID3 tags is lost where texts and pictures alone are kept.
+
+    The names of frames that are neither texts, links, nor pictures, those of unknown and damaged ones too, and of frames
+    whose description or language goes.
+    """
     tags = id3_tags(attached)
+    described = {f"{frame.FrameID} (its description)" for frame in id3_frames(attached) if is_described(frame)}
     kinds = {frame.FrameID for frame in id3_frames(attached) if frame.FrameID != "APIC" and not texts_of_frames([frame])}
     kinds |= {raw[:4].decode("latin-1") for tag in tags if tag is not None for raw in tag.unknown_frames}
-    return sorted(kinds - {"COMM", "USLT"}) + ["of a damaged tag"] * (None in tags)
+    return sorted((kinds - {"COMM", "USLT"}) | described) + ["of a damaged tag"] * (None in tags)
+
+
+def is_described(frame: Any) -> bool:
+    """Tell whether a comment or lyrics say more than their text."""
+    return frame.FrameID in ("COMM", "USLT") and bool(frame.desc or frame.lang not in ("eng", "XXX", "und", "\0\0\0"))
 
 
 def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:

@@ -140,6 +140,23 @@ def test_id3_tags_of_chunks_are_kept_whole(format: str) -> None:
     assert flac["artist"] == ["a", "b"] and flac.pictures[0].data == b"\x89PNG" and "ID3 frames PRIV" in notes[0]
 
 
+def test_what_a_comment_says_beside_its_text_is_named() -> None:
+    out = io.BytesIO(by_library(FEW, "WAV", "PCM_16"))
+    file: Any = mutagen.wave.WAVE(out)
+    file.add_tags()
+    file.tags.add(mutagen.id3.COMM(encoding=3, lang="deu", desc="mood", text=["quiet"]))
+    out.seek(0)
+    file.save(out)
+    raw, notes = out_of(squeezed(out.getvalue()), "FLAC")
+    assert mutagen.flac.FLAC(io.BytesIO(raw))["comment"] == ["quiet"] and "COMM (its description)" in notes[0]
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_bytes(b"")
+    with pytest.raises(laconic.BadInput, match="sound: found an empty file, expected"):
+        laconic.compress(tmp_path / "x.wav", lossless=True)
+
+
 def test_ogg_comments_and_pictures_are_kept() -> None:
     import base64
 
