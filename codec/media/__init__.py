@@ -24,8 +24,9 @@ def of(number: int) -> Medium:
     """Return the medium of a file's number. Raises UnsupportedFile."""
     if number in _registered:
         return _registered[number]
-    known = ", ".join(f"{medium.number} ({medium.name})" for medium in installed())
-    expect(number in TABLE, UnsupportedFile, "medium", number, f"one of {known}")
+    if number not in TABLE:
+        known = ", ".join(f"{medium.number} ({medium.name})" for medium in installed())
+        raise UnsupportedFile(f"medium: found {number}, expected one of {known}")
     medium: Medium = import_module(TABLE[number]).MEDIUM
     return medium
 
