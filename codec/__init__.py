@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from laconic.golden import selftest
     from laconic.media.archive import Archive, ArchiveInfo, compress_archive
     from laconic.media.lossless_picture import LosslessInfo
-    from laconic.media.lossless_sound import SoundInfo
     from laconic.media.photo import PhotoInfo
+    from laconic.media.sound_parts import SoundInfo
     from laconic.medium import LaconicWarning
     from laconic.registry import ModelInfo, PictureModel, list_models, register
     from laconic.sound import Sound
@@ -43,7 +43,7 @@ else:
         "PictureInfo": "file_info",
         "PictureModel": "registry",
         "Sound": "sound",
-        "SoundInfo": "media.lossless_sound",
+        "SoundInfo": "media.sound_parts",
         "compress": "api",
         "compress_archive": "media.archive",
         "decompress": "api",

@@ -18,7 +18,8 @@ import laconic
 from laconic import container, payloads, sound, sound_read
 from laconic.container import Chunk
 from laconic.media import lossless_sound
-from laconic.media.lossless_sound import SEGMENT, TAGS, WRAPPING
+from laconic.media.lossless_sound import SEGMENT
+from laconic.media.sound_parts import TAGS, WRAPPING
 
 FORMATS = Path(__file__).parent.parent / "data" / "sounds"
 REFUSED = {"bad_fmt_zero_channels.wav", "empty.wav", "text.wav", "truncated_header.wav"}
