@@ -95,7 +95,8 @@ class Decoder:
         hops = range(max(0, low // HOP), min(-(-high // HOP), self.fields.n_frames - 1))
         out = np.zeros(high - low, np.float32)
         for first, frames, n in self.stretches(k, around, hops.start - self.coder.before, hops.stop + 1 + self.coder.after):
-            x = self.coder.synthesise(frames, self.fields.quality, self.fields.seed + k, first)
+            seed = self.fields.seed + self.fields.channels - 1 - k  # channels differ in their noise; mid has that of mono
+            x = self.coder.synthesise(frames, self.fields.quality, seed, first)
             start, stop = max(low, hops.start * HOP, first * HOP), min(high, hops.stop * HOP, (first + n - 1) * HOP)
             if start < stop:
                 out[start - low : stop - low] = x[start - first * HOP : stop - first * HOP]
