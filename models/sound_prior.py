@@ -60,7 +60,7 @@ class Frames:
 
 
 class Layers(NamedTuple):
-    """Holds the integer layers: weights int16 [out, in] with 10 fractional bits, biases int32 with 18."""
+    """Holds the integer layers: weights int16 [in, out] with 10 fractional bits, biases int32 with 18."""
 
     enter: Any
     enter_bias: Any
@@ -75,7 +75,7 @@ class Layers(NamedTuple):
     to_shape: Any
     to_shape_bias: Any
     rho: Any  # int32 [E], 10 fractional bits
-    level: Any  # int16 [K, E]: how the components move the rows of the shape
+    level: Any  # int16 [E, K]: how the components move the rows of the shape
     tanh: Any  # int32 [FEATURE_SPAN], of numbers in 1/16 steps
     log: Any
     starts: Any  # int32: where the intervals of each row begin; 2 * radius + 2 a row
@@ -122,10 +122,10 @@ class IntegerPrior:
         weights = {}
         for name in ("enter", "middle", "to_envelope", "shape_enter", "shape_middle", "to_shape"):
             layer = getattr(p, name)
-            weights[name] = integers(layer.weight, WEIGHT_BITS, np.int16)
+            weights[name] = integers(layer.weight.T, WEIGHT_BITS, np.int16)
             weights[f"{name}_bias"] = integers(layer.bias, SUM_BITS, np.int32)
         per_bin = model.band_weights[:, : self.bins]
-        level = (1 - FLATTENING) * (model.from_components @ per_bin).T
+        level = (1 - FLATTENING) * (model.from_components @ per_bin)
         starts, radii = model.table_starts.numpy(), model.table_radii.numpy()
         check_tables(starts, radii)
         self.layers = Layers(
@@ -156,11 +156,11 @@ class IntegerPrior:
         reach |= {"shape_enter": inputs, "shape_middle": hidden, "to_shape": hidden}
         extra = {  # what is added to the sums of heads before they are rows or means
             "to_envelope": np.concatenate([np.abs(self.layers.rho.astype(np.int64)) * COMPONENT_MAX, self._most(0)]),
-            "to_shape": np.concatenate([np.zeros(k), self._most(1) + np.abs(self.layers.level.astype(np.int64)).sum(1) * COMPONENT_MAX]),
+            "to_shape": np.concatenate([np.zeros(k), self._most(1) + np.abs(self.layers.level.astype(np.int64)).sum(0) * COMPONENT_MAX]),
         }
         for name, most in reach.items():
             weight, bias = (getattr(self.layers, part).astype(np.int64) for part in (name, f"{name}_bias"))
-            largest = int((np.abs(weight) @ most + np.abs(bias) + extra.get(name, 0)).max())
+            largest = int((most @ np.abs(weight) + np.abs(bias) + extra.get(name, 0)).max())
             if largest >= SUM_LIMIT:
                 raise ValueError(f"prior.{name}: found a sum of {largest}, expected less than {SUM_LIMIT}")
 
@@ -347,12 +347,15 @@ def remember(layers, room, components, steps):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def dense(weight, bias, x, out):  # type: ignore[no-untyped-def]
-    """Compute out = weight x + bias in int32."""
-    for o in range(weight.shape[0]):
-        total = I32(0)
-        for i in range(weight.shape[1]):
-            total = I32(total + I32(weight[o, i]) * x[i])
-        out[o] = I32(total + bias[o])
+    """Compute out = x weight + bias in int32. Many inputs are 0, and so are their products."""
+    n = U64(out.size)
+    for o in range(n):
+        out[o] = bias[o]
+    for i in range(U64(x.size)):
+        factor, row = x[i], weight[i]
+        if factor != 0:
+            for o in range(n):
+                out[o] = I32(out[o] + I32(I32(row[o]) * factor))
 
 
 @numba.njit(cache=True, nogil=True)
