@@ -73,6 +73,8 @@ class Sound(nn.Module):
     reference_level: Tensor
     table_starts: Tensor
     table_radii: Tensor
+    level_weights: Tensor
+    level_offset: Tensor
 
     def __init__(self, config: SoundConfig = SoundConfig()) -> None:
         super().__init__()
@@ -85,6 +87,8 @@ class Sound(nn.Module):
         self.register_buffer("reference_level", torch.zeros(()))
         for name, table in zip(("table_starts", "table_radii"), scale_tables(), strict=True):
             self.register_buffer(name, torch.from_numpy(table))
+        self.register_buffer("level_weights", torch.zeros(c.bands, c.coded_bins, dtype=torch.int16))
+        self.register_buffer("level_offset", torch.zeros(c.coded_bins, dtype=torch.int32))
         self.to_components = nn.Parameter(torch.eye(c.bands))
         self.from_components = nn.Parameter(torch.eye(c.bands))
         self.envelope_gain = nn.Parameter(torch.zeros(c.anchors, c.bands))  # log2, per quality
@@ -115,9 +119,21 @@ class Sound(nn.Module):
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the weights, large ones in float16; return what a card says of the architecture."""
+        self.settle()
         weights = {k: v.half() if v.is_floating_point() and v.numel() > LARGE else v for k, v in self.state_dict().items()}
         save_file({k: v.contiguous() for k, v in weights.items()}, path)
         return {"class": "laconic.models.sound.Sound", "config": asdict(self.config)}
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Round how the envelope moves the scales of the shape to integers of 10 and 18 fractional bits.
+
+        A file's bits depend on them, and the sums that they come from are no two libraries' the same: they are stored.
+        """
+        per_bin = (1 - FLATTENING) * self.band_weights[:, : self.config.coded_bins].double()
+        self.level_weights.copy_((self.from_components.double() @ per_bin * 2**10).round())
+        offset = self.mean_envelope.double() @ per_bin - (1 - FLATTENING) * self.reference_level.double()
+        self.level_offset.copy_((offset * 2**18).round())
 
     def analysis(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return envelope components [B, T, E] and shape [B, T, K], before gains.

@@ -24,7 +24,7 @@ from laconic.entropy.intervals import encode_intervals, open_stream
 from laconic.entropy.pmf import PRECISION
 from laconic.entropy.rans_numba import I64, U32, U64, pop
 from laconic.models.exact import interpolate
-from laconic.models.sound import FLATTENING, LOG_SCALE_MIN, N_ROWS, RECENT, ROWS_PER_OCTAVE, Sound
+from laconic.models.sound import N_ROWS, RECENT, ROWS_PER_OCTAVE, Sound
 
 ACTIVATION_BITS, WEIGHT_BITS = 8, 10
 SUM_BITS = ACTIVATION_BITS + WEIGHT_BITS
@@ -32,6 +32,7 @@ MEAN_BITS = 4  # fractional bits of means, and so of numbers in steps
 GAIN_BITS = 16
 GAINS_PER_OCTAVE = 64
 ROW_BITS = SUM_BITS - ROWS_PER_OCTAVE.bit_length() + 1  # of a sum, below a row
+LEAST_SCALE = -801_871  # log2(0.12), of the first row, with 18 fractional bits
 HIDDEN_MAX = (1 << 13) - 1  # of activations
 COMPONENT_MAX = (1 << 13) - 1  # 32 octaves
 FEATURE_SPAN = 1 << 10  # numbers in steps have features up to 64
@@ -124,24 +125,20 @@ class IntegerPrior:
             layer = getattr(p, name)
             weights[name] = integers(layer.weight.T, WEIGHT_BITS, np.int16)
             weights[f"{name}_bias"] = integers(layer.bias, SUM_BITS, np.int32)
-        per_bin = model.band_weights[:, : self.bins]
-        level = (1 - FLATTENING) * (model.from_components @ per_bin)
         starts, radii = model.table_starts.numpy(), model.table_radii.numpy()
         check_tables(starts, radii)
         self.layers = Layers(
             **weights,
             rho=integers(p.rho, WEIGHT_BITS, np.int32),
-            level=integers(level, WEIGHT_BITS, np.int16),
+            level=model.level_weights.numpy(),
             tanh=features(np.tanh(np.arange(FEATURE_SPAN) / 32)),
             log=features(np.log1p(np.arange(FEATURE_SPAN) / 16)),
             starts=starts,
             offsets=np.cumsum(2 * radii.astype(np.int64) + 2) - 2 * radii - 2,
             radii=radii,
         )
-        base = (1 - FLATTENING) * (model.mean_envelope @ per_bin - model.reference_level)
-        scale_min = LOG_SCALE_MIN / math.log(2)
-        self.envelope_row = integers(p.envelope_scale - scale_min, SUM_BITS, np.int64)
-        self.shape_row = integers(base + p.shape_scale - scale_min, SUM_BITS, np.int64)
+        self.envelope_row = integers(p.envelope_scale, SUM_BITS, np.int64) - LEAST_SCALE
+        self.shape_row = integers(p.shape_scale, SUM_BITS, np.int64) + model.level_offset.numpy() - LEAST_SCALE
         self.gains = tuple(integers(table, GAIN_BITS, np.int64) for table in (model.envelope_gain, model.shape_gain))
         self.prove()
 
