@@ -7,6 +7,7 @@ Bits depend on the frames alone, and those on integers; analysis and synthesis a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -38,7 +39,14 @@ class SoundCoder:
         self.prior = IntegerPrior(model)
         c = model.config
         self.after = c.look_ahead
+        self.device = model.mean_envelope.device
         self.before = c.blocks * (c.kernel - 1) - c.look_ahead + 1  # one more, which the first samples overlap with
+
+    @classmethod
+    @lru_cache(maxsize=2)
+    def of(cls, model: Sound) -> SoundCoder:
+        """Return the coder of a model, the same one each time."""
+        return cls(model)
 
     @torch.inference_mode()
     def analyse(self, x: Floats) -> Targets:
@@ -47,9 +55,9 @@ class SoundCoder:
         Samples outside the sound are 0.
         """
         model = self.model
-        spectrum = mdct(torch.from_numpy(x)[None], model.synthesis_matrix)[:, 1:-1]  # without the padding's frames
+        spectrum = mdct(torch.from_numpy(x)[None].to(self.device), model.synthesis_matrix)[:, 1:-1]  # without the padding's frames
         components, shape = model.features(spectrum)
-        return Targets(components[0, 1:-1].numpy(), shape[0, 1:-1].numpy())
+        return Targets(components[0, 1:-1].cpu().numpy(), shape[0, 1:-1].cpu().numpy())
 
     def encode(self, targets: Targets, quality: int) -> tuple[bytes, Frames]:
         """Code a run of frames at a quality x 100; also return it as it will be decoded."""
@@ -71,8 +79,9 @@ class SoundCoder:
         shape = torch.from_numpy(frames.shape.astype(np.float32) * inverse)
         noise = torch.from_numpy(noise_of(seed, first, len(frames.components)))
         at = torch.tensor([quality / QUALITY_UNITS])
-        spectrum = self.model.synthesis(components[None], shape[None], at, noise[None])
-        return np.asarray(inverse_mdct(spectrum, self.model.synthesis_matrix)[0].numpy())
+        inputs = (t.to(self.device) for t in (components[None], shape[None], at, noise[None]))
+        spectrum = self.model.synthesis(*inputs)
+        return np.asarray(inverse_mdct(spectrum, self.model.synthesis_matrix)[0].cpu().numpy())
 
 
 def noise_of(seed: int, first: int, n: int) -> Floats:

@@ -125,12 +125,12 @@ class IntegerPrior:
             layer = getattr(p, name)
             weights[name] = integers(layer.weight.T, WEIGHT_BITS, np.int16)
             weights[f"{name}_bias"] = integers(layer.bias, SUM_BITS, np.int32)
-        starts, radii = model.table_starts.numpy(), model.table_radii.numpy()
+        starts, radii = model.table_starts.cpu().numpy(), model.table_radii.cpu().numpy()
         check_tables(starts, radii)
         self.layers = Layers(
             **weights,
             rho=integers(p.rho, WEIGHT_BITS, np.int32),
-            level=model.level_weights.numpy(),
+            level=model.level_weights.cpu().numpy(),
             tanh=features(np.tanh(np.arange(FEATURE_SPAN) / 32)),
             log=features(np.log1p(np.arange(FEATURE_SPAN) / 16)),
             starts=starts,
@@ -138,7 +138,7 @@ class IntegerPrior:
             radii=radii,
         )
         self.envelope_row = integers(p.envelope_scale, SUM_BITS, np.int64) - LEAST_SCALE
-        self.shape_row = integers(p.shape_scale, SUM_BITS, np.int64) + model.level_offset.numpy() - LEAST_SCALE
+        self.shape_row = integers(p.shape_scale, SUM_BITS, np.int64) + model.level_offset.cpu().numpy() - LEAST_SCALE
         self.gains = tuple(integers(table, GAIN_BITS, np.int64) for table in (model.envelope_gain, model.shape_gain))
         self.prove()
 
