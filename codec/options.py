@@ -77,7 +77,7 @@ class Searched(Target):
 class Rate(Searched):
     """Says what is measured on the bytes of the file alone."""
 
-    def rate(self, n_bytes: int, n_units: float) -> float:
+    def rate(self, n_bytes: float, n_units: float) -> float:
         """Return what a file of so many bytes reaches. n_units: pixels of a picture, seconds of a sound."""
         raise NotImplementedError
 
@@ -97,7 +97,7 @@ class Bpp(Rate):
 
     name, unit, tolerance = "bpp", "bpp", 0.005
 
-    def rate(self, n_bytes: int, n_units: float) -> float:
+    def rate(self, n_bytes: float, n_units: float) -> float:
         return 8 * n_bytes / n_units
 
     def window(self) -> tuple[float, float]:
@@ -120,7 +120,7 @@ class Bitrate(Rate):
         """Return the target with the margin of a sound of some length."""
         return Bitrate(self.value, 0.05 if seconds < self.short else 0.02)
 
-    def rate(self, n_bytes: int, n_units: float) -> float:
+    def rate(self, n_bytes: float, n_units: float) -> float:
         return 8 * n_bytes / 1000 / n_units
 
     def window(self) -> tuple[float, float]:
@@ -135,8 +135,8 @@ class Size(Rate):
 
     name, unit, tolerance = "size", "bytes", 0.01
 
-    def rate(self, n_bytes: int, n_units: float) -> float:
-        return float(n_bytes)
+    def rate(self, n_bytes: float, n_units: float) -> float:
+        return n_bytes
 
     def window(self) -> tuple[float, float]:
         return 0.0, self.value

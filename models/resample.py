@@ -19,6 +19,7 @@ CROSSINGS = 96  # of the sinc with zero, on each side
 ATTENUATION = 100.0  # dB, of the window
 TRANSITION = (ATTENUATION - 7.95) / (2.285 * 2 * CROSSINGS * math.pi)  # wide, as a share of the lower Nyquist frequency
 MOST_PHASES = 1024
+BETA = 0.1102 * (ATTENUATION - 8.7)  # of the window
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Resampler:
         start = self.needed(first, end)[0] + self.reach - 1  # the input at or before the first output
         up, down = lowest_terms(self.rate_in, self.rate_out)
         offset = first * down - start * up
-        return convolve(np.ascontiguousarray(x, np.float32), rows, offset, end - first, up, down)
+        out: NDArray[np.float32] = convolve(np.ascontiguousarray(x, np.float32), rows, offset, end - first, up, down)
+        return out
 
 
 def lowest_terms(rate_in: int, rate_out: int) -> tuple[int, int]:
@@ -68,14 +70,12 @@ def table(rate_in: int, rate_out: int) -> NDArray[np.float32]:
     crossings = places * scale
     window = np.i0(BETA * np.sqrt(np.clip(1 - (crossings / CROSSINGS) ** 2, 0, None))) / np.i0(BETA)
     cut = 1 - TRANSITION / 2
-    rows = np.where(np.abs(crossings) <= CROSSINGS, np.sinc(crossings * cut) * window, 0) * cut * scale
-    return (rows / rows.sum(1, keepdims=True)).astype(np.float32)  # a constant stays that constant
+    rows: NDArray[np.float64] = np.where(np.abs(crossings) <= CROSSINGS, np.sinc(crossings * cut) * window, 0)
+    rows /= rows.sum(1, keepdims=True)  # a constant stays that constant
+    return rows.astype(np.float32)
 
 
-BETA = 0.1102 * (ATTENUATION - 8.7)
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def convolve(
     x: NDArray[np.float32], rows: NDArray[np.float32], offset: int, n: int, up: int, down: int
 ) -> NDArray[np.float32]:

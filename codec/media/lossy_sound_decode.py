@@ -110,11 +110,12 @@ class Decoder:
         for has, group in groupby(around, lambda one: one.frames[k] is not None):
             parts, first, n = list[Frames](), 0, 0
             for one in group if has else ():
+                frames: Frames = one.frames[k]
                 start, stop = self.fields.frames_of(one.number)
                 a, b = max(low, start), min(high, stop)
                 if a < b:
                     first = first if parts else a
-                    parts.append(one.frames[k].part(a - start, b - start))
+                    parts.append(frames.part(a - start, b - start))
                     n += b - a
             if parts:
                 yield first, type(parts[0]).joined(parts), n

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import BinaryIO, cast
@@ -62,13 +62,14 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """Says what is coded, by what and how."""
+    """Says what is coded, by what and how. left_out: is told what of that beside the samples is not kept."""
 
     reader: Reader
     named: Named
     levels: tuple[int, ...]
     options: Options
     run: Run
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def analysis(self) -> Analysis:
@@ -89,13 +90,16 @@ class Job:
 
     def beside(self) -> list[Chunk]:
         """Return the chunks of what stands beside the samples, which were read. Raises BadInput."""
+        if self.options.strip:
+            return []
+        self.left_out.clear()  # of an earlier pass
         source = self.reader.source
-        return [] if self.options.strip else list(beside(sound.with_texts(replace(source, around=source.wrapping()))))
+        return list(beside(sound.with_texts(replace(source, around=source.wrapping(), notes=self.left_out))))
 
     def notes(self) -> list[str]:
         """Return what is lost, besides what a lower quality loses."""
         n, rate = self.reader.n_replaced, self.reader.source.sample_rate
-        found = [f"{n} samples that are no numbers, or beyond 2^31, are replaced by 0, 1 or -1"] * (n > 0)
+        found = [*self.left_out, *[f"{n} samples that are no numbers, or beyond 2^31, are replaced by 0, 1 or -1"] * (n > 0)]
         return found + [f"what is above {CORE_RATE // 2000} kHz is not kept"] * (rate > CORE_RATE)
 
     def smaller_without_loss(self, n_packed: float, limit: int, file: BinaryIO) -> bool:
@@ -171,10 +175,11 @@ class Search:
         if self.job.smaller_without_loss(n_packed, limit, file):
             return [WHOLE]
         if stride == 1:
-            data = self.on_all(kept, n_samples, extra, lambda data: target.rate(len(data), seconds), target)
-            file.write(data)
+            file.write(self.on_all(kept, n_samples, extra, lambda data: target.rate(len(data), seconds), target))
         else:
-            self.on_some(kept, n_samples, extra, lambda n_bytes: target.rate(n_bytes, seconds), target, file)
+            few = kept[:: max(1, len(kept) * self.job.reader.source.channels // SAMPLED)]
+            sample = Sample(self.job, few, n_samples / sum(one.n_samples for one in few))
+            self.on_some(sample, n_samples, extra, seconds, target, file)
         return self.job.notes()
 
     def kept(self) -> tuple[list[Analysed], int, int]:
@@ -208,48 +213,25 @@ class Search:
 
         return search(target, file_at, measure, "sound")
 
-    def on_some(
-        self,
-        kept: list[Analysed],
-        n_samples: int,
-        extra: list[Chunk],
-        measure: Callable[[float], float],
-        target: Rate,
-        file: BinaryIO,
-    ) -> None:
+    def on_some(self, sample: Sample, n_samples: int, extra: list[Chunk], seconds: float, target: Rate, file: BinaryIO) -> None:
         """Write the file, found by some segments, whose error on the whole is taken off in a few passes over it."""
-        few = kept[:: max(1, len(kept) * self.job.reader.source.channels // SAMPLED)]
-        share = n_samples / sum(one.n_samples for one in few)
-        overhead = float(len(container.write(self.job.header(n_samples, 0), extra)))
-        sizes = dict[int, float]()
-
-        def size_of(quality: int) -> float:
-            if quality not in sizes:
-                chunks = each(partial(self.job.chunk, quality), few, self.job.run.threads)
-                sizes[quality] = share * sum(container.size_of(chunk) for chunk in chunks)
-            return sizes[quality]
-
+        more = float(len(container.write(self.job.header(n_samples, 0), extra)))  # bytes, besides the sample's
         reached = dict[int, float]()
         for _ in range(PASSES):
-            quality = nearest(target, lambda quality: measure(size_of(quality) + overhead))
+            quality = nearest(target, partial(sample.rate_of, target, more, seconds))
             if quality in reached:  # as near as qualities come
                 break
             n_bytes = self.write_pass(quality, n_samples, extra, file)
-            reached[quality] = measure(n_bytes)
-            if self.keeps(target, reached[quality]) and target.slack(reached[quality]) <= 2 * target.tolerance:
+            reached[quality] = target.rate(n_bytes, seconds)
+            if keeps(target, reached[quality]) and target.slack(reached[quality]) <= 2 * target.tolerance:
                 return
-            overhead = n_bytes - size_of(quality)
-        kept_by = [quality for quality, value in reached.items() if self.keeps(target, value)]
+            more = n_bytes - sample.size_of(quality)
+        kept_by = [quality for quality, value in reached.items() if keeps(target, value)]
         values = f"{min(reached.values()):.4g} to {max(reached.values()):.4g} {target.unit}"
         expect(bool(kept_by), TargetOutOfReach, target.name, target.value, f"about one of the values reached, {values}")
         best = min(kept_by, key=lambda quality: target.slack(reached[quality]))
         if best != list(reached)[-1]:
             self.write_pass(best, n_samples, extra, file)
-
-    def keeps(self, target: Rate, value: float) -> bool:
-        """Tell whether a value that was reached keeps the target."""
-        lowest, highest = target.window()
-        return lowest <= value <= highest
 
     def write_pass(self, quality: int, n_samples: int, extra: list[Chunk], file: BinaryIO) -> int:
         """Write the whole sound at a quality, read anew; return its bytes."""
@@ -260,6 +242,33 @@ class Search:
             file, lambda: self.job.header(n_samples, quality), chain((chunk for chunk, _ in chunks), extra)
         )
         return file.tell()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Estimates the bytes of a long sound's segments by those of a few. share: of its samples, how many each stands for."""
+
+    job: Job
+    few: list[Analysed]
+    share: float
+    sizes: dict[int, float] = field(default_factory=dict)
+
+    def size_of(self, quality: int) -> float:
+        """Return the bytes of all segments at a quality."""
+        if quality not in self.sizes:
+            chunks = each(partial(self.job.chunk, quality), self.few, self.job.run.threads)
+            self.sizes[quality] = self.share * sum(map(container.size_of, chunks))
+        return self.sizes[quality]
+
+    def rate_of(self, target: Rate, more: float, seconds: float, quality: int) -> float:
+        """Return what a file reaches at a quality. more: its bytes besides."""
+        return target.rate(self.size_of(quality) + more, seconds)
+
+
+def keeps(target: Rate, value: float) -> bool:
+    """Tell whether a value that was reached keeps the target."""
+    lowest, highest = target.window()
+    return lowest <= value <= highest
 
 
 def nearest(target: Rate, reached: Callable[[int], float]) -> int:

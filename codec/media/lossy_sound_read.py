@@ -118,7 +118,7 @@ class Analysis:
         x = core_of(piece, self.source.sample_rate) * gains(self.levels)
         targets = [self.coder.analyse(np.ascontiguousarray(one)) if one[HOP:-HOP].any() else None for one in x.T]
         least = math.ceil(SILENCE * self.source.sample_rate)
-        zero = ~piece.padded(-least, len(piece.samples) + least).any(axis=1)
+        zero: NDArray[np.bool_] = np.abs(piece.padded(-least, len(piece.samples) + least)).max(axis=1) == 0
         spans = clipped(runs_of(zero, least), least, len(piece.samples))
         n_packed = len(zlib.compress(pack(piece.raw, self.source.bits), 1))
         return Analysed(piece.number, len(piece.samples), tuple(spans), tuple(targets), n_packed)
