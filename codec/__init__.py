@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from laconic.medium import LaconicWarning
     from laconic.registry import ModelInfo, PictureModel, list_models, register
     from laconic.sound import Sound
+    from laconic.streaming import SoundDecoder, SoundEncoder
 else:
     _LAZY = {
         "Archive": "media.archive",
@@ -43,6 +44,8 @@ else:
         "PictureInfo": "file_info",
         "PictureModel": "registry",
         "Sound": "sound",
+        "SoundDecoder": "streaming",
+        "SoundEncoder": "streaming",
         "SoundInfo": "media.sound_parts",
         "compress": "api",
         "compress_archive": "media.archive",
@@ -81,6 +84,8 @@ __all__ = [
     "PictureInfo",
     "PictureModel",
     "Sound",
+    "SoundDecoder",
+    "SoundEncoder",
     "SoundInfo",
     "TargetOutOfReach",
     "UnsupportedFile",

@@ -41,6 +41,7 @@ ENVELOPE_FLOOR = 1e-8  # of a band's power, in squares of full scale: below is s
 NOISE_START = -1.2  # log2 of the noise that fills a bin without symbols, relative to the envelope
 FLATTENING = 0.4  # exponent: how much of the envelope is taken out of the shape before it is rounded
 TILT = 2.5  # octaves by which the gain falls per 4 kHz, at the start
+RATES_AT = tuple(range(0, 101, 10))
 LARGE = 1 << 12  # weights with more numbers are stored in float16
 
 
@@ -73,6 +74,7 @@ class Sound(nn.Module):
     reference_level: Tensor
     table_starts: Tensor
     table_radii: Tensor
+    typical_rates: Tensor  # kbit/s of speech at the qualities RATES_AT
     level_weights: Tensor
     level_offset: Tensor
 
@@ -87,6 +89,7 @@ class Sound(nn.Module):
         self.register_buffer("reference_level", torch.zeros(()))
         for name, table in zip(("table_starts", "table_radii"), scale_tables(), strict=True):
             self.register_buffer(name, torch.from_numpy(table))
+        self.register_buffer("typical_rates", torch.zeros(len(RATES_AT)))
         self.register_buffer("level_weights", torch.zeros(c.bands, c.coded_bins, dtype=torch.int16))
         self.register_buffer("level_offset", torch.zeros(c.coded_bins, dtype=torch.int32))
         self.to_components = nn.Parameter(torch.eye(c.bands))
@@ -162,29 +165,40 @@ class Sound(nn.Module):
 
         components, shape: as decoded, before gains. quality: float [B] in 0..1. noise: normal numbers [B, T, 256].
         """
+        features, plain = self.prepare(components, shape, quality, noise)
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.training):
+            f = self.enter(features).float()
+        for block in self.blocks:
+            f = block(f)
+        return self.correct(f, plain)
+
+    def prepare(self, components: Tensor, shape: Tensor, quality: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network sees of each frame, and what it corrects: shape, its resolution, noise and level."""
         c = self.config
         envelope = components @ self.from_components + self.mean_envelope
         per_bin = envelope @ self.band_weights
         level = (1 - FLATTENING) * (per_bin[..., : c.coded_bins] - self.reference_level)
+        gain = self.gains(self.shape_gain, quality)
         rest = (0, BINS - c.coded_bins)
         whitened = F.pad(shape * torch.exp2(-level), rest)
-        resolution = F.pad(self.gains(self.shape_gain, quality) + level, rest, value=-3.0)  # log2 of deviation / step
+        resolution = F.pad(gain + level, rest, value=-3.0)  # log2 of deviation / step
         features = [
             components,
-            torch.tanh(shape * torch.exp2(self.gains(self.shape_gain, quality)) * 0.3) * 3,
+            torch.tanh(shape * torch.exp2(gain) * 0.3) * 3,
             quality[:, None, None].expand(-1, shape.shape[1], 1),
             torch.tanh(whitened * 0.5) * 2,
             (envelope - self.mean_envelope) * 0.3,
             noise,
         ]
-        with torch.autocast(shape.device.type, torch.bfloat16, enabled=self.training):
-            f = self.enter(torch.cat(features, 2)).float()
-        for block in self.blocks:
-            f = block(f)
-        with torch.autocast(shape.device.type, torch.bfloat16, enabled=self.training):
+        return torch.cat(features, 2), torch.stack([whitened, resolution, noise, per_bin])
+
+    def correct(self, f: Tensor, plain: Tensor) -> Tensor:
+        """Return the spectrum, from what the blocks made of the frames and what `prepare` said of them."""
+        with torch.autocast(f.device.type, torch.bfloat16, enabled=self.training):
             out = self.leave(self.norm(f)).float()
+        whitened, resolution, noise, per_bin = plain
         bounded = 3 * torch.tanh(out[..., BINS:] / 3)  # octaves
-        band_gain, noise_gain = bounded[..., : c.bands], bounded[..., c.bands :]
+        band_gain, noise_gain = bounded[..., : self.config.bands], bounded[..., self.config.bands :]
         noise_level = torch.exp2(self.noise_level + noise_gain - F.softplus(2 * resolution + 2))
         corrected: Tensor = whitened + out[..., :BINS] + noise_level * noise
         return corrected * torch.exp2(per_bin + band_gain @ self.band_weights)
@@ -339,12 +353,15 @@ class Block(nn.Module):
             nn.init.zeros_(parameter)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(F.pad(x.mT, self.pad).mT)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Return what is added to the frames that have all their neighbours in x."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
-            frames = F.pad(x.mT, self.pad)[:, :, None].contiguous(memory_format=torch.channels_last)
+            frames = x.mT[:, :, None].contiguous(memory_format=torch.channels_last)
             weight = self.depthwise.weight[:, :, None]
             f = F.conv2d(frames, weight, self.depthwise.bias, groups=x.shape[2])[:, :, 0].mT
-            branch = self.narrow(F.gelu(self.widen(self.norm(f))))
-        out: Tensor = x + branch.float()
+            out: Tensor = self.narrow(F.gelu(self.widen(self.norm(f)))).float()
         return out
 
 

@@ -11,10 +11,12 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
-from laconic.models.sound import BINS, CORE_RATE, Sound, inverse_mdct, mdct
-from laconic.models.sound_prior import MEAN_BITS, QUALITY_UNITS, Frames, IntegerPrior
+from laconic.models.sound import BINS, CORE_RATE, RATES_AT, Sound, inverse_mdct, mdct
+from laconic.models.sound_prior import MEAN_BITS, QUALITY_UNITS, Frames, IntegerPrior, Room
 
 HOP, RATE = BINS, CORE_RATE
 COMPONENT_STEP = 1 / 256
@@ -59,14 +61,23 @@ class SoundCoder:
         components, shape = model.features(spectrum)
         return Targets(components[0, 1:-1].cpu().numpy(), shape[0, 1:-1].cpu().numpy())
 
-    def encode(self, targets: Targets, quality: int) -> tuple[bytes, Frames]:
-        """Code a run of frames at a quality x 100; also return it as it will be decoded."""
+    def encode(self, targets: Targets, quality: int, room: Room | None = None) -> tuple[bytes, Frames]:
+        """Code a run of frames at a quality x 100; also return it as it will be decoded. room: see `IntegerPrior`."""
         gains = [np.exp2(self.prior.gain(which, quality) / 64).astype(np.float32) for which in (0, 1)]
-        return self.prior.encode(targets.components * gains[0], targets.shape * gains[1], quality)
+        return self.prior.encode(targets.components * gains[0], targets.shape * gains[1], quality, room)
 
-    def decode(self, data: bytes, n: int, quality: int) -> Frames:
+    def decode(self, data: bytes, n: int, quality: int, room: Room | None = None) -> Frames:
         """Return the n frames of a run. No float is computed. Raises BadFile."""
-        return self.prior.decode(data, n, quality)
+        return self.prior.decode(data, n, quality, room)
+
+    def quality_at(self, bitrate: float) -> int:
+        """Return the quality x 100 at which typical speech takes so many kbit/s: 0 or 10,000 beyond the range."""
+        rates = self.model.typical_rates.cpu().numpy()
+        return round(100 * float(np.interp(np.log(max(bitrate, 1e-3)), np.log(rates), RATES_AT)))
+
+    def room(self) -> Room:
+        """Return what runs that go on from one another share, before the first."""
+        return self.prior.room()
 
     @torch.inference_mode()
     def synthesise(self, frames: Frames, quality: int, seed: int, first: int) -> Floats:
@@ -74,14 +85,54 @@ class SoundCoder:
 
         Those near the ends are right only where `before` and `after` frames more were given, or the sound ends there.
         """
-        inverse = np.exp2(-self.prior.gain(1, quality) / 64 - MEAN_BITS).astype(np.float32)
-        components = torch.from_numpy(frames.components.astype(np.float32) * np.float32(COMPONENT_STEP))
-        shape = torch.from_numpy(frames.shape.astype(np.float32) * inverse)
-        noise = torch.from_numpy(noise_of(seed, first, len(frames.components)))
-        at = torch.tensor([quality / QUALITY_UNITS])
-        inputs = (t.to(self.device) for t in (components[None], shape[None], at, noise[None]))
-        spectrum = self.model.synthesis(*inputs)
+        spectrum = self.model.synthesis(*self.inputs(frames, quality, seed, first))
         return np.asarray(inverse_mdct(spectrum, self.model.synthesis_matrix)[0].cpu().numpy())
+
+
+    def inputs(self, frames: Frames, quality: int, seed: int, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return components, shape, quality and noise as the network takes them."""
+        inverse = np.exp2(-self.prior.gain(1, quality) / 64 - MEAN_BITS).astype(np.float32)
+        components = frames.components.astype(np.float32) * np.float32(COMPONENT_STEP)
+        arrays = components[None], frames.shape.astype(np.float32)[None] * inverse
+        at = np.array([quality / QUALITY_UNITS], np.float32)
+        noise = noise_of(seed, first, len(components))[None]
+        c, s, q, n = (torch.from_numpy(array).to(self.device) for array in (*arrays, at, noise))
+        return c, s, q, n
+
+
+class Synthesiser:
+    """Computes samples of frames as they come: what `SoundCoder.synthesise` computes, with the past kept in between."""
+
+    def __init__(self, coder: SoundCoder, quality: int, seed: int) -> None:
+        model = self.model = coder.model
+        self.coder, self.quality, self.seed = coder, quality, seed
+        self.held = [torch.zeros(1, block.pad[0], model.config.channels, device=coder.device) for block in model.blocks]
+        self.plain = torch.zeros(4, 1, 0, BINS, device=coder.device)
+        self.tail = torch.zeros(1, 0, BINS, device=coder.device)  # the last spectrum, which the next overlaps with
+        self.n_frames = 0
+
+    @torch.inference_mode()
+    def push(self, frames: Frames, is_last: bool) -> Floats:
+        """Return the samples, float32 [n], that more frames complete. is_last: no frames come after these."""
+        model = self.model
+        inputs = self.coder.inputs(frames, self.quality, self.seed, self.n_frames)
+        self.n_frames += len(frames.components)
+        features, plain = model.prepare(*inputs)
+        f = model.enter(features)
+        for i, block in enumerate(model.blocks):
+            before, ahead = block.pad
+            x = F.pad(torch.cat([self.held[i], f], 1), (0, 0, 0, ahead if is_last else 0))
+            n = max(0, x.shape[1] - before - ahead)
+            f = x[:, before : before + n] + block.branch(x) if n else x[:, :0]
+            self.held[i] = x[:, n:]
+        plain = torch.cat([self.plain, plain], 2)
+        n = f.shape[1]
+        self.plain = plain[:, :, n:]
+        spectrum = torch.cat([self.tail, model.correct(f, plain[:, :, :n])], 1)
+        self.tail = spectrum[:, -1:]
+        if spectrum.shape[1] < 2:
+            return np.zeros(0, np.float32)
+        return np.asarray(inverse_mdct(spectrum, model.synthesis_matrix)[0].cpu().numpy())
 
 
 def noise_of(seed: int, first: int, n: int) -> Floats:

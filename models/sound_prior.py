@@ -185,26 +185,30 @@ class IntegerPrior:
             shape_row=(self.shape_row + (shape << to_sum)).astype(np.int32),
         )
 
-    def encode(self, envelope: NDArray[np.float32], shape: NDArray[np.float32], quality: int) -> tuple[bytes, Frames]:
-        """Code a run of frames: float32 [T, E] and [T, K] in steps of the quality. Also return it as decoded."""
+    def encode(
+        self, envelope: NDArray[np.float32], shape: NDArray[np.float32], quality: int, room: Room | None = None
+    ) -> tuple[bytes, Frames]:
+        """Code a run of frames: float32 [T, E] and [T, K] in steps of the quality. Also return it as decoded.
+
+        room: goes on from the run that it was given to before; without one the run parses alone.
+        """
         n, e, k = len(envelope), self.bands, self.bins
         frames = Frames(np.zeros((n, e), np.int32), np.zeros((n, k), np.int32))
         starts, freqs = np.empty(n * (e + k), np.int32), np.empty(n * (e + k), np.int32)
-        settings, room = self.settings(quality), self.room()
-        push_frames(self.layers, settings, room, envelope, shape, frames.components, frames.shape, starts, freqs)
+        settings = self.settings(quality)
+        push_frames(self.layers, settings, room or self.room(), envelope, shape, frames.components, frames.shape, starts, freqs)
         return encode_intervals(starts, freqs), frames
 
-    def decode(self, data: bytes, n: int, quality: int) -> Frames:
-        """Return the n frames of a run. Raises BadFile."""
+    def decode(self, data: bytes, n: int, quality: int, room: Room | None = None) -> Frames:
+        """Return the n frames of a run. room: as it was coded. Raises BadFile."""
         e, k = self.bands, self.bins
         stream, end = open_stream(data, n * (e + k))
         expect(end == len(data), BadFile, "bytes after a run of frames", len(data) - end, 0)
         expect(len(stream.states) == 1, BadFile, "lanes", len(stream.states), 1)
         frames = Frames(np.zeros((n, e), np.int32), np.zeros((n, k), np.int32))
-        settings, room = self.settings(quality), self.room()
-        cursor = pop_frames(
-            self.layers, settings, room, frames.components, frames.shape, stream.states, stream.words
-        )
+        room = room or self.room()
+        parts = frames.components, frames.shape, stream.states, stream.words
+        cursor = pop_frames(self.layers, self.settings(quality), room, *parts)
         stream.finish(cursor)
         return frames
 

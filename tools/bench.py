@@ -1,4 +1,6 @@
-"""Speed, beside peers in the same run: `python -m laconic.tools.bench entropy`, `adaptive`, `image DIR`, `lossless DIR`.
+"""Speed, beside peers in the same run: `python -m laconic.tools.bench COMMAND`.
+
+COMMAND: `entropy`, `adaptive`, `image DIR`, `lossless DIR`, `sound DIR`.
 
 Rounds go over all contestants in turn, so that a busy machine slows all alike; figures are medians over the rounds. JSON
 with --json.
@@ -18,6 +20,8 @@ from laconic.entropy.environment import n_cores
 from laconic.tools import coders
 from laconic.tools.bench_entropy import Case, bench_adaptive, bench_entropy, rounds
 from laconic.tools.bench_lossless import bench_lossless
+from laconic.tools.bench_sound import SETTINGS, bench_sound
+from laconic.tools.coder import Coder
 from laconic.tools.metrics import Absent
 from laconic.tools.plan import find_files, read
 from laconic.tools.workloads import WORKLOADS
@@ -59,9 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     exact.add_argument("--threads", type=positive, help="of ours (default: one per core)")
     exact.add_argument("--alone", action="store_true", help="without peers")
     exact.set_defaults(run=bench_lossless)
-    for command in (coder, learning, image):
+    sound = commands.add_parser("sound", help="sound codecs in one thread: bytes, speed in times of real time, peers")
+    sound.add_argument("folder", type=Path, metavar="DIR")
+    sound.add_argument("--files", type=positive, default=6, help="the first so many (default: %(default)s)")
+    sound.add_argument("--only", nargs="+", metavar="NAME", choices=SETTINGS, help=f"of {' '.join(SETTINGS)}")
+    sound.set_defaults(run=bench_sound)
+    for command in (coder, learning, image, sound):
         command.add_argument("--rounds", type=positive, default=5)
-    for command in (coder, learning, image, exact):
+    for command in (coder, learning, image, exact, sound):
         command.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     try:
@@ -115,7 +124,7 @@ def bench_image(args: argparse.Namespace) -> list[Case]:
     return cases
 
 
-def image_run(coder: coders.Coder, rate: float, items: list[Any], files: list[bytes]) -> Any:
+def image_run(coder: Coder, rate: float, items: list[Any], files: list[bytes]) -> Any:
     """Return the calls that encode all items and decode all files."""
     return (
         lambda: [coder.encode(item, rate) for item in items],

@@ -19,7 +19,7 @@ from PIL import Image
 import laconic
 from laconic import picture
 from laconic.suffixes import PICTURES, SOUNDS
-from laconic.tools.coders import Coder, from_source, source_of
+from laconic.tools.coder import Coder, from_source, source_of
 from laconic.tools.metrics import Absent, Item
 from laconic.tools.programs import through
 

@@ -6,15 +6,13 @@ message names the package that brings it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import io
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,38 +21,16 @@ import numpy as np
 from PIL import Image, features
 
 import laconic
-import laconic.entropy
-import laconic.models
+from laconic.tools import sound_coders
+from laconic.tools.coder import Coder, digest_of, own_version
 from laconic.tools.metrics import Absent, Item, needed
-from laconic.tools.programs import said_by, through
-
-PASS = "{in}"
-EXACT = ("-fflags", "+bitexact", "-flags", "+bitexact")  # or the serial of an Ogg stream is random
+from laconic.tools.programs import through
 
 
-@dataclass(frozen=True)
-class Coder:
-    """Describes a codec under test. encode(item, rate) -> a file; decode(file, the item it was made of) -> an item.
+def build(name: str, medium: str = "picture") -> Coder:
+    """Return the coder of a name: of `NAMES`, `laconic:MODEL`, `zoo:ARCHITECTURE`, or a program `NAME=enc ...|dec ...`.
 
-    Of the item, decode may look at the size and sample rate only: what the file's user knows too.
-    version: changes whenever the bytes may. codelength: bits of a file by the model's own probabilities, where known.
-    """
-
-    name: str
-    medium: str
-    suffix: str
-    rates: tuple[float, ...]
-    version: str
-    encode: Callable[[Item, float], bytes]
-    decode: Callable[[bytes, Item], Item]
-    codelength: Callable[[bytes], float] | None = None
-    whole: bool = False  # whether rates are whole numbers
-
-
-def build(name: str) -> Coder:
-    """Return the coder of a name: of `BUILDERS`, `laconic:MODEL`, `zoo:ARCHITECTURE`, or a program `NAME=enc ...|dec ...`.
-
-    Raises Absent, BadInput.
+    medium: for which "laconic" is our model. Raises Absent, BadInput.
     """
     if "=" in name:
         own_name, _, commands = name.partition("=")
@@ -62,10 +38,12 @@ def build(name: str) -> Coder:
     family, _, rest = name.partition(":")
     if family == "zoo":
         return zoo(rest)
-    if family not in BUILDERS or (rest and family != "laconic"):
-        known = ", ".join([*BUILDERS, "laconic:MODEL", "zoo:ARCHITECTURE"])
+    if family == "laconic":
+        return sound_coders.own(rest) if medium == "sound" else own(rest)
+    if family not in BUILDERS or rest:
+        known = ", ".join([*NAMES, "laconic:MODEL", "zoo:ARCHITECTURE"])
         raise laconic.BadInput(f"codec: found {name!r}, expected one of {known}")
-    return own(rest) if rest else BUILDERS[family]()
+    return BUILDERS[family]()
 
 
 def own(model: str = "") -> Coder:
@@ -87,64 +65,6 @@ def own(model: str = "") -> Coder:
         decode,
         codec.codelength,
     )
-
-
-def own_lossless() -> Coder:
-    """Return our lossless coding of sounds; a rate is the effort."""
-    codec = laconic.Codec()
-
-    def decode(data: bytes, item: Item) -> Item:
-        back = codec.decompress(data)
-        assert isinstance(back, laconic.Sound)
-        return as_floats(from_source(back))
-
-    def encode(item: Item, rate: float) -> bytes:
-        return codec.compress(**source_of(as_integers(item)), lossless=True, effort=int(rate), notes=[])
-
-    return Coder("laconic-lossless", "sound", ".lac", (1, 4, 7), own_version(), encode, decode, whole=True)
-
-
-def own_version() -> str:
-    """Return our version and a digest of our sources, on which the bytes of files may depend."""
-    modules = (laconic.entropy, laconic.models, laconic)
-    sources = digest_of(path for module in modules for path in sorted(Path(module.__file__ or "").parent.rglob("*.py")))
-    return f"laconic {laconic.__version__} {sources}"
-
-
-def as_integers(item: Item) -> Item:
-    """Return a sound as the integers of 8, 16 or 24 bits that its float32 samples stand for; as it is where they do not."""
-    for bits in (8, 16, 24):
-        scaled = item.data.astype(np.float64) * (1 << bits - 1)
-        if np.array_equal(scaled, scaled.round()) and scaled.max(initial=0) < 1 << bits - 1:
-            return Item("sound", scaled.astype(np.int32), item.sample_rate, bits)
-    return item
-
-
-def as_floats(item: Item) -> Item:
-    """Return a sound of integer samples as float32 in -1..1."""
-    if not item.bits:
-        return item
-    return Item("sound", (item.data / (1 << item.bits - 1)).astype(np.float32), item.sample_rate)
-
-
-def source_of(item: Item) -> dict[str, Any]:
-    """Return the arguments of `compress` that stand for an item: its array, and the rate and bits of a sound."""
-    if item.medium == "picture":
-        return {"source": item.data}
-    if not item.bits:
-        return {"source": item.data, "sample_rate": item.sample_rate}
-    samples = item.data + 128 if item.bits == 8 else item.data
-    kind = {8: np.uint8, 16: np.int16}.get(item.bits, np.int32)
-    return {"source": laconic.Sound(samples.astype(kind), item.sample_rate, item.bits)}
-
-
-def from_source(found: laconic.Sound) -> Item:
-    """Return a sound as `decompress` gives it, with integers around 0 of the bits that it has, or with floats."""
-    samples = found.samples.reshape(len(found.samples), -1)
-    if samples.dtype.kind == "f":
-        return Item("sound", samples, found.sample_rate)
-    around = samples.astype(np.int32) - (128 if found.bits == 8 else 0)
-    return Item("sound", around, found.sample_rate, found.bits)
 
 
 def pillow(name: str, format: str, suffix: str, rates: tuple[float, ...], library: str, **options: Any) -> Coder:
@@ -217,71 +137,6 @@ def jxl() -> Coder:
     if not shutil.which("cjxl"):
         raise Absent("jxl: found neither library nor cjxl, expected one: pip install pillow-jxl-plugin")
     return program("jxl", "cjxl {in} {out} -q {q} -e 7 --quiet|djxl {in} {out} --quiet", rates)
-
-
-def opus() -> Coder:
-    """Return Opus; a rate is in kbit/s."""
-    return ffmpeg("opus", ".opus", (8, 12, 16, 24, 32, 48, 64, 96, 128), "libopus", "-b:a", "{k}k")
-
-
-def mp3() -> Coder:
-    """Return MP3 by LAME; a rate is in kbit/s."""
-    return ffmpeg("mp3", ".mp3", (16, 24, 32, 48, 64, 96, 128, 192), "libmp3lame", "-b:a", "{k}k")
-
-
-def vorbis() -> Coder:
-    """Return Vorbis; a rate is its quality, -1 to 10."""
-    return ffmpeg("vorbis", ".ogg", (-1, 0, 1, 2, 4, 6, 8), "libvorbis", "-q:a", "{k}")
-
-
-def flac() -> Coder:
-    """Return FLAC; a rate is its compression level."""
-    return ffmpeg("flac", ".flac", (5, 8), "flac", "-compression_level", "{k}", "-sample_fmt", "s16")
-
-
-def ffmpeg(name: str, suffix: str, rates: tuple[float, ...], library: str, *options: str) -> Coder:
-    """Return an encoder of ffmpeg, which must be on PATH. Input is 16-bit PCM; output is cut to the input's length."""
-    if not shutil.which("ffmpeg"):
-        raise Absent(f"{name}: found no ffmpeg, expected it on PATH: apt install ffmpeg, brew install ffmpeg")
-    listed = said_by("ffmpeg", "-v", "quiet", "-encoders")
-    if f" {library} " not in listed:
-        raise Absent(f"{name}: found no {library} in this ffmpeg, expected one built with it: apt install ffmpeg")
-    import soundfile
-
-    def encode(item: Item, rate: float) -> bytes:
-        wav = io.BytesIO()
-        soundfile.write(wav, item.data, item.sample_rate, "PCM_16", format="WAV")
-        chosen = [option.format(k=f"{rate:g}") for option in options]
-        return through(
-            wav.getvalue(),
-            ".wav",
-            suffix,
-            ["ffmpeg", "-v", "error", "-y", "-i", PASS, "-c:a", library, *chosen, *EXACT, "{out}"],
-        )
-
-    def decode(data: bytes, item: Item) -> Item:
-        command = [
-            "ffmpeg",
-            "-v",
-            "error",
-            "-y",
-            "-i",
-            PASS,
-            "-ar",
-            str(item.sample_rate),
-            "-c:a",
-            "pcm_f32le",
-            "{out}",
-        ]
-        samples, rate = soundfile.read(
-            io.BytesIO(through(data, suffix, ".wav", command)), dtype="float32", always_2d=True
-        )
-        if len(samples) < len(item.data):
-            samples = np.pad(samples, ((0, len(item.data) - len(samples)), (0, 0)))
-        return Item("sound", samples[: len(item.data)], rate)
-
-    first = said_by("ffmpeg", "-version").split(" Copyright")[0]
-    return Coder(name, "sound", suffix, rates, f"{first}, {library} {' '.join(options)}", encode, decode)
 
 
 def program(name: str, commands: str, rates: tuple[float, ...] = ()) -> Coder:
@@ -374,21 +229,16 @@ def zoo(architecture: str) -> Coder:
 
 
 BUILDERS: dict[str, Callable[[], Coder]] = {
-    "laconic": own,
     "jpeg": jpeg,
     "webp": webp,
     "avif": avif,
     "avif-psnr": avif_psnr,
     "jpeg2000": jpeg2000,
     "jxl": jxl,
-    "laconic-lossless": own_lossless,
-    "opus": opus,
-    "mp3": mp3,
-    "vorbis": vorbis,
-    "flac": flac,
+    "laconic-lossless": sound_coders.own_lossless,
+    "opus": sound_coders.opus,
+    "mp3": sound_coders.mp3,
+    "vorbis": sound_coders.vorbis,
+    "flac": sound_coders.flac,
 }
-
-
-def digest_of(paths: Iterable[Path]) -> str:
-    """Return a digest of the contents of files, 12 hexadecimal digits."""
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()[:12]
+NAMES = ("laconic", *BUILDERS)

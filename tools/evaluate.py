@@ -6,7 +6,7 @@
     results/files/          the coded files themselves
     results/rows.jsonl      the journal: a killed run goes on from it
 
-Rates are of whole files; a mean is over the files that every codec coded at all of its rates. Seconds are of encode and
+Rates are of whole files; those of Ogg also have the rate of their packets alone, payload_kbit_per_s. A mean is over the files that every codec coded at all of its rates. Seconds are of encode and
 decode in memory, after a first call; those of programs include their start. Peak memory is what encode and decode took
 beyond what the process held before, of programs the whole.
 """
@@ -36,7 +36,7 @@ from laconic.tools.metrics import METRICS, Item
 from laconic.tools.plan import Work, coder_of, make_plan, metric, read
 from laconic.tools.process import complain, say
 from laconic.tools.programs import PeakMemory
-from laconic.tools.results import RATE_OF, Journal, Row, task_scores, write_results
+from laconic.tools.results import PAYLOAD, RATE_OF, Journal, Row, task_scores, write_results
 
 WARM_SIDE = 64
 
@@ -46,12 +46,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="pictures or sounds; folders in it are searched")
     add("-o", "--output", type=Path, default=Path("results"), metavar="OUT", help="folder (default: %(default)s)")
-    add("--codecs", metavar="A,B", help=f"of {' '.join(coders.BUILDERS)} laconic:MODEL zoo:ARCHITECTURE "
+    add("--codecs", metavar="A,B", help=f"of {' '.join(coders.NAMES)} laconic:MODEL zoo:ARCHITECTURE "
         "(default: all of the medium's but zoo)")  # fmt: skip
     add("--codec", action="append", default=[], metavar="NAME=ENC|DEC", help="a program for pictures: "
         "'x=enc {in} {out} {q}|dec {in} {out}', with --rates x=...; may be repeated")  # fmt: skip
     add("--rates", action="append", default=[], metavar="CODEC=1,2", help="settings of a codec (default: about eight)")
-    add("--metrics", metavar="A,B", help=f"of {' '.join(METRICS)} (default: PSNR and MS-SSIM; SI-SDR and MR-STFT)")
+    add("--metrics", metavar="A,B", help=f"of {' '.join(METRICS)} (default: PSNR and MS-SSIM; for speech, sounds in mono "
+        "at up to 24 kHz, PESQ, STOI and ViSQOL; for other sounds ViSQOL, SI-SDR and MR-STFT)")  # fmt: skip
     add("--task", metavar="MODULE:FUNCTION", help="also the score of a function of decoded arrays and their labels")
     add("--labels", type=Path, metavar="CSV", help="for --task: file,label[,x,y,width,height | ,start,length] "
         "(default: labels.csv in DIR)")  # fmt: skip
@@ -122,7 +123,7 @@ def start_worker() -> None:
 def measure(work: Work) -> tuple[Work, Row | None, str]:
     """Code a file, decode it, compare: (work, its row, why it or a part of it failed)."""
     try:
-        coder, original = coder_of(work.codec), read(work.path, work.medium)
+        coder, original = coder_of(work.codec, work.medium), read(work.path, work.medium)
         warm(work.codec, work.rate, work.medium)
         seed_all(work.seed)
         with PeakMemory() as peak:
@@ -134,6 +135,7 @@ def measure(work: Work) -> tuple[Work, Row | None, str]:
         shapes = decoded.data.shape, original.data.shape
         expect(shapes[0] == shapes[1], BadInput, "decoded shape", shapes[0], str(shapes[1]))
         codelength = coder.codelength(data) if coder.codelength else None
+        payload = coder.payload(data) if coder.payload else None
         write_whole(data, Path(work.out))
     except Exception as error:  # noqa: BLE001 - of foreign code: whatever it is, the other rows are made
         return work, None, f"{type(error).__name__}: {error}"
@@ -146,6 +148,7 @@ def measure(work: Work) -> tuple[Work, Row | None, str]:
         "rate": work.rate,
         "bytes": len(data),
         RATE_OF[work.medium]: 8 * len(data) / original.amount / (1 if work.medium == "picture" else 1000),
+        PAYLOAD: None if payload is None else 8 * payload / original.amount / 1000,
         "codelength_bits": codelength,
         "encode_s": middle - start,
         "decode_s": end - middle,
@@ -174,7 +177,7 @@ def warm(codec: str, rate: float, medium: str) -> None:
     small = Item("picture", np.zeros((WARM_SIDE, WARM_SIDE, 3), np.uint8))
     if medium == "sound":
         small = Item("sound", np.zeros((48000, 1), np.float32), 48000)
-    coder = coder_of(codec)
+    coder = coder_of(codec, medium)
     coder.decode(coder.encode(small, rate), small)
 
 

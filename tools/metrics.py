@@ -187,16 +187,19 @@ def pesq() -> Metric:
 
     def measure(a: Item, b: Item) -> float:
         pairs = zip(at_rate(a, 16000).T, at_rate(b, 16000).T, strict=True)
-        return float(np.mean([library.pesq(16000, x, y, "wb") for x, y in pairs]))
+        try:
+            return float(np.mean([library.pesq(16000, x, y, "wb") for x, y in pairs]))
+        except (library.NoUtterancesError, library.BufferTooShortError):
+            return math.nan
 
     return measure
 
 
-def stoi() -> Metric:
-    """Load STOI."""
+def stoi(extended: bool = False) -> Metric:
+    """Load STOI, or extended STOI."""
     library = needed("pystoi", "pystoi")
     return lambda a, b: float(
-        np.mean([library.stoi(x, y, a.sample_rate) for x, y in zip(a.data.T, b.data.T, strict=True)])
+        np.mean([library.stoi(x, y, a.sample_rate, extended) for x, y in zip(a.data.T, b.data.T, strict=True)])
     )
 
 
@@ -233,8 +236,11 @@ METRICS = {
         log_mel,
     ),
     "mr-stft": Kind("sound", "multi-resolution STFT distance, 0 is best; mean of channels, then of sounds", mr_stft),
-    "pesq": Kind("sound", "PESQ wide band at 16 kHz, 1..4.64; mean of channels, then of sounds", pesq),
+    "pesq": Kind(
+        "sound", "PESQ wide band at 16 kHz, 1..4.64, not defined without speech; mean of channels, then of sounds", pesq
+    ),
     "stoi": Kind("sound", "STOI, 0..1; mean of channels, then of sounds", stoi),
+    "estoi": Kind("sound", "extended STOI, 0..1; mean of channels, then of sounds", lambda: stoi(extended=True)),
     "visqol": Kind(
         "sound", "ViSQOL audio mode at 48 kHz, 1..5; mean of channels, then of sounds", lambda: visqol("audio", 48000)
     ),

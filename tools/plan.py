@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,15 +16,17 @@ import numpy as np
 from laconic.entropy.errors import BadInput, expect
 from laconic.suffixes import PICTURES, SOUNDS
 from laconic.tools import coders, tasks
-from laconic.tools.coders import Coder
+from laconic.tools.coder import Coder
 from laconic.tools.curves import MANIFEST
 from laconic.tools.metrics import ALIASES, METRICS, Absent, Item, Metric
 
 DEFAULT_CODECS = {
     "picture": "laconic,jpeg,webp,avif,avif-psnr,jxl,jpeg2000",
-    "sound": "laconic-lossless,opus,mp3,vorbis,flac",
+    "sound": "laconic,laconic-lossless,opus,mp3,vorbis,flac",
 }
-DEFAULT_METRICS = {"picture": "psnr-rgb,ms-ssim-rgb", "sound": "si-sdr,mr-stft"}
+PICTURE_METRICS = "psnr-rgb,ms-ssim-rgb"
+SPEECH_METRICS, SOUND_METRICS = "pesq,stoi,visqol-speech", "visqol,si-sdr,mr-stft"
+SPEECH_RATE = 24000  # speech is mostly kept in mono at up to this rate, music is not
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     missing: dict[str, str] = {}
     names = (args.codecs or ("" if args.codec else DEFAULT_CODECS[medium])).split(",")
     built = build_coders([name for name in [*names, *args.codec] if name], medium, missing)
-    metrics = available_metrics((args.metrics or DEFAULT_METRICS[medium]).split(","), medium, missing)
+    metrics = available_metrics((args.metrics or default_metrics(args.folder, medium, files)).split(","), medium, missing)
     rates = choose_rates(args.rates, built, missing)
     task = tasks.load(args.task) if args.task else None
     labels = tasks.read_labels(args.labels or args.folder / "labels.csv", list(files)) if task else []
@@ -91,7 +94,7 @@ def build_coders(names: list[str], medium: str, missing: dict[str, str]) -> dict
     built: dict[str, Coder] = {}
     for name in names:
         try:
-            coder = coders.build(name)
+            coder = coders.build(name, medium)
         except Absent as error:
             short = name.partition("=")[0]
             missing[short] = str(error).removeprefix(f"{short}: ")
@@ -101,6 +104,20 @@ def build_coders(names: list[str], medium: str, missing: dict[str, str]) -> dict
         expect(plain(coder.name) not in taken, BadInput, "codec", coder.name, "a name of its own")
         built[name] = coder
     return built
+
+
+def default_metrics(folder: Path, medium: str, files: Iterable[str]) -> str:
+    """Return the metrics that the field uses for what the files seem to be."""
+    if medium == "picture":
+        return PICTURE_METRICS
+    import soundfile
+
+    kinds = []
+    for name in files:
+        with suppress(soundfile.LibsndfileError):  # whoever reads it says so
+            found = soundfile.info(str(folder / name))
+            kinds.append(found.channels == 1 and found.samplerate <= SPEECH_RATE)
+    return SPEECH_METRICS if all(kinds) else SOUND_METRICS
 
 
 def available_metrics(names: list[str], medium: str, missing: dict[str, str]) -> tuple[str, ...]:
@@ -167,9 +184,9 @@ def plain(name: str) -> str:
 
 
 @cache
-def coder_of(name: str) -> Coder:
-    """Return the coder of a name, built once."""
-    return coders.build(name)
+def coder_of(name: str, medium: str) -> Coder:
+    """Return the coder of a name for a medium, built once."""
+    return coders.build(name, medium)
 
 
 @cache

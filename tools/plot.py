@@ -27,6 +27,11 @@ LABELS = {
     "psnr-rgb": "PSNR of RGB (dB), mean of the pictures'",
     "ms-ssim-rgb": "MS-SSIM of RGB, mean of the pictures' (dB)",
     "ssimulacra2": "SSIMULACRA2, mean of the pictures'",
+    "pesq": "PESQ, wide band, mean of the sounds'",
+    "stoi": "STOI, mean of the sounds'",
+    "estoi": "extended STOI, mean of the sounds'",
+    "visqol": "ViSQOL, audio mode, mean of the sounds'",
+    "visqol-speech": "ViSQOL, speech mode, mean of the sounds'",
     "task": "score",
 }
 
@@ -37,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("results", type=Path, nargs="+", metavar="RESULTS", help="folders of `laconic eval`, or JSON files of curves")
     add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
     add("--metric", action="append", metavar="M", help="a column of the results (default: all metrics that are there)")
-    add("--anchor", default="jpeg", metavar="CODEC", help="what BD-rates are against (default: %(default)s)")
+    add("--anchor", metavar="CODEC", help="what BD-rates are against (default: jpeg, of sounds opus)")
     add(
         "--window",
         type=float,
@@ -56,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.output or (args.results[0] if args.results[0].is_dir() else args.results[0].parent)
     out.mkdir(parents=True, exist_ok=True)
     curves = checked(curves)
-    anchors = [curve for curve in curves if curve.name == args.anchor]
+    anchor = args.anchor or anchor_of(curves)
+    anchors = [curve for curve in curves if curve.name == anchor]
     metrics = args.metric or metrics_of(curves)
     empty = [metric for metric in metrics if not any(curve.points(metric) for curve in curves)]
     if empty or not metrics:
@@ -78,9 +84,15 @@ def run(args: argparse.Namespace) -> int:
 
 def metrics_of(curves: list[Curve]) -> list[str]:
     """Return the columns that say quality and have values, in the order of the first curve that has them."""
-    other = {"rate", "bytes", "bpp", "kbit_per_s", "encoding_time", "decoding_time", "peak_memory_bytes", "quality"}
+    other = {"rate", "bytes", "bpp", "kbit_per_s", "payload_kbit_per_s", "quality"}
+    other |= {"encoding_time", "decoding_time", "peak_memory_bytes"}
     measured = [curve for curve in curves if not curve.published]
     return list(dict.fromkeys(k for curve in measured for k in curve.results if k not in other and curve.points(k)))
+
+
+def anchor_of(curves: list[Curve]) -> str:
+    """Return the name of the codec that BD-rates of a medium are usually against."""
+    return "opus" if any(curve.rate_key == "kbit_per_s" for curve in curves) else "jpeg"
 
 
 def window_of(metric: str, asked: list[float] | None) -> tuple[float, float] | None:

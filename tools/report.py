@@ -27,17 +27,17 @@ from tqdm import tqdm
 
 import laconic
 from laconic.search import psnr_of
-from laconic.tools.coders import Coder
+from laconic.tools.coder import Coder
 from laconic.tools.curves import BDRate, Curve, checked, read_curves
 from laconic.tools.files import write_whole
 from laconic.tools.metrics import Item, needed
 from laconic.tools.plan import coder_of, read
-from laconic.tools.plot import LABELS, bd_rates, colour_of, label_of, metrics_of, window_of
+from laconic.tools.plot import LABELS, anchor_of, bd_rates, colour_of, label_of, metrics_of, window_of
 from laconic.tools.process import complain
 
 SHOWN = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
 PLAYED = {".opus": "audio/ogg", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
-LEVELS = {"picture": (0.15, 0.4), "sound": (16.0, 64.0)}
+LEVELS = {"picture": (0.15, 0.4), "sound": (3.0, 6.0, 16.0, 64.0)}
 CLOSE_ENOUGH, FAR_OFF = 0.02, 0.05  # how far off, by the bytes that were asked for
 MATCH_STEPS = 6
 SHOWN_QUALITY = 70  # keeps the page of Kodak below 15 MB
@@ -50,9 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("results", type=Path, metavar="RESULTS", help="a folder of `laconic eval`")
     add("--data", type=Path, metavar="DIR", help="the folder that was coded (default: where eval found it)")
     add("--published", type=Path, nargs="+", default=[], metavar="JSON", help="curves of others, drawn dashed")
-    add("--anchor", default="jpeg", metavar="CODEC", help="what BD-rates are against (default: %(default)s)")
+    add("--anchor", metavar="CODEC", help="what BD-rates are against (default: jpeg, of sounds opus)")
     add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of PSNR (default: 27 37)")
-    add("--rates", type=float, nargs="+", metavar="X", help="to compare at: bpp or kbit/s (default: 0.15 0.4 or 16 64)")
+    add("--rates", type=float, nargs="+", metavar="X", help="to compare at: bpp or kbit/s (default: 0.15 0.4 or 3 6 16 64)")
     add("--files", type=int, metavar="N", help="compare the first N only (default: all)")
     add("-o", "--output", type=Path, metavar="OUT", help="the page (default: report.html in RESULTS)")
 
@@ -128,7 +128,7 @@ def compared(
         known = by_file.get((codec["name"], name), [])
         for level in levels if known else ():
             with said(f"{codec['name']} of {name}"):
-                entry["shown"].append(at_level(coder_of(codec["spec"]), original, level, known))
+                entry["shown"].append(at_level(coder_of(codec["spec"], medium), original, level, known))
     return entry
 
 
@@ -261,9 +261,10 @@ def draw(curves: list[Curve]) -> tuple[str, str, str]:
 
 def bd_tables(args: argparse.Namespace, curves: list[Curve]) -> str:
     """Return one table per metric; where there is no BD-rate, why."""
-    anchors = [curve for curve in curves if curve.name == args.anchor]
+    anchor = args.anchor or anchor_of(curves)
+    anchors = [curve for curve in curves if curve.name == anchor]
     if not anchors:
-        return f"<p>No BD-rates: there is no curve of {html.escape(args.anchor)}.</p>"
+        return f"<p>No BD-rates: there is no curve of {html.escape(anchor)}.</p>"
     parts = []
     for metric in metrics_of(curves):
         if metric == "task":
@@ -280,7 +281,7 @@ def bd_tables(args: argparse.Namespace, curves: list[Curve]) -> str:
             f"<h3>{html.escape(label_of(metric))}</h3><div class=scroll><table><thead><tr><th>codec</th><th>BD-rate %</th>"
             f"<th>over</th><th>overlap %</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>{why}"
         )
-    return f"<p>Against {html.escape(args.anchor)}, at equal quality; less is better.</p>" + "".join(parts)
+    return f"<p>Against {html.escape(anchor)}, at equal quality; less is better.</p>" + "".join(parts)
 
 
 def about(manifest: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import laconic
 from laconic.entropy.environment import n_cores
 from laconic.tools import tasks
-from laconic.tools.coders import Coder
+from laconic.tools.coder import Coder
 from laconic.tools.curves import MANIFEST, Curve, as_json
 from laconic.tools.files import write_whole
 from laconic.tools.machine import processor
@@ -27,6 +27,8 @@ from laconic.tools.plan import Plan, Work, coded_path, digest_of, plain, read
 from laconic.tools.process import complain
 
 RATE_OF = {"picture": "bpp", "sound": "kbit_per_s"}
+PAYLOAD = "payload_kbit_per_s"  # of sounds in a container of others
+COLUMNS = {"picture": ("bytes", "bpp"), "sound": ("bytes", "kbit_per_s", PAYLOAD)}
 TIMES = {"encode_s": "encoding_time", "decode_s": "decoding_time"}  # column of a row: its name in a curve of CompressAI's schema
 PACKAGES_OF_METRICS = (
     "pytorch-msssim ssimulacra2 lpips DISTS-pytorch torchmetrics torchaudio auraloss pesq pystoi visqol-python"
@@ -105,7 +107,7 @@ def write_results(
 
 def table(plan: Plan, rows: list[Row]) -> str:
     """Return the rows as CSV."""
-    columns = ["codec", "file", "rate", "bytes", RATE_OF[plan.medium], "codelength_bits", "encode_s", "decode_s"]
+    columns = ["codec", "file", "rate", *COLUMNS[plan.medium], "codelength_bits", "encode_s", "decode_s"]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "peak_memory_bytes", *plan.metrics], "", "ignore", lineterminator="\n")
     writer.writeheader()
@@ -156,7 +158,7 @@ def mean_curve(coder: Coder, rows: list[Row], plan: Plan, scores: dict[float, fl
         by_rate.setdefault(row["rate"], []).append(row)
     parts = [by_rate[rate] for rate in sorted(by_rate)]
     results: dict[str, list[Any]] = {"rate": sorted(by_rate)}
-    for column in (RATE_OF[plan.medium], "bytes", *plan.metrics, *TIMES):
+    for column in (*COLUMNS[plan.medium], *plan.metrics, *TIMES):
         results[TIMES.get(column, column)] = [mean([row.get(column) for row in part]) for part in parts]
     results["peak_memory_bytes"] = [max(row["peak_memory_bytes"] for row in part) for part in parts]
     if scores:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from laconic.entropy.errors import BadFile
 from laconic.models import sound_prior
 from laconic.models.sound import BINS, Sound, SoundConfig, inverse_mdct, logistic_bits, mdct, mdct_matrix
-from laconic.models.sound_coder import HOP, SoundCoder, noise_of
+from laconic.models.sound_coder import HOP, SoundCoder, Synthesiser, noise_of
 from laconic.models.sound_prior import IntegerPrior, check_tables
 
 plain = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "plain_frames.py")))
@@ -203,3 +203,27 @@ def test_bits_of_a_logistic_add_up_to_one() -> None:
         x = torch.arange(-800, 801).double()
         mass = torch.exp2(-logistic_bits(x, torch.tensor(log_scale).double())).sum().item()
         assert abs(mass - 1) < 1e-6
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 7], [30], [60]])
+def test_frames_as_they_come_are_synthesised_as_the_whole(saved: tuple[SoundCoder, Path], sizes: list[int]) -> None:
+    coder = saved[0]
+    targets, n = targets_of(coder, tones(59 * HOP))
+    _, frames = coder.encode(targets, 6000)
+    synthesiser, parts, at = Synthesiser(coder, 6000, 3), [], 0
+    while at < n:
+        end = min(n, at + sizes[len(parts) % len(sizes)])
+        parts.append(synthesiser.push(frames.part(at, end), end == n))
+        at = end
+    assert np.allclose(np.concatenate(parts), coder.synthesise(frames, 6000, 3, 0), atol=1e-6)
+
+
+def test_runs_that_go_on_are_one_run(saved: tuple[SoundCoder, Path]) -> None:
+    coder = saved[0]
+    targets, _ = targets_of(coder, tones(19 * HOP))
+    _, whole = coder.encode(targets, 6000)
+    there, back, parts = coder.room(), coder.room(), []
+    for start, end in ((0, 7), (7, 8), (8, 20)):
+        part = type(targets)(targets.components[start:end], targets.shape[start:end])
+        parts.append(coder.decode(coder.encode(part, 6000, there)[0], end - start, 6000, back))
+    assert np.array_equal(type(whole).joined(parts).shape, whole.shape)

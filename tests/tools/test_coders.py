@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from PIL import features
 
+from laconic.tools import coder as items
 from laconic.tools import coders
 from laconic.tools.bench_lossless import bench_lossless, read
 from laconic.tools.metrics import Item
@@ -26,22 +27,22 @@ def sound(bits: int, channels: int = 1) -> Item:
 @pytest.mark.parametrize("bits", [8, 16, 24])
 def test_floats_stand_for_integers(bits: int) -> None:
     item = sound(bits, 2)
-    floats = coders.as_floats(item)
+    floats = items.as_floats(item)
     assert floats.data.dtype == np.float32 and floats.bits == 0 and np.abs(floats.data).max() <= 1
-    back = coders.as_integers(floats)
+    back = items.as_integers(floats)
     assert back.bits == bits and np.array_equal(back.data, item.data)
 
 
 def test_floats_that_stand_for_no_integers_stay() -> None:
     for samples in ([[0.1]], [[1.0]], [[np.inf]], [[np.nan]], [[2.0**-30]]):
         item = Item("sound", np.array(samples, np.float32), 8000)
-        assert coders.as_integers(item) is item and coders.as_floats(item) is item
+        assert items.as_integers(item) is item and items.as_floats(item) is item
 
 
 @pytest.mark.parametrize("bits", [8, 16, 24, 0])
 def test_our_lossless_codec_gives_every_sample_back(bits: int) -> None:
-    item = coders.as_floats(sound(bits, 2)) if bits else Item("sound", np.array([[0.1], [2.0]], np.float32), 8000)
-    coder = coders.build("laconic-lossless")
+    item = items.as_floats(sound(bits, 2)) if bits else Item("sound", np.array([[0.1], [2.0]], np.float32), 8000)
+    coder = coders.build("laconic-lossless", "sound")
     back = coder.decode(coder.encode(item, 1), item)
     assert back.sample_rate == 8000 and back.data.dtype == np.float32 and np.array_equal(back.data, item.data)
 

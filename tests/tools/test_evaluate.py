@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ import pytest
 from PIL import Image
 
 import laconic
-from laconic.tools import cli, evaluate
+from laconic.tools import cli, evaluate, sound_coders
+from laconic.tools.coder import Coder
+from laconic.tools.curves import read_curves
+from laconic.tools.plan import default_metrics
+from laconic.tools.plot import metrics_of
 
 MEASURED = {"encode_s", "decode_s", "peak_memory_bytes"}  # what differs from run to run
-FFMPEG = shutil.which("ffmpeg")
 
 
 @pytest.fixture
@@ -205,8 +208,8 @@ def test_ours_runs_on_sounds(tmp_path: Path) -> None:
     assert back.sample_rate == rate and back.bits == 16 and np.array_equal(back.samples.ravel(), samples)
 
 
-@pytest.mark.skipif(not FFMPEG, reason="ffmpeg is not installed")
-def test_sounds_come_back_in_their_length(tmp_path: Path) -> None:
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
     import soundfile
 
     folder = tmp_path / "sounds"
@@ -214,14 +217,61 @@ def test_sounds_come_back_in_their_length(tmp_path: Path) -> None:
     t = np.arange(22051) / 22050
     stereo = np.stack([0.3 * np.sin(2 * np.pi * 440 * t), 0.2 * np.sin(2 * np.pi * 660 * t)], 1)
     soundfile.write(folder / "a.wav", stereo, 22050)
+    return folder
+
+
+def test_sounds_come_back_in_their_length(sounds: Path, tmp_path: Path) -> None:
     options = ["--codecs", "opus,flac", "--rates", "opus=48", "--rates", "flac=5", "--metrics", "psnr"]
-    assert cli.main(["eval", str(folder), "-o", str(tmp_path / "r"), *options]) == 1  # PSNR is for pictures
+    assert cli.main(["eval", str(sounds), "-o", str(tmp_path / "r"), *options]) == 1  # PSNR is for pictures
     pytest.importorskip("torchmetrics")
     options[-1] = "si-sdr"
-    assert cli.main(["eval", str(folder), "-o", str(tmp_path / "r"), *options]) == 0
+    assert cli.main(["eval", str(sounds), "-o", str(tmp_path / "r"), *options]) == 0
     opus, flac = sorted(rows_of(tmp_path / "r"), key=lambda row: row["codec"] == "flac")
     assert float(opus["si-sdr"]) > 15 and float(flac["si-sdr"]) > 60
     assert float(opus["kbit_per_s"]) == pytest.approx(8 * int(opus["bytes"]) / (22051 / 22050) / 1000)
+    assert 0 < float(opus["payload_kbit_per_s"]) < float(opus["kbit_per_s"]) and flac["payload_kbit_per_s"] == ""
+    curve = json.loads((tmp_path / "r" / "flac.json").read_text())["results"]
+    assert curve["payload_kbit_per_s"] == [None] and "payload_kbit_per_s" not in metrics_of(read_curves(tmp_path / "r"))
+
+
+def test_laconic_is_the_model_of_the_medium(
+    sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lossless = sound_coders.own_lossless()
+
+    def model_of_sounds(model: str) -> Coder:
+        return replace(lossless, name="laconic", rates=(3.0,), encode=lambda item, _: lossless.encode(item, 1))
+
+    monkeypatch.setattr(sound_coders, "own", model_of_sounds)
+    for options in (["--rates", "laconic=3"], []):
+        options = ["--codecs", "laconic", *options, "--metrics", "si-sdr"]
+        cli.main(["eval", str(sounds), "-o", str(tmp_path / "r"), *options])  # 1 where torchmetrics is missing
+        assert [(row["codec"], row["rate"]) for row in rows_of(tmp_path / "r")] == [("laconic", "3.0")]
+    assert cli.main(["eval", str(sounds), "-o", str(tmp_path / "r"), "--codecs", "jpeg"]) == 1
+    assert "found 'one for pictures', expected one for sounds" in capsys.readouterr().err
+
+
+def test_metrics_are_those_of_the_field(sounds: Path) -> None:
+    import soundfile
+
+    assert default_metrics(sounds, "sound", ["a.wav"]) == "visqol,si-sdr,mr-stft"
+    soundfile.write(sounds / "b.wav", np.zeros(100), 24000)
+    (sounds / "c.wav").write_text("no sound")
+    assert default_metrics(sounds, "sound", ["b.wav", "c.wav"]) == "pesq,stoi,visqol-speech"
+    assert default_metrics(sounds, "sound", ["a.wav", "b.wav"]) == "visqol,si-sdr,mr-stft"
+    soundfile.write(sounds / "b.wav", np.zeros(100), 44100)
+    assert default_metrics(sounds, "sound", ["b.wav"]) == "visqol,si-sdr,mr-stft"
+    assert default_metrics(sounds, "picture", []) == "psnr-rgb,ms-ssim-rgb"
+
+
+def test_spoken_digits_are_scored(tmp_path: Path) -> None:
+    folder, out = Path(__file__).parent.parent / "data" / "digits", tmp_path / "r"
+    options = ["--codecs", "opus,laconic-lossless", "--rates", "opus=6,24", "--rates", "laconic-lossless=1"]
+    task = "laconic.tools.tasks:digits"
+    cli.main(["eval", str(folder), "-o", str(out), *options, "--metrics", "si-sdr", "--task", task])
+    original = json.loads((out / "manifest.json").read_text())["task"]["original"]
+    exact, opus = (json.loads((out / f"{name}.json").read_text())["results"] for name in ("laconic-lossless", "opus"))
+    assert original >= 0.9 and exact["task"] == [original] and opus["task"][1] >= 0.8
 
 
 def test_models_of_compressai_give_real_bytes(pictures: Path, tmp_path: Path) -> None:
