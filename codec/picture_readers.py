@@ -2,8 +2,8 @@
 
 What surprises in Pillow is met here: it reduces 16-bit samples without a word, has modes in which no number is white, keeps
 the orientation beside the pixels, and its plugins raise anything. libtiff and libpng print to stderr, and Pillow's parser
-of EXIF warns: they are shown files without the parts that they complain of. The alternative, to redirect stderr around a
-call, is not sound in a program with threads.
+of EXIF warns: they are shown files without the parts that they complain of, and `picture_words` keeps what is left. To
+redirect stderr around a call is not sound in a program with threads.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from laconic.entropy.errors import BadInput, LaconicError, expect
 from laconic.picture_formats import DEEP, OWN, PILLOW, REDUCED, WHOLE_IN_PILLOW, Seen, Way, choose
 from laconic.picture_looks import look
 from laconic.picture_metadata import Metadata
+from laconic.picture_words import words_kept
 
 Samples = NDArray[Any]  # uint8 or uint16 [H, W, C], C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
 # Formats of which Pillow reads some kinds, and says nothing of the others.
@@ -51,6 +52,15 @@ class Decoded:
 def decode_file(raw: bytes, exact: bool, max_pixels: int) -> Decoded:
     """Read a picture file; exact: refuse what cannot be read unchanged. Raises BadInput."""
     seen = look(raw)
+    if seen is not None and seen.format not in ("AVIF", "TIFF"):  # these are shown to readers without what they complain of
+        return decode_seen(raw, seen, exact, max_pixels)
+    with words_kept() as words:
+        found = decode_seen(raw, seen, exact, max_pixels)
+    return with_notes(found, words)
+
+
+def decode_seen(raw: bytes, seen: Seen | None, exact: bool, max_pixels: int) -> Decoded:
+    """Read a picture file that was looked at; None: Pillow alone tells what it is. Raises BadInput."""
     if seen is None:
         image = open_image(raw, max_pixels)
         found = with_notes(decode_image(image, exact, max_pixels), [*beside(image, exact), *unkept(raw, exact)])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import time
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import imagecodecs
@@ -20,6 +22,7 @@ import laconic
 from laconic import picture
 from laconic import picture_metadata as metadata
 from laconic import picture_tiff as tiff
+from laconic.picture_words import words_kept
 from laconic.picture_writers import write
 
 BOTH = [pytest.param(picture.read, id="lossy"), pytest.param(picture.read_exact, id="exact")]
@@ -238,3 +241,61 @@ def test_any_resolution_can_be_written(ratio: tuple[int, int]) -> None:
         kept = {"resolution": metadata.pack_resolution(unit, ratio, (2, 1))}
         for format in ("PNG", "JPEG", "TIFF", "BMP"):
             picture.read_exact(io.BytesIO(write(RGB8, kept, format)[0]))
+
+
+def damaged_tiff(mode: str, compression: str) -> bytes:
+    """A compressed TIFF file of a kind that Pillow alone reads, with wrong bytes in the middle of its samples."""
+    file = io.BytesIO()
+    n_bytes = 64 * 64 * len(Image.new(mode, (1, 1)).getbands())
+    noise = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8).tobytes()
+    Image.frombytes(mode, (64, 64), noise).save(file, "TIFF", compression=compression)
+    raw = bytearray(file.getvalue())
+    raw[900:1200] = b"\xff" * 300
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_libtiff_in_pillow_speaks_in_notes(mode: str, compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        notes = picture.read(io.BytesIO(damaged_tiff(mode, compression))).notes
+    except laconic.BadInput as error:
+        assert "damage" in str(error)
+    else:
+        assert any("the picture may be damaged" in note for note in notes)
+    assert capfd.readouterr() == ("", "")
+
+
+def odd_icon() -> bytes:
+    """An icon whose directory states another size than its PNG has."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "ICO", sizes=[(32, 32)])
+    raw = bytearray(file.getvalue())
+    raw[6:8] = bytes([48, 48])
+    return bytes(raw)
+
+
+def avif_of_broken_exif() -> bytes:
+    exif = b"Exif\0\0II*\0" + (8).to_bytes(4, "little") + (9).to_bytes(2, "little") + bytes(3)
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "AVIF", exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("make", [odd_icon, avif_of_broken_exif])
+def test_warnings_of_pillow_are_notes(make: Callable[[], bytes]) -> None:
+    with warnings.catch_warnings(action="ignore"):  # Pillow warns of what it writes too
+        raw = make()
+    with warnings.catch_warnings(action="error"):
+        notes = picture.read(io.BytesIO(raw)).notes
+    assert any(note.startswith("Pillow says: ") for note in notes), notes
+
+
+def test_what_other_threads_warn_of_goes_where_it_went() -> None:
+    with warnings.catch_warnings(record=True) as seen, words_kept() as words:
+        other = threading.Thread(target=warnings.warn_explicit, args=("theirs", UserWarning, "x.py", 1, "PIL.x"))
+        other.start()
+        other.join()
+        warnings.warn_explicit("ours", UserWarning, "x.py", 2, "PIL.x")
+    assert words == ["Pillow says: ours"]
+    assert [str(warning.message) for warning in seen] == ["theirs"]
