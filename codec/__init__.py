@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from laconic.golden import selftest
     from laconic.media.archive import Archive, ArchiveInfo, compress_archive
     from laconic.media.lossless_picture import LosslessInfo
-    from laconic.media.lossless_sound import SoundInfo
     from laconic.media.photo import PhotoInfo
+    from laconic.media.sound_parts import SoundInfo
     from laconic.medium import LaconicWarning
     from laconic.registry import ModelInfo, PictureModel, list_models, register
     from laconic.sound import Sound
+    from laconic.streaming import SoundDecoder, SoundEncoder
 else:
     _LAZY = {
         "Archive": "media.archive",
@@ -43,7 +44,9 @@ else:
         "PictureInfo": "file_info",
         "PictureModel": "registry",
         "Sound": "sound",
-        "SoundInfo": "media.lossless_sound",
+        "SoundDecoder": "streaming",
+        "SoundEncoder": "streaming",
+        "SoundInfo": "media.sound_parts",
         "compress": "api",
         "compress_archive": "media.archive",
         "decompress": "api",
@@ -81,6 +84,8 @@ __all__ = [
     "PictureInfo",
     "PictureModel",
     "Sound",
+    "SoundDecoder",
+    "SoundEncoder",
     "SoundInfo",
     "TargetOutOfReach",
     "UnsupportedFile",

@@ -16,7 +16,7 @@ from laconic.entropy.errors import BadInput, UnsupportedFile, expect
 from laconic.entropy.threads import n_threads
 from laconic.file_info import FileInfo
 from laconic.medium import Batched, Medium, Note, Progress, Region, Result, Run, Selection, Set, Symbolic, Symbols, warn
-from laconic.options import TARGETS, CompressOptions, Lossless, Options, Quality, one_target
+from laconic.options import TARGETS, CompressOptions, Lossless, Options, Quality, Target, default_target, one_target
 from laconic.payloads import DEFAULT_MAX_PIXELS
 from laconic.sound import Sound
 from laconic.sources import Coded, Source, identified, load, opened
@@ -90,6 +90,7 @@ class Codec:
         *,
         quality: float | None = None,
         bpp: float | None = None,
+        bitrate: float | None = None,
         size: int | None = None,
         psnr: float | None = None,
         lossless: bool = False,
@@ -105,8 +106,9 @@ class Codec:
 
         source: path, file object, PIL.Image, `Sound`, or array: a picture, uint8/uint16 [H, W] or [H, W, C], or with
         sample_rate (Hz) a sound, uint8, int16, int32, float32 or float64 [T] or [T, C].
-        At most one of: quality 0..100 (default 60), bpp (bits per pixel, kept within 2 %), size (bytes, never more),
-        psnr (dB, reached and exceeded by at most 0.1), lossless (sounds must be), max_error (of a picture's samples, 0..255).
+        At most one of: quality 0..100 (default 60 of pictures), bpp (bits per pixel, kept within 2 %), bitrate (of sounds,
+        kbit/s, kept within 2 %), size (bytes, never more), psnr (of pictures, dB, reached and exceeded by at most 0.1),
+        lossless (default of sounds), max_error (of a picture's samples, 0..255).
         effort: 1..9, of the last two: slower and smaller (default 7). strip: leave out metadata and tags.
         fallback: code without loss what is no photo (all of a picture, or parts), where that is better; a note says so.
         medium: the name of the medium to use, where several would do. notes: a list that is told what was changed, and of a
@@ -119,6 +121,7 @@ class Codec:
             source,
             quality=quality,
             bpp=bpp,
+            bitrate=bitrate,
             size=size,
             psnr=psnr,
             lossless=lossless,
@@ -139,9 +142,10 @@ class Codec:
 
         progress: is called with (samples done, all samples) of sounds.
         """
-        asked = self._options(options)
+        target = target_of(options)
         run = self._run(options.get("notes"), progress=progress)
         with identified(source, options.get("sample_rate")) as found:
+            asked = self._options(options, target, found.kind, run.note)
             medium = media.choose(found.kind, asked.target.name, asked.medium)
             counted = Counted(file)
             medium.encode(found.content, asked, run, cast(BinaryIO, counted))
@@ -235,11 +239,11 @@ class Codec:
 
         On a GPU the symbols of many photos are coded at once; with another target than a quality each is searched alone.
         """
-        asked = self._options(options)
+        run = self._run(options.get("notes"))
+        asked = self._options(options, target_of(options), "picture", run.note)
         medium = media.choose("picture", asked.target.name, asked.medium)
         if not isinstance(medium, Batched) or not isinstance(asked.target, Quality):
             return [self.compress(image, **options) for image in images]
-        run = self._run(options.get("notes"))
         sizes = list[int | None]()
         files = list[bytes]()
         for data in medium.encode_batch(pictures_of(images, sizes), asked, run):
@@ -277,11 +281,12 @@ class Codec:
         note = warn if notes is None else notes.append
         return Run(self.device, self.precision, self.threads, self.max_pixels, partial, note, progress)
 
-    def _options(self, given: CompressOptions) -> Options:
-        """Check the keywords of `compress`. Raises TypeError for others, BadInput for values."""
-        refuse_others(given.keys(), CompressOptions, "compress")
-        values = {kind.name: given.get(kind.name) for kind in TARGETS if kind is not Lossless}
-        target = one_target(bool(given.get("lossless")), **cast(dict[str, float | None], values))
+    def _options(self, given: CompressOptions, target: Target | None, kind: str, note: Note) -> Options:
+        """Return the keywords of `compress` for a kind of source, whose default target is told of in a note."""
+        if target is None:
+            target, text = default_target(kind)
+            if text:
+                note(text)
         effort, strip = given.get("effort"), bool(given.get("strip"))
         return Options(target, self.model, given.get("medium"), effort, strip, given.get("fallback", True))
 
@@ -291,6 +296,7 @@ def compress(
     *,
     quality: float | None = None,
     bpp: float | None = None,
+    bitrate: float | None = None,
     size: int | None = None,
     psnr: float | None = None,
     lossless: bool = False,
@@ -308,6 +314,7 @@ def compress(
         source,
         quality=quality,
         bpp=bpp,
+        bitrate=bitrate,
         size=size,
         psnr=psnr,
         lossless=lossless,
@@ -442,6 +449,13 @@ def note_if_larger(n_bytes: int, of_input: int | None, note: Note) -> None:
     """Tell of a file that is larger than what it was made from."""
     if of_input is not None and n_bytes > of_input:
         note(f"the output is larger than the input ({n_bytes} > {of_input} bytes)")
+
+
+def target_of(given: CompressOptions) -> Target | None:
+    """Return the target among the keywords of `compress`. Raises TypeError for other keywords, BadInput for values."""
+    refuse_others(given.keys(), CompressOptions, "compress")
+    values = {kind.name: given.get(kind.name) for kind in TARGETS if kind is not Lossless}
+    return one_target(bool(given.get("lossless")), **cast(dict[str, float | None], values))
 
 
 def refuse_others(given: Iterable[str], known: type[Any], function: str) -> None:

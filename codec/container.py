@@ -32,7 +32,7 @@ __all__ = [
 MAGIC = b"\x89Lc\r\n"  # the high bit and the line end show what text-mode transfers do, as PNG's does
 VERSION = 1
 OPTIONAL = 0x80
-WELL_KNOWN_MODELS = {3: "photo-3"}  # these names are one byte in the file; 1 and 2 were earlier models
+WELL_KNOWN_MODELS = {3: "photo-3", 4: "sound-1"}  # these names are one byte in the file; 1 and 2 were earlier models
 NO_MODEL = 0  # a medium that needs no weights
 NAME_BASE = 31  # a byte v > 31 says that v - 31 bytes of name follow
 DIGEST_BYTES = 4
@@ -125,6 +125,12 @@ def write_to(file: BinaryIO, header: Callable[[], Header], chunks: Iterable[Chun
         file.write(head(header(), table))
         waiting.seek(0)
         shutil.copyfileobj(waiting, file, 1 << 20)
+
+
+def size_of(chunk: Chunk) -> int:
+    """Return the bytes that a chunk takes in a file, its line of the table counted."""
+    payload = chunk.payload or b""
+    return len(table_line(chunk, payload)) + len(payload)
 
 
 def table_line(chunk: Chunk, payload: bytes | memoryview) -> bytes:

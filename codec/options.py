@@ -2,8 +2,8 @@
 
 A new target is a class here and a keyword of `compress`; a test compares the two.
 
-    Quality  Bpp  Size  Psnr     searched or set: lossy coding
-    Lossless  MaxError           exact, or no sample off by more
+    Quality  Bpp  Bitrate  Size  Psnr     searched or set: lossy coding
+    Lossless  MaxError                    exact, or no sample off by more
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class CompressOptions(TypedDict, total=False):
 
     quality: float | None
     bpp: float | None
+    bitrate: float | None
     size: int | None
     psnr: float | None
     lossless: bool
@@ -76,8 +77,8 @@ class Searched(Target):
 class Rate(Searched):
     """Says what is measured on the bytes of the file alone."""
 
-    def rate(self, n_bytes: int, n_units: int) -> float:
-        """Return what a file of so many bytes reaches. n_units: pixels of a picture."""
+    def rate(self, n_bytes: float, n_units: float) -> float:
+        """Return what a file of so many bytes reaches. n_units: pixels of a picture, seconds of a sound."""
         raise NotImplementedError
 
 
@@ -96,11 +97,34 @@ class Bpp(Rate):
 
     name, unit, tolerance = "bpp", "bpp", 0.005
 
-    def rate(self, n_bytes: int, n_units: int) -> float:
+    def rate(self, n_bytes: float, n_units: float) -> float:
         return 8 * n_bytes / n_units
 
     def window(self) -> tuple[float, float]:
         return 0.98 * self.value, 1.02 * self.value
+
+    def slack(self, reached: float) -> float:
+        return abs(reached / self.value - 1)
+
+
+@dataclass(frozen=True)
+class Bitrate(Rate):
+    """Asks for kbit/s (1000 bits per second) of the whole file over its duration, kept within 2 %, short ones within 5 %."""
+
+    margin: float = 0.02
+
+    name, unit, tolerance = "bitrate", "kbit/s", 0.005
+    short = 2.0  # seconds: of sounds below, a byte or two is much
+
+    def over(self, seconds: float) -> Bitrate:
+        """Return the target with the margin of a sound of some length."""
+        return Bitrate(self.value, 0.05 if seconds < self.short else 0.02)
+
+    def rate(self, n_bytes: float, n_units: float) -> float:
+        return 8 * n_bytes / 1000 / n_units
+
+    def window(self) -> tuple[float, float]:
+        return (1 - self.margin) * self.value, (1 + self.margin) * self.value
 
     def slack(self, reached: float) -> float:
         return abs(reached / self.value - 1)
@@ -111,8 +135,8 @@ class Size(Rate):
 
     name, unit, tolerance = "size", "bytes", 0.01
 
-    def rate(self, n_bytes: int, n_units: int) -> float:
-        return float(n_bytes)
+    def rate(self, n_bytes: float, n_units: float) -> float:
+        return n_bytes
 
     def window(self) -> tuple[float, float]:
         return 0.0, self.value
@@ -149,7 +173,7 @@ class MaxError(Target):
         return self.value == int(self.value) and self.value >= 0
 
 
-TARGETS: tuple[type[Target], ...] = (Quality, Bpp, Size, Psnr, Lossless, MaxError)
+TARGETS: tuple[type[Target], ...] = (Quality, Bpp, Bitrate, Size, Psnr, Lossless, MaxError)
 
 
 @dataclass(frozen=True)
@@ -175,10 +199,16 @@ class Options:
         return int(level)
 
 
-def one_target(lossless: bool, **values: float | None) -> Target:
-    """Return the target that was given, or the default quality. Raises BadInput for several, or a senseless value."""
+def one_target(lossless: bool, **values: float | None) -> Target | None:
+    """Return the target that was given, if any. Raises BadInput for several, or a senseless value."""
     by_name: dict[str, Callable[[float], Target]] = {kind.name: kind for kind in TARGETS}
     given = {name: value for name, value in (values | {"lossless": 1.0 if lossless else None}).items() if value is not None}
     expect(len(given) <= 1, BadInput, "targets", sorted(given), f"at most one of {', '.join(by_name)}")
-    ((name, value),) = given.items() or [("quality", DEFAULT_QUALITY)]
-    return by_name[name](value)
+    return next((by_name[name](value) for name, value in given.items()), None)
+
+
+def default_target(kind: str) -> tuple[Target, str]:
+    """Return what a kind of source is coded towards where no target is given, and a note on it."""
+    if kind == "sound":
+        return Lossless(1.0), "coded without loss, as no target is given; a quality, bitrate or size makes it far smaller"
+    return Quality(DEFAULT_QUALITY), ""

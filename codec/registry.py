@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from laconic.models.photo import Photo
 
 DIGEST_BYTES = 4
-DEFAULT_PHOTO = "photo-3"
-PHOTO, CIRCUIT = "laconic.models.photo.Photo", "laconic.models.hclt.Hclt"  # the classes that a card may name
+DEFAULT_PHOTO, DEFAULT_SOUND = "photo-3", "sound-1"
+# The classes that a card may name.
+PHOTO, CIRCUIT, SOUND = "laconic.models.photo.Photo", "laconic.models.hclt.Hclt", "laconic.models.sound.Sound"
 MAX_CARD_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 32
 

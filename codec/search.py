@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,16 @@ from laconic.entropy.errors import TargetOutOfReach
 from laconic.options import Searched
 
 HUNDREDTHS = 10_000  # the highest quality, in the units of the search
+T = TypeVar("T")
 
 
-def search(target: Searched, encode: Callable[[int], bytes], measure: Callable[[bytes], float], what: str) -> bytes:
+def search(target: Searched, encode: Callable[[int], T], measure: Callable[[T], float], what: str) -> T:
     """Return the file that keeps a target best, by bisection over the quality.
 
-    encode: quality x 100 -> a file. measure: a file -> what the target speaks of, in its unit; rises with the quality.
+    encode: quality x 100 -> a file, or what stands for one. measure: a file -> what the target speaks of, in its unit; rises with the quality.
     what: the word for the source in errors. Raises TargetOutOfReach, which names the range that can be reached.
     """
-    files: dict[int, tuple[float, bytes]] = {}
+    files: dict[int, tuple[float, T]] = {}
 
     def reached(units: int) -> float:
         if units not in files:
@@ -43,13 +45,13 @@ def search(target: Searched, encode: Callable[[int], bytes], measure: Callable[[
     return best(target, files)
 
 
-def inside(target: Searched, files: dict[int, tuple[float, bytes]]) -> list[tuple[float, bytes]]:
+def inside(target: Searched, files: dict[int, tuple[float, T]]) -> list[tuple[float, T]]:
     """Return the files that keep the target."""
     lowest, highest = target.window()
     return [(value, data) for value, data in files.values() if lowest <= value <= highest]
 
 
-def best(target: Searched, files: dict[int, tuple[float, bytes]]) -> bytes:
+def best(target: Searched, files: dict[int, tuple[float, T]]) -> T:
     """Return the file with the least slack. Raises TargetOutOfReach where none keeps the target."""
     kept = inside(target, files)
     if kept:

@@ -54,6 +54,7 @@ __all__ = [
     "to_array",
     "to_sound",
     "wav_around",
+    "with_texts",
     "write",
 ]
 
@@ -172,11 +173,19 @@ def from_sound(sound: Sound) -> Source:
 
 def to_sound(samples: Samples, source: Source) -> Sound:
     """Return decoded samples with what stands beside them; of a WAV file's chunks the texts, ID3 tags and layout."""
-    full = with_all(replace(source, notes=[]))
-    same = sorted((name.lower(), text) for name, text in full.comments) == sorted(source.tags.items())
-    comments = () if same else full.comments
-    beside = (source.tags, comments, full.attached, full.layout)
+    full = with_texts(replace(source, notes=[]))
+    beside = (source.tags, full.comments, full.attached, full.layout)
     return Sound(to_array(samples, source.bits), source.sample_rate, source.bits, *beside)
+
+
+def with_texts(source: Source) -> Source:
+    """Return a source that needs no WAV file's chunks around it: their texts, ID3 tags and layout stand beside its samples.
+
+    Comments are empty where tags say all; a note names the chunks that are left out.
+    """
+    full = with_all(source)
+    same = sorted((name.lower(), text) for name, text in full.comments) == sorted(source.tags.items())
+    return replace(full, comments=() if same else full.comments, around=None)
 
 
 def open_sound(file: BinaryIO, name: str = "") -> Source:

@@ -109,11 +109,12 @@ class Parser(argparse.ArgumentParser):
 def add_compress_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `laconic compress`."""
     add = parser.add_mutually_exclusive_group().add_argument
-    add("-q", "--quality", type=quality, metavar="Q", help="0 to 100, fractions allowed (default: 60)")
-    add("--bpp", type=positive, metavar="X", help="bits per pixel of the file, within 2 %%")
+    add("-q", "--quality", type=quality, metavar="Q", help="0 to 100, fractions allowed (default: 60 of pictures)")
+    add("--bpp", type=positive, metavar="X", help="bits per pixel of a picture's file, within 2 %%")
+    add("-b", "--bitrate", type=positive, metavar="X", help="kbit/s of a sound's file, within 2 %%")
     add("--size", type=n_bytes, metavar="N", help="bytes of the file at most, such as 40k")
-    add("--psnr", type=positive, metavar="DB", help="PSNR in dB, reached and exceeded by at most 0.1")
-    add("--lossless", action="store_true", help="exact to the bit; what sounds must be")
+    add("--psnr", type=positive, metavar="DB", help="PSNR of a picture in dB, reached and exceeded by at most 0.1")
+    add("--lossless", action="store_true", help="exact to the bit (default of sounds)")
     add("--max-error", type=sample_error, metavar="K", help="no sample of a picture off by more than K, 0 to 255")
     add = parser.add_argument
     add(

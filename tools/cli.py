@@ -83,15 +83,21 @@ def compress(args: argparse.Namespace) -> int:
     exact = args.lossless or args.max_error is not None
     if args.effort is not None and not exact:
         raise UsageError("-e: found no --lossless and no --max-error, expected one of them: it is theirs alone")
-    names = ("quality", "bpp", "size", "psnr", "lossless", "max_error", "effort", "strip", "fallback")
+    names = ("quality", "bpp", "bitrate", "size", "psnr", "lossless", "max_error", "effort", "strip", "fallback")
     options = {name: getattr(args, name) for name in names}
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
         with sample_bar(args) as bar:
             codec.compress_to(file, source, **options, notes=notes, progress=bar)
 
-    wanted = frozenset({PICTURE, SOUND} if args.lossless else {PICTURE})
-    return each_file(args, lambda source: CODED_SUFFIX, wanted, work, rates)
+    return each_file(args, lambda source: CODED_SUFFIX, taken(args), work, rates)
+
+
+def taken(args: argparse.Namespace) -> frozenset[str]:
+    """Return the kinds of files that the target is for: of a folder, no others are coded."""
+    if any(getattr(args, name) is not None for name in ("bpp", "psnr", "max_error")):
+        return frozenset({PICTURE})
+    return frozenset({SOUND} if args.bitrate is not None else {PICTURE, SOUND})
 
 
 def rates(file: BinaryIO, seconds: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from laconic import suffixes
 
 PICTURE, SOUND, CODED = "picture", "sound", "Laconic"
+NEEDS = {PICTURE: "pictures take -q, --bpp, --size, --psnr", SOUND: "sounds take -q, -b, --size, --lossless"}
 MAGIC = b"\x89Lc"  # our files begin so
 UTF_16 = b"\xff\xfe"  # texts begin so; MPEG layer I too, but that is rare
 # What systems leave in folders: nobody means it, so it is not even counted.
@@ -62,8 +63,8 @@ class Search:
             return True
         label = "pipe or device" if is_special(path) else path.suffix.lower() or "without a suffix"
         self.skipped.append((path, label))
-        if kind == SOUND and PICTURE in self.wanted:
-            self.hints.add("sounds need --lossless")
+        if kind in NEEDS and self.wanted & NEEDS.keys():
+            self.hints.add(NEEDS[kind])
         return False
 
     def account(self, made: Collection[Path | None] = ()) -> str:

@@ -14,6 +14,7 @@ TABLE = {  # number: module, loaded when first needed; each has its medium under
     2: "laconic.media.lossless_picture",
     3: "laconic.media.lossless_sound",
     4: "laconic.media.archive",
+    5: "laconic.media.lossy_sound",
 }
 OWN = range(128, 256)  # numbers that stay free for media of users
 

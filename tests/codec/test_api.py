@@ -77,7 +77,7 @@ def test_every_medium_holds_to_the_protocol() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"quality": 5}, "target of a sound: found 'quality', expected one of lossless"),
+        ({"bpp": 5}, "target of a sound: found 'bpp', expected one of bitrate, lossless, quality, size"),
         ({"lossless": True, "medium": "photo"}, "target of a sound as photo: found 'lossless', expected one of none"),
         ({"lossless": True, "medium": "fax"}, "medium: found 'fax', expected one of photo, lossless picture, sound"),
     ],

@@ -18,7 +18,8 @@ import laconic
 from laconic import container, payloads, sound, sound_read
 from laconic.container import Chunk
 from laconic.media import lossless_sound
-from laconic.media.lossless_sound import SEGMENT, TAGS, WRAPPING
+from laconic.media.lossless_sound import SEGMENT
+from laconic.media.sound_parts import TAGS, WRAPPING
 
 FORMATS = Path(__file__).parent.parent / "data" / "sounds"
 REFUSED = {"bad_fmt_zero_channels.wav", "empty.wav", "text.wav", "truncated_header.wav"}
@@ -238,9 +239,10 @@ def test_values_beyond_the_width_are_refused() -> None:
         laconic.compress(laconic.Sound(np.array([1 << 23], np.int32), RATE, 24), lossless=True)
 
 
-def test_sounds_are_coded_losslessly_or_not_yet(tone: np.ndarray) -> None:
-    with pytest.raises(laconic.BadInput, match="target of a sound: found 'quality'"):
-        laconic.compress(tone, sample_rate=RATE)
+def test_nothing_is_lost_where_no_target_is_given(tone: np.ndarray) -> None:
+    notes: list[str] = []
+    back = laconic.decompress(laconic.compress(tone[:500], sample_rate=RATE, notes=notes))
+    assert np.array_equal(back.samples, tone[:500]) and [note.startswith("coded without loss") for note in notes] == [True]
 
 
 def test_a_part_is_that_part(file: bytes, tone: np.ndarray) -> None:

@@ -27,7 +27,8 @@ import laconic
 from laconic import container, sound
 from laconic.container import Chunk, Header, write_varint
 from laconic.media import lossless_sound
-from laconic.media.lossless_sound import ATTACHED, COMMENTS, LAYOUT, SOUND, TAGS
+from laconic.media.lossless_sound import SOUND
+from laconic.media.sound_parts import ATTACHED, COMMENTS, LAYOUT, TAGS
 from laconic.sound import Attached
 
 made_sounds = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("made_sounds.py"))))

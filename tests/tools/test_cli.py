@@ -540,9 +540,24 @@ def test_a_sound_to_flac_and_a_wrong_suffix(sound: Path, capsys: pytest.CaptureF
     assert names(sound.parent) == ["sound.flac", "sound.lac", "sound.wav"]
 
 
-def test_a_sound_without_lossless_says_what_to_do(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compress", str(sound)]) == 1
-    assert "lossless" in capsys.readouterr().err and names(sound.parent) == ["sound.wav"]
+def test_a_sound_without_a_target_is_coded_without_loss(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(sound)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "note: coded without loss, as no target is given; a quality, bitrate or size" in line
+    assert main(["decompress", str(sound.with_suffix(".lac")), "-o", str(sound.with_name("back.wav"))]) == 0
+    assert sound.with_name("back.wav").read_bytes() == sound.read_bytes()
+
+
+def test_targets_of_the_other_kind_are_refused(photo: Path, sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, path, expected in (
+        (["-b", "6"], photo, "target of a picture: found 'bitrate', expected one of bpp, lossless, max_error, psnr, quality, size"),
+        (["--bpp", "1"], sound, "target of a sound: found 'bpp', expected one of bitrate, lossless, quality, size"),
+        (["--psnr", "40"], sound, "target of a sound: found 'psnr', expected one of bitrate, lossless, quality, size"),
+    ):
+        assert main(["compress", *flags, str(path)]) == 1
+        assert expected in capsys.readouterr().err
+    assert main(["compress", "-b", "6", str(photo.parent), "-o", f"{photo.parent}/out/"]) in (1, 2)  # by the model alone
+    assert "pictures take -q, --bpp, --size, --psnr" in capsys.readouterr().err
 
 
 def test_a_folder_of_both(photo: Path, sound: Path, tmp_path: Path) -> None:

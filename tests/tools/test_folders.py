@@ -160,13 +160,13 @@ EXACT = ["compress", "--max-error", "0", "-e", "1"]
 
 def test_a_folder_with_sounds_says_what_they_need(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*EXACT, str(photos)]) == 0
-    assert capsys.readouterr().err.endswith("laconic: 1 file skipped: 1 .wav (sounds need --lossless)\n")
+    assert capsys.readouterr().err.endswith("laconic: 1 file skipped: 1 .wav (sounds take -q, -b, --size, --lossless)\n")
     (photos / "a.png").unlink()
     (photos / "locked" / "b.png").unlink()
     (photos / "a.lac").unlink()
     (photos / "locked" / "b.lac").unlink()
     assert main([*EXACT, str(photos)]) == 2
-    assert "1 file skipped: 1 .wav (sounds need --lossless)" in capsys.readouterr().err
+    assert "1 file skipped: 1 .wav (sounds take -q, -b, --size, --lossless)" in capsys.readouterr().err
 
 
 def test_a_locked_folder_is_a_failure_and_the_rest_is_done(

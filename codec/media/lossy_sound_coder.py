@@ -1,0 +1,68 @@
+"""What codes one channel of a lossy sound: the interface of the sound model, and how it is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic import registry
+from laconic.container import Header
+from laconic.entropy.errors import UnsupportedFile, expect
+from laconic.registry import ModelInfo
+
+Floats = NDArray[np.float32]
+Frames = Any  # of a coder: a dataclass of integer arrays whose first axis counts frames
+Targets = Any  # of a coder: what it encodes at any quality
+
+
+class Coder(Protocol):
+    """Codes runs of frames of one channel at the core's rate. models/sound_coder.py has the one of the package.
+
+    before, after: how many frames around a part its synthesis looks at.
+    """
+
+    before: int
+    after: int
+
+    def analyse(self, x: Floats) -> Targets:
+        """Return what n frames t0, t0 + 1 ... are to keep. x [(n + 3) HOP]: the samples from (t0 - 2) HOP on."""
+
+    def encode(self, targets: Targets, quality: int) -> tuple[bytes, Frames]:
+        """Return a run of frames that parses alone, and its frames as decoded. quality: 0 to 10,000."""
+
+    def decode(self, data: bytes, n: int, quality: int) -> Frames:
+        """Return the n frames of a run, without a float network. Raises BadFile."""
+
+    def synthesise(self, frames: Frames, quality: int, seed: int, first: int) -> Floats:
+        """Return the samples from first HOP to (first + m - 1) HOP of m frames, of which `first` is the first."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """Holds a coder, its model's name, and the first bytes of the model's digest."""
+
+    name: str
+    digest: bytes
+    coder: Coder
+
+
+def named(name: str | None, device: str) -> Named:
+    """Return the coder to encode with, by default the package's. Raises ModelMissing."""
+    return opened(registry.find(name or registry.DEFAULT_SOUND), device)
+
+
+def of_file(header: Header, device: str) -> Coder:
+    """Return the coder of a file. Raises ModelMissing, UnsupportedFile."""
+    expect(bool(header.model), UnsupportedFile, "model of a lossy sound", header.model, "a name")
+    return opened(registry.find(header.model, header.digest), device).coder
+
+
+def opened(model: ModelInfo, device: str) -> Named:
+    """Return the coder of an installed model. Raises ModelMissing."""
+    from laconic.models.sound_coder import SoundCoder
+
+    coder = SoundCoder.of(registry.load(model, registry.SOUND, device))
+    return Named(model.name, bytes.fromhex(model.digest)[: registry.DIGEST_BYTES], cast(Coder, coder))

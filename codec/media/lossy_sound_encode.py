@@ -1,0 +1,283 @@
+"""How a sound becomes a lossy file: at a quality in one pass, towards a rate by a search, and not where lossless is smaller.
+
+    Reader ─ pieces ─► Analysis ─► Analysed ─┬─ a quality: coded at once, and written
+                                             └─ a rate: kept, all or every 2nd, 4th ...; coded at many qualities
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from typing import BinaryIO, cast
+
+from laconic import container, sound
+from laconic.container import Chunk, Header
+from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
+from laconic.entropy.threads import each, mapped
+from laconic.media import lossless_sound, lossy_sound_coder
+from laconic.media.lossy_sound_coder import Named
+from laconic.media.lossy_sound_fields import CORE_RATE, LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment
+from laconic.media.lossy_sound_read import Analysed, Analysis, Piece, Reader, levels_of
+from laconic.media.sound_parts import beside
+from laconic.medium import Run
+from laconic.options import DEFAULT_EFFORT, DEFAULT_QUALITY, Bitrate, Options, Quality, Rate
+from laconic.search import HUNDREDTHS, search
+from laconic.sound import Source
+
+LOSSY = 5
+KEPT = 128  # runs of frames whose targets stay in memory for a search: some 30 MB
+SAMPLED = 32  # runs of a longer sound that are searched on
+PASSES = 4  # over a longer sound, to come from these to the whole
+PLAUSIBLE = 4  # times smaller than what zlib makes of them, samples hardly get without loss
+SPOOLED = 1 << 26  # bytes of a file that wait in memory, not on disk
+SEED = 0
+WHOLE = "coded without loss, which is no larger"
+
+
+def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
+    """Write the file of a sound that keeps the target. Raises BadInput, TargetOutOfReach, ModelMissing."""
+    expected = f"{LEAST_RATE} to {MOST_RATE} Hz; lossless coding takes all"
+    expect(LEAST_RATE <= source.sample_rate <= MOST_RATE, BadInput, "sample rate", source.sample_rate, expected)
+    expect(options.effort is None, BadInput, "effort", options.effort, "none, or lossless with it")
+    reader = Reader(source)
+    named = lossy_sound_coder.named(options.model, run.device)
+    job = Job(reader, named, levels_of(reader.pieces(), source), options, run)
+    with tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
+        made = cast(BinaryIO, spooled)
+        target = options.target
+        if isinstance(target, Rate):
+            notes = Search(job, target).write(made)
+        else:
+            assert isinstance(target, Quality)
+            notes = at_quality(job, round(100 * target.value), made)
+        made.seek(0)
+        shutil.copyfileobj(made, file, 1 << 20)
+    for text in dict.fromkeys([*source.notes, *notes]):
+        run.note(text)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Says what is coded, by what and how. left_out: is told what of that beside the samples is not kept."""
+
+    reader: Reader
+    named: Named
+    levels: tuple[int, ...]
+    options: Options
+    run: Run
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def analysis(self) -> Analysis:
+        """What analyses a piece."""
+        return Analysis(self.named.coder, self.reader.source, self.levels)
+
+    def chunk(self, quality: int, one: Analysed) -> Chunk:
+        """Return a segment at a quality."""
+        runs = [b"" if one is None else self.named.coder.encode(one, quality)[0] for one in one.targets]
+        return chunk_of(Segment(one.silences, tuple(runs)))
+
+    def header(self, n_samples: int, quality: int) -> Header:
+        """Return the header of a file."""
+        source = self.reader.source
+        shape = (source.sample_rate, source.channels, source.bits, source.floating)
+        fields = Fields(*shape, quality, n_samples, SEED, self.levels)
+        return Header(LOSSY, self.named.name, self.named.digest, fields.pack())
+
+    def beside(self) -> list[Chunk]:
+        """Return the chunks of what stands beside the samples, which were read. Raises BadInput."""
+        if self.options.strip:
+            return []
+        self.left_out.clear()  # of an earlier pass
+        source = self.reader.source
+        return list(beside(sound.with_texts(replace(source, around=source.wrapping(), notes=self.left_out))))
+
+    def notes(self) -> list[str]:
+        """Return what is lost, besides what a lower quality loses."""
+        n, rate = self.reader.n_replaced, self.reader.source.sample_rate
+        found = [*self.left_out, *[f"{n} samples that are no numbers, or beyond 2^31, are replaced by 0, 1 or -1"] * (n > 0)]
+        return found + [f"what is above {CORE_RATE // 2000} kHz is not kept"] * (rate > CORE_RATE)
+
+    def smaller_without_loss(self, n_packed: float, limit: int, file: BinaryIO) -> bool:
+        """Write the sound without loss instead, where that is worth a trial and takes at most `limit` bytes."""
+        if not self.options.fallback or n_packed > PLAUSIBLE * limit:
+            return False
+        with tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
+            made = cast(BinaryIO, spooled)
+            how = (DEFAULT_EFFORT, self.options.strip, self.run.threads, None)
+            lossless_sound.encode_to(made, self.reader.source, *how)
+            if made.tell() > limit:
+                return False
+            made.seek(0)
+            file.seek(0)
+            file.truncate()
+            shutil.copyfileobj(made, file, 1 << 20)
+            return True
+
+
+def chunk_of(segment: Segment) -> Chunk:
+    """Return a segment as a chunk."""
+    payload = segment.pack()
+    return Chunk(MARKED if segment.silences and payload else PLAIN, payload)
+
+
+def at_quality(job: Job, quality: int, file: BinaryIO) -> list[str]:
+    """Write the file at a quality, or without loss where that is no larger; return notes."""
+    done = n_packed = 0
+
+    def chunks() -> Iterator[Chunk]:
+        nonlocal done, n_packed
+        for chunk, one in coded(job, quality):
+            done, n_packed = done + one.n_samples, n_packed + one.n_packed
+            yield chunk
+        yield from job.beside()
+
+    container.write_to(file, lambda: job.header(done, quality), chunks())
+    return [WHOLE] if job.smaller_without_loss(n_packed, file.tell(), file) else job.notes()
+
+
+def coded(job: Job, quality: int) -> Iterator[tuple[Chunk, Analysed]]:
+    """Read the sound, and yield each segment at a quality and as it was analysed."""
+    done = 0
+
+    def code(piece: Piece) -> tuple[Chunk, Analysed]:
+        one = job.analysis(piece)
+        return job.chunk(quality, one), one
+
+    for chunk, one in mapped(code, job.reader.pieces(), job.run.threads):
+        done += one.n_samples
+        yield chunk, one
+        if job.run.progress:
+            job.run.progress(done, job.reader.source.n_samples)
+
+
+@dataclass
+class Search:
+    """Finds the quality that keeps a rate, by real bytes: on all segments, or for long sounds on every 2nd, 4th ... first."""
+
+    job: Job
+    target: Rate
+
+    def write(self, file: BinaryIO) -> list[str]:
+        """Write the file that keeps the target; return notes. Raises TargetOutOfReach."""
+        kept, stride, n_samples = self.kept()
+        if not n_samples:
+            return at_quality(self.job, round(100 * DEFAULT_QUALITY), file)
+        extra = self.job.beside()
+        seconds = n_samples / self.job.reader.source.sample_rate
+        target = self.target.over(seconds) if isinstance(self.target, Bitrate) else self.target
+        limit = int(target.window()[1] / target.rate(1, seconds))
+        n_packed = sum(one.n_packed for one in kept) / sum(one.n_samples for one in kept) * n_samples
+        if self.job.smaller_without_loss(n_packed, limit, file):
+            return [WHOLE]
+        if stride == 1:
+            file.write(self.on_all(kept, n_samples, extra, lambda data: target.rate(len(data), seconds), target))
+        else:
+            few = kept[:: max(1, len(kept) * self.job.reader.source.channels // SAMPLED)]
+            sample = Sample(self.job, few, n_samples / sum(one.n_samples for one in few))
+            self.on_some(sample, n_samples, extra, seconds, target, file)
+        return self.job.notes()
+
+    def kept(self) -> tuple[list[Analysed], int, int]:
+        """Return segments analysed, of how many each is one, and the samples of the sound."""
+        source, stride, kept = self.job.reader.source, 1, list[Analysed]()
+        most = max(KEPT // source.channels, 2)
+        n_samples = 0
+
+        def wanted(piece: Piece) -> bool:
+            nonlocal n_samples
+            n_samples += len(piece.samples)
+            return piece.number % stride == 0
+
+        for one in mapped(self.job.analysis, filter(wanted, self.job.reader.pieces()), self.job.run.threads):
+            kept.append(one)
+            if len(kept) > most:
+                stride *= 2
+                kept = [one for one in kept if one.number % stride == 0]
+            if self.job.run.progress:
+                self.job.run.progress(n_samples, source.n_samples)
+        return [one for one in kept if one.number % stride == 0], stride, n_samples
+
+    def on_all(
+        self, kept: list[Analysed], n_samples: int, extra: list[Chunk], measure: Callable[[bytes], float], target: Rate
+    ) -> bytes:
+        """Return the file, found with all segments in memory."""
+
+        def file_at(quality: int) -> bytes:
+            chunks = each(partial(self.job.chunk, quality), kept, self.job.run.threads)
+            return container.write(self.job.header(n_samples, quality), [*chunks, *extra])
+
+        return search(target, file_at, measure, "sound")
+
+    def on_some(self, sample: Sample, n_samples: int, extra: list[Chunk], seconds: float, target: Rate, file: BinaryIO) -> None:
+        """Write the file, found by some segments, whose error on the whole is taken off in a few passes over it."""
+        more = float(len(container.write(self.job.header(n_samples, 0), extra)))  # bytes, besides the sample's
+        reached = dict[int, float]()
+        for _ in range(PASSES):
+            quality = nearest(target, partial(sample.rate_of, target, more, seconds))
+            if quality in reached:  # as near as qualities come
+                break
+            n_bytes = self.write_pass(quality, n_samples, extra, file)
+            reached[quality] = target.rate(n_bytes, seconds)
+            if keeps(target, reached[quality]) and target.slack(reached[quality]) <= 2 * target.tolerance:
+                return
+            more = n_bytes - sample.size_of(quality)
+        kept_by = [quality for quality, value in reached.items() if keeps(target, value)]
+        values = f"{min(reached.values()):.4g} to {max(reached.values()):.4g} {target.unit}"
+        expect(bool(kept_by), TargetOutOfReach, target.name, target.value, f"about one of the values reached, {values}")
+        best = min(kept_by, key=lambda quality: target.slack(reached[quality]))
+        if best != list(reached)[-1]:
+            self.write_pass(best, n_samples, extra, file)
+
+    def write_pass(self, quality: int, n_samples: int, extra: list[Chunk], file: BinaryIO) -> int:
+        """Write the whole sound at a quality, read anew; return its bytes."""
+        file.seek(0)
+        file.truncate()
+        chunks = coded(self.job, quality)
+        container.write_to(
+            file, lambda: self.job.header(n_samples, quality), chain((chunk for chunk, _ in chunks), extra)
+        )
+        return file.tell()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Estimates the bytes of a long sound's segments by those of a few. share: of its samples, how many each stands for."""
+
+    job: Job
+    few: list[Analysed]
+    share: float
+    sizes: dict[int, float] = field(default_factory=dict)
+
+    def size_of(self, quality: int) -> float:
+        """Return the bytes of all segments at a quality."""
+        if quality not in self.sizes:
+            chunks = each(partial(self.job.chunk, quality), self.few, self.job.run.threads)
+            self.sizes[quality] = self.share * sum(map(container.size_of, chunks))
+        return self.sizes[quality]
+
+    def rate_of(self, target: Rate, more: float, seconds: float, quality: int) -> float:
+        """Return what a file reaches at a quality. more: its bytes besides."""
+        return target.rate(self.size_of(quality) + more, seconds)
+
+
+def keeps(target: Rate, value: float) -> bool:
+    """Tell whether a value that was reached keeps the target."""
+    lowest, highest = target.window()
+    return lowest <= value <= highest
+
+
+def nearest(target: Rate, reached: Callable[[int], float]) -> int:
+    """Return the highest quality that reaches no more than the target, 0 where none does; or one that is near enough."""
+    low, high = 0, HUNDREDTHS + 1
+    while high - low > 1:  # invariant: reached(low) <= target, or low is 0
+        middle = (low + high) // 2
+        value = reached(middle)
+        low, high = (middle, high) if value <= target.value else (low, middle)
+        if value <= target.value and target.slack(value) <= target.tolerance / 2:
+            break
+    return low

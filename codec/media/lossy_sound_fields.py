@@ -1,0 +1,191 @@
+"""What a lossy sound's file says in integers: its header, and of each segment the silences and the runs of frames.
+
+No network is needed to read it (FORMAT.md, section "Lossy sound").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.container import read_varint, write_varint
+from laconic.entropy.errors import BadFile, expect
+from laconic.media.sound_parts import MAX_SAMPLES
+from laconic.payloads import read_fields, write_fields
+from laconic.sound import MAX_CHANNELS
+from laconic.sound_samples import Samples
+
+PLAIN, MARKED = 24, 25  # kinds of chunks: segments without silences, and with them
+HOP = 256  # core samples from one frame to the next
+CORE_RATE = 16_000
+CORE_UNIT = 1_000  # Hz of a step of the field
+SECONDS = 4  # of a segment
+FRAMES = SECONDS * CORE_RATE // HOP  # of a segment but the last, which may have one more
+LEAST_RATE, MOST_RATE = 1_000, 768_000  # Hz
+WIDTHS = ((8, False), (16, False), (24, False), (32, False), (32, True), (64, True))  # bits, whether floats
+LEVEL_STEP = 1.5  # dB
+LEVEL_ZERO = 128  # the level that stands for full scale
+LIMITS = {
+    "sample rate": (LEAST_RATE, MOST_RATE),
+    "shape": (0, MAX_CHANNELS * len(WIDTHS) - 1),
+    "core rate": (CORE_RATE // CORE_UNIT, CORE_RATE // CORE_UNIT),
+    "quality": (0, 10_000),
+    "samples": (0, MAX_SAMPLES),
+    "seed": (0, (1 << 32) - 1),
+}
+Span = tuple[int, int]  # the first sample, and the one after the last
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Holds samples per second, channels, bits, whether floats, quality x 100, samples per channel, the noise's seed, levels.
+
+    levels: of each coded channel, 128 + its level in steps of 1.5 dB above full scale, 0 to 255.
+    """
+
+    sample_rate: int
+    channels: int
+    bits: int
+    floating: bool
+    quality: int
+    n_samples: int
+    seed: int
+    levels: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        """Return the bytes that `unpack` reads."""
+        shape = self.channels - 1 + MAX_CHANNELS * WIDTHS.index((self.bits, self.floating))
+        numbers = (self.sample_rate, shape, CORE_RATE // CORE_UNIT, self.quality, self.n_samples, self.seed)
+        return write_fields(*numbers) + bytes(self.levels)
+
+    @property
+    def segment(self) -> int:
+        """Samples of a channel in each segment but the last."""
+        return SECONDS * self.sample_rate
+
+    @property
+    def n_segments(self) -> int:
+        """Segments of the file."""
+        return -(-self.n_samples // self.segment)
+
+    @property
+    def n_core(self) -> int:
+        """Samples of a channel at the core's rate."""
+        return -(-self.n_samples * CORE_RATE // self.sample_rate)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of a channel: frame t covers the core's samples (t - 1) HOP up to (t + 1) HOP."""
+        return -(-self.n_core // HOP) + 1 if self.n_samples else 0
+
+    def samples_of(self, i: int) -> Span:
+        """Return the samples of segment i."""
+        return i * self.segment, min(self.n_samples, (i + 1) * self.segment)
+
+    def frames_of(self, i: int) -> Span:
+        """Return the frames of segment i."""
+        return i * FRAMES, self.n_frames if i == self.n_segments - 1 else (i + 1) * FRAMES
+
+
+def unpack(data: bytes) -> Fields:
+    """Read and bound every field. Raises BadFile."""
+    n_channels = shape_of(data) % MAX_CHANNELS + 1
+    (rate, shape, _, quality, n_samples, seed), levels = read_fields(data, LIMITS, "lossy sound", n_channels)
+    bits, floating = WIDTHS[shape // MAX_CHANNELS]
+    return Fields(rate, n_channels, bits, floating, quality, n_samples, seed, tuple(levels))
+
+
+def shape_of(data: bytes) -> int:
+    """Return the second field. Raises BadFile."""
+    _, position = read_varint(data, 0, "sample rate")
+    return read_varint(data, position, "shape")[0]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Holds what a segment's chunk says: the silent parts, in samples from its beginning, and a run for each coded channel.
+
+    A run is empty where all that its frames would see is silent; without any run the whole segment is.
+    """
+
+    silences: tuple[Span, ...]
+    runs: tuple[bytes, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says nothing of silence."""
+        return not self.silences
+
+    def pack(self) -> bytes:
+        """Return the payload: counts of samples, if there are silences, then the runs, each but the last with its length."""
+        if not any(self.runs):
+            return b""
+        head = b""
+        if self.silences:
+            ends = [0, *(place for span in self.silences for place in span)]
+            head = write_fields(len(self.silences), *(b - a for a, b in pairwise(ends)))
+        return head + b"".join(write_varint(len(run)) + run for run in self.runs[:-1]) + self.runs[-1]
+
+
+def read_segment(payload: bytes, n_samples: int, n_runs: int, plain: bool) -> Segment:
+    """Read a segment's chunk. n_samples: of the segment. plain: whether its kind has no silences. Raises BadFile."""
+    if not payload:
+        return Segment(((0, n_samples),), (b"",) * n_runs)
+    spans, position = (list[Span](), 0) if plain else read_silences(payload, n_samples)
+    runs = []
+    for i in range(n_runs - 1):
+        length, position = read_varint(payload, position, f"run {i} length")
+        end = position + length
+        expect(end <= len(payload), BadFile, f"run {i} length", length, f"at most {len(payload) - position} bytes")
+        runs.append(payload[position:end])
+        position = end
+    runs.append(payload[position:])
+    expect(any(runs), BadFile, "runs", "none", "one at least, or an empty segment")
+    return Segment(tuple(spans), tuple(runs))
+
+
+def read_silences(payload: bytes, n_samples: int) -> tuple[list[Span], int]:
+    """Return the silent parts, and the position after them. Raises BadFile."""
+    most = min(len(payload) // 2, n_samples)
+    count, position = read_varint(payload, 0, "silences", most + 1)
+    spans, at = list[Span](), 0
+    for i in range(count):
+        gap, position = read_varint(payload, position, f"samples before silence {i}")
+        length, position = read_varint(payload, position, f"samples of silence {i}")
+        ok = gap + length <= n_samples - at and length > 0
+        expect(ok, BadFile, f"silence {i}", (at + gap, length), f"a part of {n_samples} samples")
+        spans.append((at + gap, at + gap + length))
+        at += gap + length
+    return spans, position
+
+
+def mixed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the coded channels [T, C] of channels: of two the half difference and the half sum, of others themselves."""
+    if samples.shape[1] != 2:
+        return samples
+    left, right = samples.T
+    return np.stack([(left - right) / 2, (left + right) / 2], 1)
+
+
+def unmixed(coded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the channels of coded channels: undoes `mixed`."""
+    if coded.shape[1] != 2:
+        return coded
+    side, mid = coded.T
+    return np.stack([mid + side, mid - side], 1)
+
+
+def full_scale(bits: int, floating: bool) -> float:
+    """Return what stands for 1 in the samples."""
+    return 1.0 if floating else float(1 << bits - 1)
+
+
+def to_samples(x: NDArray[np.float32], bits: int, floating: bool) -> Samples:
+    """Return decoded sound, 1 at full scale, as samples: floats, or integers rounded and clipped to their bits."""
+    if floating:
+        return x.astype(f"f{bits // 8}")
+    most = full_scale(bits, floating)
+    return np.clip(np.rint(x.astype(np.float64) * most), -most, most - 1).astype(np.int32)
