@@ -32,10 +32,16 @@ def own(model: str = "", threads: int | None = None) -> Coder:
     """Return our lossy coding of sounds by the default model or that of a name; a rate is in kbit/s of the whole file."""
     codec = laconic.Codec(model=model or None, threads=threads)
 
-    def encode(item: Item, rate: float) -> bytes:
-        return codec.compress(item.data, sample_rate=item.sample_rate, bitrate=rate, notes=[])
+    def coded(item: Item, **target: Any) -> bytes:
+        return codec.compress(item.data, sample_rate=item.sample_rate, fallback=False, notes=[], **target)
 
-    info = laconic.info(encode(SILENCE, 6))
+    def encode(item: Item, rate: float) -> bytes:
+        try:
+            return coded(item, bitrate=rate)
+        except laconic.TargetOutOfReach:  # as other encoders do: the nearest
+            return min(coded(item, quality=0), coded(item, quality=100), key=lambda file: abs(kbit(file, item) - rate))
+
+    info = laconic.info(coded(SILENCE, quality=0))
     digest = next((m.digest[:12] for m in laconic.list_models() if m.name == info.model), "registered")
     version = f"{own_version()}, {info.model} {digest}"
     name = f"laconic:{model}" if model else "laconic"
@@ -51,6 +57,11 @@ def own_lossless(threads: int | None = None) -> Coder:
 
     decode = decoder_of(codec)
     return Coder("laconic-lossless", "sound", ".lac", (1, 4, 7), own_version(), encode, decode, whole=True)
+
+
+def kbit(file: bytes, item: Item) -> float:
+    """Return the rate of a file in kbit/s."""
+    return 8 * len(file) / item.amount / 1000
 
 
 def decoder_of(codec: laconic.Codec) -> Callable[[bytes, Item], Item]:

@@ -63,6 +63,28 @@ def test_a_page_without_curves_is_written(results: Path, tmp_path: Path) -> None
     assert "No curves" in (tmp_path / "report.html").read_text()
 
 
+def test_sounds_are_compared_at_low_rates(tmp_path: Path) -> None:
+    import soundfile
+
+    pytest.importorskip("bokeh")
+    (tmp_path / "sounds").mkdir()
+    t = np.arange(32000) / 16000
+    voice = np.sign(np.sin(2 * np.pi * 120 * t)) * np.sin(2 * np.pi * 2 * t) + np.random.default_rng(0).normal(0, 0.05, len(t))
+    soundfile.write(tmp_path / "sounds" / "a.wav", 0.2 * voice, 16000)
+    options = ["--codecs", "opus,flac", "--rates", "opus=6,8,12,24,32", "--rates", "flac=5", "--metrics", "si-sdr"]
+    cli.main(["eval", str(tmp_path / "sounds"), "-o", str(tmp_path / "r"), *options])  # 1 where torchmetrics is missing
+    assert cli.main(["report", str(tmp_path / "r")]) == 0
+    page = (tmp_path / "r" / "report.html").read_text()
+    content = json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+    [entry] = content["compare"]
+    assert entry["levels"] == [3, 6, 16, 64] and entry["seconds"] == 2
+    shown = {(one["codec"], one["level"]): one for one in entry["shown"]}
+    assert len(shown) == 9 and all(one["image"].startswith("data:image/webp") for one in shown.values())
+    assert shown["opus", 3]["off"] and all(shown["flac", level]["off"] for level in entry["levels"])
+    near = shown["opus", 16]  # at most 5 % off, or it says so
+    assert near["off"] == (abs(near["bytes"] / 4000 - 1) > 0.05) and near["src"].startswith("data:audio/ogg")
+
+
 @pytest.fixture
 def browser() -> Iterator[Any]:
     if not CHROMIUM or not shutil.which("chromedriver"):

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import laconic
+from laconic import registry
+from laconic.models.sound import Sound, SoundConfig
 from laconic.tools import coders, sound_coders
 from laconic.tools.bench_sound import bench_sound
 from laconic.tools.metrics import Absent, Item
@@ -31,6 +34,28 @@ def syllables(rate: int, channels: int = 1, seconds: float = 1.3) -> Item:
     x = x * (np.sin(2 * np.pi * 2.7 * t) > -0.3)
     sides = np.stack([x, np.roll(x, 3) * 0.8], 1)[:, :channels]
     return Item("sound", (0.3 * sides / np.abs(sides).max()).astype(np.float32), rate)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small model of random weights, named as the default is."""
+    torch.manual_seed(0)
+    model = Sound(SoundConfig(channels=16, hidden_channels=32, prior_channels=16))
+    registry.save(model, tmp_path / "models", registry.DEFAULT_SOUND)
+    monkeypatch.setenv("LACONIC_MODELS", str(tmp_path / "models"))
+
+
+@pytest.mark.usefixtures("installed")
+def test_ours_keeps_a_rate_or_comes_nearest() -> None:
+    item, coder = syllables(22050, 2, seconds=3), coders.build("laconic", "sound")
+    assert "sound-1" in coder.version and (coder.name, coder.medium) == ("laconic", "sound")
+    least, most = (len(coder.encode(item, rate)) for rate in (1e-3, 1e6))
+    assert least < most
+    middle = 8 * (least + most) / 2 / item.amount / 1000
+    data = coder.encode(item, middle)
+    assert 8 * len(data) / item.amount / 1000 == pytest.approx(middle, rel=0.1)
+    back = coder.decode(data, item)
+    assert back.data.shape == item.data.shape and back.data.dtype == np.float32 and back.sample_rate == 22050
 
 
 def without_av(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +141,17 @@ def test_packets_are_counted_over_pages(sizes: list[int], per_page: int, data: s
             sound_coders.ogg_packets(file[:cut])
 
 
+@pytest.mark.usefixtures("installed")
 def test_the_benchmark_times_each_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import soundfile
 
     item = syllables(16000)
     soundfile.write(tmp_path / "a.wav", item.data, item.sample_rate)
-    args: Any = SimpleNamespace(folder=tmp_path, files=1, rounds=1, only=["opus", "flac"])
-    cases = bench_sound(args)
+    args: Any = SimpleNamespace(folder=tmp_path, files=1, rounds=1, only=["laconic", "opus", "flac"])
+    rows = bench_sound(args)
+    ours, cases = rows[:3], rows[3:]
+    assert [(case["codec"], case["rate"]) for case in ours] == [("laconic", 3), ("laconic", 6), ("laconic", 12)]
     assert [(case["codec"], case["rate"]) for case in cases] == [("opus", 9), ("opus", 12), ("opus", 24), ("flac", 8)]
-    assert all(case["encode_x"] > 0 and case["decode_x"] > 0 and case["bytes"] > 0 for case in cases)
+    assert all(case["encode_x"] > 0 and case["decode_x"] > 0 and case["bytes"] > 0 for case in [*ours, *cases])
     assert cases[0]["payload_kbit_per_s"] < cases[0]["kbit_per_s"] and cases[3]["payload_kbit_per_s"] == cases[3]["kbit_per_s"]
     assert "1 sounds of" in capsys.readouterr().out
