@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from laconic.golden import selftest
     from laconic.media.archive import Archive, ArchiveInfo, compress_archive
     from laconic.media.lossless_picture import LosslessInfo
+    from laconic.media.lossy_sound_stream import SoundDecoder, SoundEncoder
     from laconic.media.photo import PhotoInfo
     from laconic.media.sound_parts import SoundInfo
     from laconic.medium import LaconicWarning
     from laconic.registry import ModelInfo, PictureModel, list_models, register
     from laconic.sound import Sound
-    from laconic.streaming import SoundDecoder, SoundEncoder
 else:
     _LAZY = {
         "Archive": "media.archive",
@@ -44,8 +44,8 @@ else:
         "PictureInfo": "file_info",
         "PictureModel": "registry",
         "Sound": "sound",
-        "SoundDecoder": "streaming",
-        "SoundEncoder": "streaming",
+        "SoundDecoder": "media.lossy_sound_stream",
+        "SoundEncoder": "media.lossy_sound_stream",
         "SoundInfo": "media.sound_parts",
         "compress": "api",
         "compress_archive": "media.archive",

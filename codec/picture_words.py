@@ -13,9 +13,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from typing import Any
-
-from PIL import Image
 
 LOCK = threading.RLock()
 WORDS: dict[int, list[str]] = {}  # what is said in a thread that listens
@@ -30,7 +29,7 @@ def words_kept() -> Iterator[list[str]]:
 
         def show(message: Warning | str, *where: Any, **more: Any) -> None:
             if not hear(str(message)):
-                usual(message, *where, **more)  # type: ignore[arg-type]
+                usual(message, *where, **more)
 
         warnings.filterwarnings("always", category=UserWarning, module=r"PIL\.")
         warnings.showwarning = show
@@ -70,7 +69,7 @@ def libtiff_heard() -> Iterator[None]:
 def libtiff_setter() -> Any:
     """Return libtiff's TIFFSetErrorHandler, or None where Pillow was built so that it cannot be found."""
     try:
-        setter = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        setter = ctypes.CDLL(import_module("PIL._imaging").__file__).TIFFSetErrorHandler
     except (OSError, AttributeError):
         return None
     setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
@@ -78,7 +77,7 @@ def libtiff_setter() -> Any:
 
 
 # It lives as long as the process: another thread may be about to call it when the handler of before is put back.
-@ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)  # type: ignore[untyped-decorator]
 def on_error(place: bytes | None, text: bytes | None, values: int | None) -> None:
     """Hear that libtiff found an error; the text is one for printf, whose values Python cannot take."""
     hear("libtiff found an error in the file, and the picture may be damaged")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.models.sound import BINS, CORE_RATE, RATES_AT, Sound, inverse_mdct, mdct
+from laconic.models.sound import BINS, CORE_RATE, RATES_AT, Block, Sound, inverse_mdct, mdct
 from laconic.models.sound_prior import MEAN_BITS, QUALITY_UNITS, Frames, IntegerPrior, Room
 
 HOP, RATE = BINS, CORE_RATE
@@ -106,7 +106,8 @@ class Synthesiser:
     def __init__(self, coder: SoundCoder, quality: int, seed: int) -> None:
         model = self.model = coder.model
         self.coder, self.quality, self.seed = coder, quality, seed
-        self.held = [torch.zeros(1, block.pad[0], model.config.channels, device=coder.device) for block in model.blocks]
+        self.blocks = [block for block in model.blocks if isinstance(block, Block)]
+        self.held = [torch.zeros(1, block.pad[0], model.config.channels, device=coder.device) for block in self.blocks]
         self.plain = torch.zeros(4, 1, 0, BINS, device=coder.device)
         self.tail = torch.zeros(1, 0, BINS, device=coder.device)  # the last spectrum, which the next overlaps with
         self.n_frames = 0
@@ -119,7 +120,7 @@ class Synthesiser:
         self.n_frames += len(frames.components)
         features, plain = model.prepare(*inputs)
         f = model.enter(features)
-        for i, block in enumerate(model.blocks):
+        for i, block in enumerate(self.blocks):
             before, ahead = block.pad
             x = F.pad(torch.cat([self.held[i], f], 1), (0, 0, 0, ahead if is_last else 0))
             n = max(0, x.shape[1] - before - ahead)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,9 @@ from laconic.options import DEFAULT_QUALITY, Quality
 from laconic.payloads import CRC_BYTES, crc, read_fields, write_fields
 from laconic.registry import DIGEST_BYTES
 from laconic.sound import MAX_CHANNELS
+
+if TYPE_CHECKING:
+    from laconic.models.sound_coder import SoundCoder
 
 MAGIC = b"\x89Ls1"
 MAX_NAME, MAX_HEAD, MAX_PACKET = 200, 1 << 10, 1 << 20  # bytes
@@ -116,7 +119,7 @@ class SoundEncoder:
             expect(isinstance(value, (int, np.integer)) and low <= value <= high, BadInput, name, value, f"{low} to {high}")
         expect(-100 <= level <= 20, BadInput, "level", level, "-100 to 20 dB")
         self._named = named(model, device)
-        self._coder: Any = self._named.coder
+        self._coder = cast("SoundCoder", self._named.coder)  # other coders have no streams
         asked = Quality(DEFAULT_QUALITY if quality is None else quality).value
         units = round(100 * asked) if bitrate is None else self._coder.quality_at(bitrate / channels)
         self.setup = Setup(sample_rate, channels, units, LEVEL_ZERO + round(level / LEVEL_STEP), frames)
@@ -240,7 +243,7 @@ class SoundDecoder:
         n, position = read_varint(head, DIGEST_BYTES, "model name", MAX_NAME)
         name = head[position : position + n].decode("ascii", "replace")
         numbers, _ = read_fields(head[position + n :], LIMITS, "stream")
-        coder = opened(registry.find(name, head[:DIGEST_BYTES]), self._device).coder
+        coder = cast("SoundCoder", opened(registry.find(name, head[:DIGEST_BYTES]), self._device).coder)
         self._bytes = self._bytes[at + length + CRC_BYTES :]
         return Voices(coder, Setup(*numbers))
 
@@ -264,7 +267,7 @@ class SoundDecoder:
 class Voices:
     """Holds the channels of a stream that is decoded, and core samples that are still looked at."""
 
-    def __init__(self, coder: Any, setup: Setup) -> None:
+    def __init__(self, coder: SoundCoder, setup: Setup) -> None:
         from laconic.models.sound_coder import Synthesiser
 
         self.coder, self.setup = coder, setup
