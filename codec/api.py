@@ -109,7 +109,8 @@ class Codec:
         At most one of: quality 0..100 (default 60 of pictures), bpp (bits per pixel, kept within 2 %), bitrate (of sounds,
         kbit/s, kept within 2 %), size (bytes, never more), psnr (of pictures, dB, reached and exceeded by at most 0.1),
         lossless (default of sounds), max_error (of a picture's samples, 0..255).
-        effort: 1..9, of the last two: slower and smaller (default 7). strip: leave out metadata and tags.
+        effort: 1..9: slower and smaller, or of sounds with loss better (default 7, of those 3); not of photos with loss.
+        strip: leave out metadata and tags.
         fallback: code without loss what is no photo (all of a picture, or parts), where that is better; a note says so.
         medium: the name of the medium to use, where several would do. notes: a list that is told what was changed, and of a
         file larger than its input; None warns (LaconicWarning).

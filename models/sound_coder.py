@@ -66,6 +66,12 @@ class SoundCoder:
         gains = [np.exp2(self.prior.gain(which, quality) / 64).astype(np.float32) for which in (0, 1)]
         return self.prior.encode(targets.components * gains[0], targets.shape * gains[1], quality, room)
 
+    def searched(self, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
+        """Return targets of the same frames that, coded at a quality x 100, sound nearer to x (`sound_search.py`)."""
+        from laconic.models import sound_search
+
+        return sound_search.searched(self, x, targets, quality, iterations)
+
     def decode(self, data: bytes, n: int, quality: int, room: Room | None = None) -> Frames:
         """Return the n frames of a run. No float is computed. Raises BadFile."""
         return self.prior.decode(data, n, quality, room)

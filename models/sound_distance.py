@@ -7,11 +7,7 @@ a weight of 0.1 only: at more, training finds what fools it.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import sys
-import types
 
 import numpy as np
 import torch
@@ -25,6 +21,20 @@ FFTS, MELS = (256, 512, 1024, 2048), (24, 40, 64, 80)
 COMPLEX_FFTS = (512, 1024)
 COMPRESSION = 0.4  # exponent of magnitudes
 PESQ_FFT, PESQ_HOP = 512, 256
+# ITU-T P.862 at 16 kHz, by Bark band: bins of the FFT, the threshold of hearing in dB, the correction of the density
+BARK_BINS = (
+    *(1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2),
+    *(3, 3, 3, 3, 4, 3, 4, 5, 4, 5, 6, 6, 7, 8, 9, 9, 12, 12, 15, 16, 18, 21, 25, 20),
+)
+THRESHOLD_DB = (
+    *(77.1, 63.9, 48.5, 36.9, 30.7, 25.9, 20.2, 16.6, 12.5, 9.9, 6.9, 4.9, 2.8, 1.0, -0.1, -1.4, -2.5, -3.4),
+    *(-4.1, -4.8, -5.3, -5.7, -5.9, -6.0, -6.0, -6.0, -6.0, -5.8, -5.4, -5.1, -4.7, -4.3, -4.0, -3.6, -3.3, -3.1),
+    *(-3.0, -3.0, -2.9, -2.8, -2.8, -2.8, -2.9, -3.2, -3.7, -4.3, -4.4, -3.8, -2.7),
+)
+BARK_DENSITY = (
+    *(100, 100, 100, 100, 100, 100, 100, 100, 50, 100, 100, 100, 100, 100, 53, 110, 118, 65, 69, 70, 71, 75, 77, 81),
+    *(89, 64, 68, 73, 76, 58, 81, 64, 54, 74, 64, 59, 66, 61, 58, 57, 64, 54, 61, 55, 57, 56, 53, 55, 80),
+)
 
 
 class Distance(nn.Module):
@@ -79,7 +89,7 @@ def compression(power: Tensor) -> Tensor:
 class PesqDisturbance(nn.Module):
     """Computes the disturbance of wideband PESQ, symmetric and asymmetric, from power spectra.
 
-    The tables of P.862 come from the package torch-pesq. What PESQ aligns (level, equalisation, gain per frame) is
+    What PESQ aligns (level, equalisation, gain per frame) is
     aligned here too, without gradients, so that no alignment is trained.
     """
 
@@ -92,24 +102,19 @@ class PesqDisturbance(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from scipy.signal import butter, freqz
-
-        bark, loudness = pesq_tables()
-        counts = np.asarray(bark.nr_of_hz_bands_per_bark_band_16k, int)
+        counts = np.array(BARK_BINS)
         to_bark = np.zeros((len(counts), PESQ_FFT // 2 + 1))
         for band, (start, n) in enumerate(zip(np.cumsum(counts) - counts, counts, strict=True)):
-            to_bark[band, start : start + n] = 1
+            to_bark[band, start : start + n] = BARK_DENSITY[band] * 6.910853e-6
         to_bark[:, 0] = 0
-        w = np.arange(PESQ_FFT // 2 + 1) / PESQ_FFT * 2 * np.pi
-        telephone = np.abs(freqz(*butter(5, [325, 3250], fs=CORE_RATE, btype="band"), worN=w)[1]) ** 2
-        wideband = np.abs(freqz([2.740826, -5.4816519, 2.740826], [1, -1.9444777, 0.94597794], worN=w)[1]) ** 2
-        density = np.asarray(bark.pow_dens_correction_factor_16k) * 6.910853e-6
-        centre = np.asarray(bark.centre_of_band_bark_16k)
+        widths = 0.318 * 1.01305 ** np.arange(-1.0, len(counts) - 1)  # in Bark
+        widths[0] = 0.157
+        centre = np.cumsum(widths) - widths / 2
         for name, value in {
-            "in_band": telephone,
-            "to_bark": (to_bark * wideband * density[:, None]).T,
-            "threshold": np.asarray(loudness.abs_thresh_power_16k),
-            "widths": np.asarray(bark.width_of_band_bark_16k),
+            "in_band": telephone_band(),
+            "to_bark": (to_bark * wideband_weights()).T,
+            "threshold": 10 ** (np.array(THRESHOLD_DB) / 10),
+            "widths": widths,
             "exponent": np.clip(6 / (centre + 2), 1, 2) ** 0.15 * 0.23,
         }.items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value)).float(), persistent=False)
@@ -170,15 +175,20 @@ def pooled(x: Tensor) -> Tensor:
     return (windows.square().mean(1) + 1e-6).sqrt()
 
 
-def pesq_tables() -> tuple[types.ModuleType, types.ModuleType]:
-    """Return the modules of torch-pesq that hold the tables of P.862, without the rest, which needs torchaudio."""
-    if "torch_pesq" not in sys.modules:
-        spec = importlib.util.find_spec("torch_pesq")
-        if spec is None:
-            raise ModuleNotFoundError("the PESQ distance needs torch-pesq; expected: pip install torch-pesq")
-        package = importlib.util.module_from_spec(spec)
-        sys.modules["torch_pesq"] = package
-    return importlib.import_module("torch_pesq.bark"), importlib.import_module("torch_pesq.loudness")
+def telephone_band() -> NDArray[np.float64]:
+    """Return the power response of a Butterworth band pass of order 5, 325 to 3250 Hz, by which PESQ measures levels."""
+    warped = np.tan(np.pi * np.arange(PESQ_FFT // 2 + 1) / PESQ_FFT)
+    low, high = (math.tan(math.pi * f / CORE_RATE) for f in (325, 3250))
+    with np.errstate(divide="ignore"):
+        detuned = (warped**2 - low * high) / (warped * (high - low))
+    return np.asarray(1 / (1 + detuned**10))
+
+
+def wideband_weights() -> NDArray[np.float64]:
+    """Return the power response of the input filter of P.862.2."""
+    z = np.exp(-2j * np.pi * np.arange(PESQ_FFT // 2 + 1) / PESQ_FFT)
+    response = 2.740826 * (1 - 2 * z + z**2) / (1 - 1.9444777 * z + 0.94597794 * z**2)
+    return np.asarray(np.abs(response) ** 2)
 
 
 def mel_matrix(n_fft: int, mels: int) -> Tensor:

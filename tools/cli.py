@@ -80,9 +80,6 @@ def compress(args: argparse.Namespace) -> int:
     if args.archive:
         return compress_archive(args)
     codec = laconic.Codec(args.model, args.device, args.precision, args.threads, args.max_pixels)
-    exact = args.lossless or args.max_error is not None
-    if args.effort is not None and not exact:
-        raise UsageError("-e: found no --lossless and no --max-error, expected one of them: it is theirs alone")
     names = ("quality", "bpp", "bitrate", "size", "psnr", "lossless", "max_error", "effort", "strip", "fallback")
     options = {name: getattr(args, name) for name in names}
 

@@ -27,11 +27,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from laconic import registry
-from laconic.models.sound import BINS, CORE_RATE, FRAME_RATE, Sound, SoundConfig
+from laconic.models.sound import BINS, CORE_RATE, FRAME_RATE, RATE_WEIGHTS, Sound, SoundConfig
 from laconic.models.sound_distance import Distance
 
 PACE = {"shape_gain": 3.0, "envelope_gain": 3.0, "to_components": 0.2, "from_components": 0.2, "noise_level": 0.2}
-LAMBDA_LOW, LAMBDA_HIGH = 0.079, 0.0085  # weight of a kbit/s against the distance, at quality 0 and 1
 EXPLOSION = 10  # a gradient so many times the running mean is left out
 RMS_DB = (-34.0, -18.0)  # levels of whole sounds in training, dB of full scale
 START_BATCHES = 8
@@ -136,7 +135,7 @@ class Training:
         y, envelope_bits, shape_bits = self.model(x, quality)
         distance = self.distance(x, y)
         envelope, shape = (bits.mean(1) * (FRAME_RATE / 1000) for bits in (envelope_bits, shape_bits))
-        weight = LAMBDA_LOW * (LAMBDA_HIGH / LAMBDA_LOW) ** quality
+        weight = RATE_WEIGHTS[0] * (RATE_WEIGHTS[1] / RATE_WEIGHTS[0]) ** quality
         loss = (distance + weight * (envelope + shape)).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

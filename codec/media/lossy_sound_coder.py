@@ -30,6 +30,9 @@ class Coder(Protocol):
     def analyse(self, x: Floats) -> Targets:
         """Return what n frames t0, t0 + 1 ... are to keep. x [(n + 3) HOP]: the samples from (t0 - 2) HOP on."""
 
+    def searched(self, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
+        """Return targets of the same frames that, coded at a quality, sound nearer to x."""
+
     def encode(self, targets: Targets, quality: int) -> tuple[bytes, Frames]:
         """Return a run of frames that parses alone, and its frames as decoded. quality: 0 to 10,000."""
 

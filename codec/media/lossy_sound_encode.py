@@ -20,7 +20,7 @@ from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
 from laconic.entropy.threads import each, mapped
 from laconic.media import lossless_sound, lossy_sound_coder
 from laconic.media.lossy_sound_coder import Named
-from laconic.media.lossy_sound_fields import CORE_RATE, LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment
+from laconic.media.lossy_sound_fields import CORE_RATE, LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment, unpack
 from laconic.media.lossy_sound_read import Analysed, Analysis, Piece, Reader, levels_of
 from laconic.media.sound_parts import beside
 from laconic.medium import Run
@@ -35,6 +35,8 @@ PASSES = 4  # over a longer sound, to come from these to the whole
 PLAUSIBLE = 4  # times smaller than what zlib makes of them, samples hardly get without loss
 SPOOLED = 1 << 26  # bytes of a file that wait in memory, not on disk
 SEED = 0
+DEFAULT_LOSSY_EFFORT = 3
+ITERATIONS = dict(zip(range(1, 10), (0, 1, 2, 3, 5, 8, 14, 25, 40), strict=True))  # of the search, by effort
 WHOLE = "coded without loss, which is no larger"
 
 
@@ -42,10 +44,10 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
     """Write the file of a sound that keeps the target. Raises BadInput, TargetOutOfReach, ModelMissing."""
     expected = f"{LEAST_RATE} to {MOST_RATE} Hz; lossless coding takes all"
     expect(LEAST_RATE <= source.sample_rate <= MOST_RATE, BadInput, "sample rate", source.sample_rate, expected)
-    expect(options.effort is None, BadInput, "effort", options.effort, "none, or lossless with it")
+    effort = replace(options, effort=options.effort or DEFAULT_LOSSY_EFFORT).level()
     reader = Reader(source)
     named = lossy_sound_coder.named(options.model, run.device)
-    job = Job(reader, named, levels_of(reader.pieces(), source), options, run)
+    job = Job(reader, named, levels_of(reader.pieces(), source), options, run, ITERATIONS[effort])
     with tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
         made = cast(BinaryIO, spooled)
         target = options.target
@@ -62,13 +64,17 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """Says what is coded, by what and how. left_out: is told what of that beside the samples is not kept."""
+    """Says what is coded, by what and how.
+
+    iterations: of the coder's search for better targets. left_out: is told what of that beside the samples is not kept.
+    """
 
     reader: Reader
     named: Named
     levels: tuple[int, ...]
     options: Options
     run: Run
+    iterations: int
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -80,6 +86,15 @@ class Job:
         """Return a segment at a quality."""
         runs = [b"" if one is None else self.named.coder.encode(one, quality)[0] for one in one.targets]
         return chunk_of(Segment(one.silences, tuple(runs)))
+
+    def improved(self, quality: int, one: Analysed) -> Analysed:
+        """Return what is to be coded of a segment, once the effort was spent on it at a quality."""
+        if not self.iterations:
+            return one
+        coder, n = self.named.coder, self.iterations
+        pairs = zip(one.core.T, one.targets, strict=True)
+        found = (None if t is None else coder.searched(x.copy(), t, quality, n) for x, t in pairs)
+        return replace(one, targets=tuple(found))
 
     def header(self, n_samples: int, quality: int) -> Header:
         """Return the header of a file."""
@@ -145,7 +160,7 @@ def coded(job: Job, quality: int) -> Iterator[tuple[Chunk, Analysed]]:
     done = 0
 
     def code(piece: Piece) -> tuple[Chunk, Analysed]:
-        one = job.analysis(piece)
+        one = job.improved(quality, job.analysis(piece))
         return job.chunk(quality, one), one
 
     for chunk, one in mapped(code, job.reader.pieces(), job.run.threads):
@@ -207,11 +222,16 @@ class Search:
     ) -> bytes:
         """Return the file, found with all segments in memory."""
 
-        def file_at(quality: int) -> bytes:
-            chunks = each(partial(self.job.chunk, quality), kept, self.job.run.threads)
+        def file_at(segments: list[Analysed], quality: int) -> bytes:
+            chunks = each(partial(self.job.chunk, quality), segments, self.job.run.threads)
             return container.write(self.job.header(n_samples, quality), [*chunks, *extra])
 
-        return search(target, file_at, measure, "sound")
+        found = search(target, partial(file_at, kept), measure, "sound")
+        if not self.job.iterations:
+            return found
+        quality = unpack(container.parse_head(found)[0].fields).quality
+        improved = each(partial(self.job.improved, quality), kept, self.job.run.threads)
+        return search(target, partial(file_at, improved), measure, "sound")
 
     def on_some(self, sample: Sample, n_samples: int, extra: list[Chunk], seconds: float, target: Rate, file: BinaryIO) -> None:
         """Write the file, found by some segments, whose error on the whole is taken off in a few passes over it."""

@@ -95,7 +95,8 @@ class Reader:
 class Analysed:
     """Holds what is coded of a segment at any quality; targets are None where a coded channel is silent.
 
-    n_packed: bytes that a plain compressor makes of its samples: far more than lossless coding would, mostly.
+    n_packed: bytes that a plain compressor makes of its samples: far more than lossless coding would, mostly. core: the coded
+    channels that were analysed, [(n + 3) HOP, C].
     """
 
     number: int
@@ -103,6 +104,7 @@ class Analysed:
     silences: tuple[Span, ...]
     targets: tuple[Targets | None, ...]
     n_packed: int
+    core: Floats
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Analysis:
         zero: NDArray[np.bool_] = np.abs(piece.padded(-least, len(piece.samples) + least)).max(axis=1) == 0
         spans = clipped(runs_of(zero, least), least, len(piece.samples))
         n_packed = len(zlib.compress(pack(piece.raw, self.source.bits), 1))
-        return Analysed(piece.number, len(piece.samples), tuple(spans), tuple(targets), n_packed)
+        return Analysed(piece.number, len(piece.samples), tuple(spans), tuple(targets), n_packed, x)
 
 
 def core_of(piece: Piece, sample_rate: int) -> Floats:

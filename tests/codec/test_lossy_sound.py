@@ -140,8 +140,17 @@ def test_what_is_no_number_is_replaced_with_a_note() -> None:
 def test_rates_that_are_no_sound_are_refused(rate: int) -> None:
     with pytest.raises(laconic.BadInput, match=f"sample rate: found {rate}, expected 1000 to 768000 Hz; lossless coding"):
         coded(np.zeros(9, np.int16), rate)
-    with pytest.raises(laconic.BadInput, match="effort: found 3, expected none"):
-        coded(np.zeros(9, np.int16), 16000, quality=5, effort=3)
+    with pytest.raises(laconic.BadInput, match="effort: found 10, expected 1 to 9"):
+        coded(np.zeros(9, np.int16), 16000, quality=5, effort=10)
+
+
+def test_effort_is_spent_and_the_rate_is_kept(speech: np.ndarray) -> None:
+    plain, searched = (coded(speech, 16000, quality=50, effort=effort) for effort in (1, 9))
+    assert len(searched) < len(plain), "the search of the stand-in saves bits"
+    rate = laconic.info(plain).kbit_per_s  # type: ignore[attr-defined]
+    for effort in (1, 9):
+        found = laconic.info(coded(speech, 16000, bitrate=rate, effort=effort)).kbit_per_s  # type: ignore[attr-defined]
+        assert abs(found / rate - 1) < 0.02
 
 
 @settings(max_examples=25, deadline=None)

@@ -15,9 +15,21 @@ from hypothesis import strategies as st
 
 from laconic.entropy.errors import BadFile
 from laconic.models import sound_prior
-from laconic.models.sound import BINS, Sound, SoundConfig, inverse_mdct, logistic_bits, mdct, mdct_matrix
-from laconic.models.sound_coder import HOP, SoundCoder, Synthesiser, noise_of
+from laconic.models.sound import (
+    BINS,
+    FRAME_RATE,
+    RATE_WEIGHTS,
+    Sound,
+    SoundConfig,
+    inverse_mdct,
+    logistic_bits,
+    mdct,
+    mdct_matrix,
+)
+from laconic.models.sound_coder import HOP, SoundCoder, Synthesiser, Targets, noise_of
+from laconic.models.sound_distance import Distance
 from laconic.models.sound_prior import IntegerPrior, check_tables
+from laconic.models.sound_search import PESQ_WEIGHT
 
 plain = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "plain_frames.py")))
 SMALL = SoundConfig(
@@ -227,3 +239,23 @@ def test_runs_that_go_on_are_one_run(saved: tuple[SoundCoder, Path]) -> None:
         part = type(targets)(targets.components[start:end], targets.shape[start:end])
         parts.append(coder.decode(coder.encode(part, 6000, there)[0], end - start, 6000, back))
     assert np.array_equal(type(whole).joined(parts).shape, whole.shape)
+
+
+def test_the_search_lowers_what_it_descends(saved: tuple[SoundCoder, Path]) -> None:
+    coder, quality = saved[0], 5000
+    x = np.zeros(43 * HOP, np.float32)
+    x[2 * HOP : 42 * HOP] = tones(40 * HOP)
+    plain = coder.analyse(x)
+
+    def cost(targets: Targets) -> float:
+        data, frames = coder.encode(targets, quality)
+        y = torch.from_numpy(coder.synthesise(frames, quality, 0, 0))[None]
+        low, high = RATE_WEIGHTS
+        weight = low * (high / low) ** 0.5 * FRAME_RATE / 1000
+        distance = Distance(PESQ_WEIGHT)(torch.from_numpy(x[None, 2 * HOP : -2 * HOP]), y).item()
+        return distance * len(targets.shape) + weight * 8 * len(data)
+
+    found = coder.searched(x, plain, quality, 20)
+    assert found.shape.shape == plain.shape.shape and cost(found) < 0.98 * cost(plain)
+    again = coder.searched(x, plain, quality, 20)
+    assert np.array_equal(found.shape, again.shape), "the same each time"

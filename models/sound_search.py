@@ -1,0 +1,140 @@
+"""The encoder's search: moves what is coded so that the decoder's sound is nearer for the same bits.
+
+Gradient descent on the targets of a run of frames, with the decoder and the prior in the loop, by soft rounding that
+hardens (Agustsson and Theis 2020; noise as in Yang et al. 2020 and the overfitted codecs). Files know nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.models.sound import (
+    BINS,
+    FLATTENING,
+    FRAME_RATE,
+    LOG_SCALE_MAX,
+    LOG_SCALE_MIN,
+    MEAN_STEP,
+    RATE_WEIGHTS,
+    Sound,
+    inverse_mdct,
+    logistic_bits,
+)
+from laconic.models.sound_coder import Floats, SoundCoder, Targets, noise_of
+from laconic.models.sound_distance import Distance
+from laconic.models.sound_prior import QUALITY_UNITS
+
+PESQ_WEIGHT = 0.1
+FEW = 5  # iterations: so few go straight on, with less hardening and no noise
+STEP, MOST_STEP = 0.12, 0.05  # of the descent, over the root of the number of iterations, in steps of the quantiser
+HARDNESS, HARDNESS_OF_FEW = (0.3, 0.1), (0.25, 0.15)  # temperatures of soft rounding, the first and the last
+NOISE = 0.1  # deviation of what is added between two soft roundings
+PAST_PASSES = 4  # see `Sound.quantise`
+
+
+def searched(coder: SoundCoder, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
+    """Return targets for a run of frames whose coded sound is nearer to x.
+
+    x: float32 [(n + 3) * 256], as `SoundCoder.analyse` takes it. quality: x 100. The same input gives the same output on
+    one machine.
+    """
+    samples = torch.from_numpy(x[None, 2 * BINS : -2 * BINS]).to(coder.device)
+    state = State(coder.model, targets, quality / QUALITY_UNITS)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.from_numpy(noise_of(0, 0, len(targets.shape))[None]).to(coder.device)
+    distance = distances(coder.device.type)
+    optimiser = torch.optim.Adam(state.moved, lr=min(MOST_STEP, STEP / math.sqrt(iterations)), betas=(0.8, 0.99))
+    hardness, deviation = (HARDNESS_OF_FEW, 0.0) if iterations <= FEW else (HARDNESS, NOISE)
+    with torch.enable_grad():
+        for i in range(iterations):
+            y, bits = state.decoded(noise, generator, between(hardness, i / max(1, iterations - 1)), deviation)
+            loss = distance(samples, y).sum() * len(targets.shape) + state.rate_weight * bits
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return state.targets()
+
+
+class State:
+    """Holds the targets that are moved, in steps, and the frames before as they were last rounded."""
+
+    def __init__(self, model: Sound, targets: Targets, quality: float) -> None:
+        device = model.mean_envelope.device
+        self.model = model
+        self.quality = torch.tensor([quality], device=device)
+        self.gains = model.gains(model.envelope_gain, self.quality), model.gains(model.shape_gain, self.quality)
+        low, high = RATE_WEIGHTS
+        self.rate_weight = low * (high / low) ** quality * FRAME_RATE / 1000  # of a bit
+        arrays = targets.components, targets.shape
+        self.moved = [
+            (torch.from_numpy(array)[None].to(device) * torch.exp2(gain)).requires_grad_()
+            for array, gain in zip(arrays, self.gains, strict=True)
+        ]
+        with torch.no_grad():
+            start = self.moved[0].detach(), self.moved[1].detach()
+            self.past = start[0].round(), start[1].round()
+            for _ in range(PAST_PASSES):
+                self.past = model.step(start, self.past, self.gains, self.quality)[:2]
+
+    def decoded(self, noise: Tensor, generator: torch.Generator, hardness: float, deviation: float) -> tuple[Tensor, Tensor]:
+        """Return the sound as softly decoded, and its bits; remember how the frames round."""
+        model, prior, (envelope_gain, shape_gain) = self.model, self.model.prior, self.gains
+        before = self.past[0] * torch.exp2(-envelope_gain)
+        context = prior.context(before, self.past[1], self.quality)
+        mean, log_scale = prior.envelope(context, before, envelope_gain)
+        envelope, envelope_bits, hard_envelope = softly(self.moved[0], mean, log_scale, generator, hardness, deviation)
+        components = envelope * torch.exp2(-envelope_gain)
+        level = (components @ model.from_components + model.mean_envelope) @ model.band_weights - model.reference_level
+        level = shape_gain + (1 - FLATTENING) * level[..., : model.config.coded_bins]
+        mean, log_scale = prior.shape(context, components, level, self.quality)
+        shape, shape_bits, hard_shape = softly(self.moved[1], mean, log_scale, generator, hardness, deviation)
+        spectrum = model.synthesis(components, shape * torch.exp2(-shape_gain), self.quality, noise)
+        self.past = hard_envelope, hard_shape
+        return inverse_mdct(spectrum, model.synthesis_matrix), envelope_bits + shape_bits
+
+    def targets(self) -> Targets:
+        """Return what was moved, before gains."""
+        arrays = [
+            (moved.detach() * torch.exp2(-gain))[0].cpu().numpy() for moved, gain in zip(self.moved, self.gains, strict=True)
+        ]
+        return Targets(*(np.ascontiguousarray(array) for array in arrays))
+
+
+def softly(
+    target: Tensor, mean: Tensor, log_scale: Tensor, generator: torch.Generator, hardness: float, deviation: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return numbers rounded softly around their means, their bits, and the numbers rounded hard, which have no gradient.
+
+    The bits lie on the line between those of the two integers around a number.
+    """
+    mean = mean + ((mean / MEAN_STEP).round() * MEAN_STEP - mean).detach()
+    left = target - mean
+    noise = torch.randn(left.shape, generator=generator).to(left.device) * deviation
+    symbol = soft_round(soft_round(left, hardness) + noise, hardness)
+    log_scale = log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX)
+    below = symbol.detach().floor()
+    share = symbol - below
+    bits = logistic_bits(below, log_scale) * (1 - share) + logistic_bits(below + 1, log_scale) * share
+    return symbol + mean, bits.sum(), (left.round() + mean).detach()
+
+
+def soft_round(x: Tensor, hardness: float) -> Tensor:
+    """Return a staircase that is soft at a high temperature and hard at a low one."""
+    middle = x.detach().floor() + 0.5
+    return middle + torch.tanh((x - middle) / hardness) / (2 * math.tanh(0.5 / hardness))
+
+
+def between(ends: tuple[float, float], progress: float) -> float:
+    """Return the geometric mean of two ends, weighted by progress in 0..1."""
+    return float(ends[0] * (ends[1] / ends[0]) ** progress)
+
+
+@cache
+def distances(device: str) -> Distance:
+    """Return the distance that is descended; it has no state."""
+    return Distance(PESQ_WEIGHT).to(device)
