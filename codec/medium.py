@@ -171,3 +171,11 @@ class Symbolic(Protocol):
 
     def codelength(self, data: Data, run: Run) -> float:
         """Return the ideal bits of a file's symbols under its model."""
+
+
+@runtime_checkable
+class Integral(Protocol):
+    """Shows what its files hold before any float network, for golden files. Some media do."""
+
+    def integers(self, data: Data, run: Run) -> Iterator[NDArray[np.int32]]:
+        """Yield all integers that its samples are made from. Raises BadFile, ModelMissing."""

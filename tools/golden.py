@@ -11,13 +11,14 @@ import numpy as np
 from PIL import Image
 
 import laconic
-from laconic.golden import bit_digests, exact_digests
+from laconic.golden import bit_digests, exact_digests, integer_digests
 
 
 def main() -> None:
-    """Write NAME.lac, NAME.json (digests of symbols, indices and bytes) and NAME.png (the pixels) to assets/golden."""
+    """Write NAME.lac, NAME.json (digests) and what a network makes (NAME.png, NAME.exact) to assets/golden."""
     folder = Path(str(files("laconic.assets") / "golden"))
     folder.mkdir(exist_ok=True)
+    write_lossy_sounds(folder)
     photo = np.asarray(Image.open(str(files("laconic.assets") / "sample.webp")).convert("RGB"))
     cases = {"photo-low": (photo[100:228, 200:391], 10.0), "photo-high": (photo[60:157, 300:365], 90.0)}
     for name, (pixels, quality) in cases.items():
@@ -30,6 +31,40 @@ def main() -> None:
         data = laconic.compress(source, **options)
         (folder / f"{name}.lac").write_bytes(data)
         (folder / f"{name}.json").write_text(json.dumps(exact_digests(data)) + "\n")
+
+
+def write_lossy_sounds(folder: Path) -> None:
+    """Write the golden files of lossy sounds to a folder; NAME.exact is what this machine decodes, kept without loss."""
+    for name, (given, quality) in lossy_sounds().items():
+        data = laconic.compress(given, quality=quality, fallback=False, notes=[])
+        (folder / f"{name}.lac").write_bytes(data)
+        (folder / f"{name}.json").write_text(json.dumps(integer_digests(data)) + "\n")
+        decoded = laconic.decompress(data)
+        (folder / f"{name}.exact").write_bytes(laconic.compress(decoded, lossless=True, notes=[]))
+
+
+def lossy_sounds() -> dict[str, tuple[laconic.Sound, float]]:
+    """Return sounds and qualities: voiced and hissing, of one channel; two channels at another rate; one with silence."""
+    t = np.arange(44100, dtype=np.int64)
+    pulse = t * (90 + t // 3000) % 16000  # a pitch that rises, and three decaying waves in each of its periods
+    formants = ((600, 2), (1500, 4), (2700, 8))
+    waves = sum(triangle(t * hz, 16000) * np.maximum(16000 - fall * pulse, 0) >> 14 for hz, fall in formants)
+    hiss = (t.astype(np.uint64) ** 3 * 2654435761 >> 13).astype(np.int64) % 2001 - 1000
+    voice = (np.where(t // 5000 % 3 == 2, hiss, waves // 2 + hiss // 20)).astype(np.int16)
+    part = voice[:20000].copy()
+    part[6000:15000] = 0
+    left, right = triangle(t * 523, 44100), triangle(t * 659, 44100) * (t % 11025) // 11025
+    music = np.stack([left // 2 + right // 4, left // 3 - right // 4 + hiss // 30], 1).astype(np.int16)
+    return {
+        "lossy-voice": (laconic.Sound(voice[:24000, None], 16000, 16), 30.0),
+        "lossy-stereo": (laconic.Sound(music, 44100, 16), 70.0),
+        "lossy-silence": (laconic.Sound(part[:, None], 16000, 16), 50.0),
+    }
+
+
+def triangle(phase: np.ndarray, period: int) -> np.ndarray:
+    """Return a triangle wave, -8192 to 8192, of a phase that counts up to a period."""
+    return 16384 * abs(2 * (phase % period) - period) // period - 8192
 
 
 def exact_cases(photo: np.ndarray) -> dict[str, tuple[Any, dict[str, Any]]]:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from laconic import container
 from laconic.container import Data, Header
 from laconic.entropy.errors import BadFile, expect
@@ -70,6 +73,14 @@ class LossySoundMedium:
         decoder, _ = opened(data, run)
         for _ in mapped(decoder.parse, range(decoder.fields.n_segments), run.threads):
             pass
+
+    def integers(self, data: Data, run: Run) -> Iterator[NDArray[np.int32]]:
+        """Yield of each segment where it is silent, then its frames: components and shape of each coded channel."""
+        decoder, _ = opened(data, run)
+        for one in mapped(decoder.parse, range(decoder.fields.n_segments), run.threads):
+            yield np.array(one.silences, np.int32)
+            for frames in one.frames:
+                yield from () if frames is None else (frames.components, frames.shape)
 
 
 def opened(data: Data, run: Run) -> tuple[Decoder, dict[str, Any]]:

@@ -148,18 +148,21 @@ def gains(levels: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def levels_of(pieces: Iterable[Piece], source: Source) -> tuple[int, ...]:
-    """Return the level of each coded channel, as the fields have it, from the first pieces."""
+    """Return the level of each coded channel, as the fields have it, from the first pieces: of two, the louder one's."""
     powers = [np.zeros((0, source.channels))]
     for piece in islice(pieces, LEVEL_SEGMENTS):
         hops = core_of(piece, source.sample_rate).astype(np.float64).reshape(-1, HOP, source.channels)[2:-1]
         powers.append((hops**2).mean(axis=1))
-    return tuple(level_of(column, source.floating) for column in np.concatenate(powers).T)
+    found = [level_of(column, source.floating) for column in np.concatenate(powers).T]
+    if source.channels == 2:  # what is quiet beside the other is to cost less than it
+        found = [max((one for one in found if one is not None), default=None)] * 2
+    return tuple(LEVEL_ZERO if one is None else one for one in found)
 
 
-def level_of(powers: NDArray[np.float64], floating: bool) -> int:
-    """Return the level of a channel by the powers of its hops, pauses left out."""
+def level_of(powers: NDArray[np.float64], floating: bool) -> int | None:
+    """Return the level of a channel by the powers of its hops, pauses left out; None of a silent one."""
     if not powers.any():
-        return LEVEL_ZERO
+        return None
     loud = powers[powers >= GATE * powers.mean()]
     decibels = 10 * math.log10(loud.mean())
     decibels = decibels if floating else max(decibels, QUIETEST)

@@ -224,6 +224,16 @@ def test_equal_channels_cost_one(speech: np.ndarray) -> None:
     assert np.array_equal(back[:, 0], laconic.decompress(mono).samples[:, 0])
 
 
+def test_a_quiet_side_costs_less_than_the_middle() -> None:
+    """Side and mid are coded at the level of the louder one, whichever it is; silence is no level."""
+    mid, side = wave(3, 16000, 2).T
+    sizes = [len(coded(np.stack([mid + g * side, mid - g * side], 1), 16000, quality=60)) for g in (0, 0.01, 0.1, 1, 10)]
+    assert sizes[0] < sizes[1] < 0.8 * sizes[3] and sizes[1] < sizes[2] < sizes[3]
+    for x in ([mid, mid], [mid, -mid], [mid + 0.1 * side, mid - 0.1 * side], [side, mid]):
+        fields = unpack(container.read_table(coded(1e-2 * np.stack(x, 1), 16000))[0].fields)
+        assert fields.levels[0] == fields.levels[1] < 128 - 20
+
+
 def test_what_a_file_costs_besides_its_runs(speech: np.ndarray) -> None:
     one, many = coded(speech[:60000, 0], 16000), coded(np.tile(speech[:64000, 0], 9), 16000)
     runs = [sum(n for kind, n in laconic.info(data).chunks) for data in (one, many)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 
 import laconic
 from laconic import registry
+from laconic.golden import check
 from laconic.models.sound import Sound, SoundConfig
 from laconic.models.sound_coder import SoundCoder
+from laconic.tools.golden import write_lossy_sounds
 
 RATE = 16000
 
@@ -54,3 +57,18 @@ def test_the_default_model_codes_sounds(installed: Path, tone: np.ndarray, monke
 def test_a_model_that_is_missing_is_named(tone: np.ndarray) -> None:
     with pytest.raises(laconic.ModelMissing, match="found no 'sound-0'"):
         laconic.compress(tone, sample_rate=RATE, quality=60, model="sound-0")
+
+
+def test_golden_files_of_sounds_see_changes(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LACONIC_MODELS", str(installed))
+    write_lossy_sounds(tmp_path)
+    paths = sorted(tmp_path.glob("*.lac"))
+    checks = [check(path) for path in paths]
+    assert len(checks) >= 3 and all(one.ok for one in checks), checks
+    first, second = paths[:2]
+    first.with_suffix(".json").write_text(second.with_suffix(".json").read_text())
+    assert "integers differ" in check(first).detail and not check(first).ok
+    louder = laconic.decompress(second)
+    louder = replace(louder, samples=louder.samples + 20)
+    second.with_suffix(".exact").write_bytes(laconic.compress(louder, lossless=True, notes=[]))
+    assert "bits equal" in check(second).detail and not check(second).ok
