@@ -31,6 +31,7 @@ from laconic.models.sound import BINS, CORE_RATE, FRAME_RATE, RATE_WEIGHTS, Soun
 from laconic.models.sound_distance import Distance
 
 PACE = {"shape_gain": 3.0, "envelope_gain": 3.0, "to_components": 0.2, "from_components": 0.2, "noise_level": 0.2}
+BEYOND = {"shape_gain": (-0.7, 2.0), "envelope_gain": (-0.3, 0.5)}  # octaves added when the model is written
 EXPLOSION = 10  # a gradient so many times the running mean is left out
 RMS_DB = (-34.0, -18.0)  # levels of whole sounds in training, dB of full scale
 START_BATCHES = 8
@@ -168,9 +169,14 @@ class Training:
             torch._foreach_lerp_(list(self.ema.values()), [value for _, value in self.trained()], pace)
 
     def average_model(self) -> Sound:
-        """Return a model of the averaged weights."""
+        """Return a model of the averaged weights, whose lowest and highest quality reach beyond the rates of training."""
         model = Sound(self.model.config)
         model.load_state_dict(self.model.state_dict() | self.ema)
+        with torch.no_grad():
+            for name, (lowest, highest) in BEYOND.items():
+                gain = getattr(model, name)
+                gain[0] += lowest
+                gain[-1] += highest
         return model.eval()
 
     def resume(self, state: dict[str, Any]) -> None:

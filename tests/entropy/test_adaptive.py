@@ -87,6 +87,7 @@ def test_kernels_are_the_plain_form(case: tuple[int, int], strips: int, n: int, 
     assert np.array_equal(adaptive.decode(data, n, alphabet, order), symbols)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.sampled_from([2, 16]), st.data())
 def test_masses_stay_positive(n: int, data: st.DataObject) -> None:
     row = Row(n)
