@@ -235,6 +235,7 @@ BUILDERS: dict[str, Callable[[], Coder]] = {
     "avif-psnr": avif_psnr,
     "jpeg2000": jpeg2000,
     "jxl": jxl,
+    "laconic-slow": sound_coders.own_slow,
     "laconic-lossless": sound_coders.own_lossless,
     "opus": sound_coders.opus,
     "mp3": sound_coders.mp3,

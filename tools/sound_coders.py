@@ -28,12 +28,18 @@ LAME_DELAY, MP3_HEADER = 576 + 529, 64  # samples; bytes
 SILENCE = Item("sound", np.zeros((16000, 1), np.float32), 16000)
 
 
-def own(model: str = "", threads: int | None = None) -> Coder:
+def own_slow() -> Coder:
+    """Return our lossy coding of sounds at its slowest."""
+    return own(effort=9)
+
+
+def own(model: str = "", threads: int | None = None, effort: int | None = None) -> Coder:
     """Return our lossy coding of sounds by the default model or that of a name; a rate is in kbit/s of the whole file."""
     codec = laconic.Codec(model=model or None, threads=threads)
 
     def coded(item: Item, **target: Any) -> bytes:
-        return codec.compress(item.data, sample_rate=item.sample_rate, fallback=False, notes=[], **target)
+        rate = item.sample_rate
+        return codec.compress(item.data, sample_rate=rate, fallback=False, effort=effort, notes=[], **target)
 
     def encode(item: Item, rate: float) -> bytes:
         try:
@@ -44,7 +50,7 @@ def own(model: str = "", threads: int | None = None) -> Coder:
     info = laconic.info(coded(SILENCE, quality=0))
     digest = next((m.digest[:12] for m in laconic.list_models() if m.name == info.model), "registered")
     version = f"{own_version()}, {info.model} {digest}"
-    name = f"laconic:{model}" if model else "laconic"
+    name = "laconic-slow" if effort else f"laconic:{model}" if model else "laconic"
     return Coder(name, "sound", ".lac", (1.5, 2, 3, 4.5, 6, 9, 12, 16, 24), version, encode, decoder_of(codec))
 
 
