@@ -122,7 +122,7 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
         "--effort",
         type=effort,
         metavar="E",
-        help="1 to 9: slower and smaller, of sounds with loss better; not of photos with loss (default: 7, of those sounds 3)",
+        help="1 to 9, of --lossless, --max-error and sounds: slower, smaller or better (default: 7; sounds with loss: 3)",
     )
     add("--archive", action="store_true", help="one file of a folder of small pictures of one size, with --lossless")
     no_fallback = "keep the photo model for what is no photo (default: what is smaller or far better is coded without loss)"

@@ -322,7 +322,7 @@ def test_a_full_disk_is_named(photo: Path) -> None:
 
 def test_help_states_defaults_and_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     for command, texts in (
-        ("compress", ("GPS", "--strip", "(default: 60)", "(default: cpu)", "(default: float32)", "(default: 1)")),
+        ("compress", ("GPS", "--strip", "(default: 60 of pictures)", "(default: cpu)", "(default: float32)", "(default: 1)")),
         ("decompress", (".avif", "(default: cpu)", f"(default: {1 << 28})")),
     ):
         with pytest.raises(SystemExit):
@@ -578,7 +578,6 @@ def test_max_error(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["-e", "3"], "--lossless"),
         (["--lossless", "-e", "0"], "1 to 9"),
         (["--lossless", "-q", "5"], "not allowed with"),
         (["--max-error", "300"], "0 to 255"),
@@ -592,6 +591,11 @@ def test_wrong_flags_of_lossless_coding(
     with suppress(SystemExit):
         assert main(["compress", str(photo), *flags]) == 2
     assert says in capsys.readouterr().err and names(photo.parent) == ["photo.png"]
+
+
+def test_a_lossy_photo_has_no_effort(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(photo), "-e", "3"]) == 1
+    assert "effort: found 3, expected none, or lossless" in capsys.readouterr().err and not photo.with_suffix(".lac").exists()
 
 
 def test_flags_of_another_medium_are_errors(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
