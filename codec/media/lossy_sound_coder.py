@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from laconic import registry
 from laconic.container import Header
 from laconic.entropy.errors import UnsupportedFile, expect
+from laconic.entropy.threads import mapped
 from laconic.registry import ModelInfo
 
+T = TypeVar("T")
+R = TypeVar("R")
 Floats = NDArray[np.float32]
 Frames = Any  # of a coder: a dataclass of integer arrays whose first axis counts frames
 Targets = Any  # of a coder: what it encodes at any quality
@@ -69,3 +73,15 @@ def opened(model: ModelInfo, device: str) -> Named:
 
     coder = SoundCoder.of(registry.load(model, registry.SOUND, device))
     return Named(model.name, bytes.fromhex(model.digest)[: registry.DIGEST_BYTES], cast(Coder, coder))
+
+
+def over_segments(work: Callable[[T], R], items: Iterable[T], threads: int | None) -> Iterator[R]:
+    """Yield as `mapped` does, torch in one thread for each: segments are what threads share, more would only wait."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # of this thread, and of those that begin after
+    try:
+        yield from mapped(work, items, threads)
+    finally:
+        torch.set_num_threads(before)

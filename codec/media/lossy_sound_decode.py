@@ -16,7 +16,7 @@ from laconic import container
 from laconic.container import Data, Entry
 from laconic.entropy.errors import BadFile
 from laconic.entropy.threads import mapped
-from laconic.media.lossy_sound_coder import Coder, Floats, Frames
+from laconic.media.lossy_sound_coder import Coder, Floats, Frames, over_segments
 from laconic.media.lossy_sound_fields import (
     CORE_RATE,
     HOP,
@@ -132,7 +132,7 @@ def decoded(decoder: Decoder, start: int, end: int, threads: int | None) -> Iter
         (parsed,) = (one for one in around if one.number == i)
         return decoder.synthesise(around, i)[max(0, start - first) : end - first], parsed
 
-    yield from mapped(part, gathered(decoder, wanted, threads), threads)
+    yield from over_segments(part, gathered(decoder, wanted, threads), threads)
 
 
 def gathered(decoder: Decoder, wanted: range, threads: int | None) -> Iterator[tuple[int, list[Parsed]]]:

@@ -17,9 +17,9 @@ from typing import BinaryIO, cast
 from laconic import container, sound
 from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
-from laconic.entropy.threads import each, mapped
+from laconic.entropy.threads import each
 from laconic.media import lossless_sound, lossy_sound_coder
-from laconic.media.lossy_sound_coder import Named
+from laconic.media.lossy_sound_coder import Named, over_segments
 from laconic.media.lossy_sound_fields import CORE_RATE, LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment, unpack
 from laconic.media.lossy_sound_read import Analysed, Analysis, Piece, Reader, levels_of
 from laconic.media.sound_parts import beside
@@ -163,7 +163,7 @@ def coded(job: Job, quality: int) -> Iterator[tuple[Chunk, Analysed]]:
         one = job.improved(quality, job.analysis(piece))
         return job.chunk(quality, one), one
 
-    for chunk, one in mapped(code, job.reader.pieces(), job.run.threads):
+    for chunk, one in over_segments(code, job.reader.pieces(), job.run.threads):
         done += one.n_samples
         yield chunk, one
         if job.run.progress:
@@ -208,7 +208,7 @@ class Search:
             n_samples += len(piece.samples)
             return piece.number % stride == 0
 
-        for one in mapped(self.job.analysis, filter(wanted, self.job.reader.pieces()), self.job.run.threads):
+        for one in over_segments(self.job.analysis, filter(wanted, self.job.reader.pieces()), self.job.run.threads):
             kept.append(one)
             if len(kept) > most:
                 stride *= 2
@@ -230,7 +230,7 @@ class Search:
         if not self.job.iterations:
             return found
         quality = unpack(container.parse_head(found)[0].fields).quality
-        improved = each(partial(self.job.improved, quality), kept, self.job.run.threads)
+        improved = list(over_segments(partial(self.job.improved, quality), kept, self.job.run.threads))
         return search(target, partial(file_at, improved), measure, "sound")
 
     def on_some(self, sample: Sample, n_samples: int, extra: list[Chunk], seconds: float, target: Rate, file: BinaryIO) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_sound_coder import PlainCoder
@@ -197,6 +198,21 @@ def test_threads_paths_and_blocks_make_the_same(speech: np.ndarray, file: bytes,
     out.seek(0)
     samples, rate = soundfile.read(out, dtype="int16")
     assert rate == 16000 and np.array_equal(samples, laconic.decompress(file).samples)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_torch_takes_one_thread_of_each_segment(threads: int, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, analyse, synthesise = set[int](), PlainCoder.analyse, PlainCoder.synthesise
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(PlainCoder, "analyse", lambda *x: (seen.add(torch.get_num_threads()), analyse(*x))[1])
+    monkeypatch.setattr(PlainCoder, "synthesise", lambda *x: (seen.add(torch.get_num_threads()), synthesise(*x))[1])
+    try:
+        for options in ({"quality": 50}, {"bitrate": 30}):
+            laconic.decompress(coded(speech, 16000, threads=threads, **options), threads=threads)
+            assert seen == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_silence_is_exact_and_free() -> None:
