@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.entropy.errors import TargetOutOfReach
-from laconic.options import Searched
+from laconic.options import Rate, Searched
 
 HUNDREDTHS = 10_000  # the highest quality, in the units of the search
 T = TypeVar("T")
 
 
 def search(target: Searched, encode: Callable[[int], T], measure: Callable[[T], float], what: str) -> T:
-    """Return the file that keeps a target best, by bisection over the quality.
+    """Return the file that keeps a target best, by interpolation or bisection over the quality.
 
-    encode: quality x 100 -> a file, or what stands for one. measure: a file -> what the target speaks of, in its unit; rises with the quality.
-    what: the word for the source in errors. Raises TargetOutOfReach, which names the range that can be reached.
+    encode: quality x 100 -> a file, or what stands for one. measure: a file -> what the target speaks of, in its unit; rises
+    with the quality. what: the word for the source in errors. Raises TargetOutOfReach, which names the range that can be reached.
     """
     files: dict[int, tuple[float, T]] = {}
 
@@ -38,11 +38,22 @@ def search(target: Searched, encode: Callable[[int], T], measure: Callable[[T], 
             f"expected {reached(low):.4g} to {reached(high):.4g} {target.unit} for this {what}"
         )
     while high - low > 1:  # invariant: reached(low) <= target, or low is 0; likewise high
-        middle = (low + high) // 2
+        middle = between(target, low, high, reached(low), reached(high))
         low, high = (middle, high) if reached(middle) <= target.value else (low, middle)
         if any(target.slack(value) <= target.tolerance for value, _ in inside(target, files)):
             break
     return best(target, files)
+
+
+def between(target: Searched, low: int, high: int, at_low: float, at_high: float) -> int:
+    """Return the quality to try between two. Rates rise nearly exponentially, so they are interpolated by logarithms.
+
+    The guess keeps a twentieth of the range away from its ends, which bounds the number of steps.
+    """
+    share = 0.5
+    if isinstance(target, Rate) and 0 < at_low < at_high:
+        share = math.log(target.value / at_low) / math.log(at_high / at_low)
+    return min(max(low + round(min(max(share, 0.05), 0.95) * (high - low)), low + 1), high - 1)
 
 
 def inside(target: Searched, files: dict[int, tuple[float, T]]) -> list[tuple[float, T]]:

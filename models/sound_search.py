@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from laconic.models.sound import (
@@ -34,6 +35,7 @@ FEW = 5  # iterations: so few go straight on, with less hardening and no noise
 STEP, MOST_STEP = 0.12, 0.05  # of the descent, over the root of the number of iterations, in steps of the quantiser
 HARDNESS, HARDNESS_OF_FEW = (0.3, 0.1), (0.25, 0.15)  # temperatures of soft rounding, the first and the last
 NOISE = 0.1  # deviation of what is added between two soft roundings
+LEAST_SAMPLES = 1 << 13  # what the distance can measure; a shorter run is followed by silence
 PAST_PASSES = 4  # see `Sound.quantise`
 
 
@@ -43,7 +45,9 @@ def searched(coder: SoundCoder, x: Floats, targets: Targets, quality: int, itera
     x: float32 [(n + 3) * 256], as `SoundCoder.analyse` takes it. quality: x 100. The same input gives the same output on
     one machine.
     """
-    samples = torch.from_numpy(x[None, 2 * BINS : -2 * BINS]).to(coder.device)
+    n = len(x) - 4 * BINS
+    rest = (0, max(0, LEAST_SAMPLES - n))
+    samples = F.pad(torch.from_numpy(x[None, 2 * BINS : 2 * BINS + n]).to(coder.device), rest)
     state = State(coder.model, targets, quality / QUALITY_UNITS)
     generator = torch.Generator().manual_seed(0)
     noise = torch.from_numpy(noise_of(0, 0, len(targets.shape))[None]).to(coder.device)
@@ -53,7 +57,7 @@ def searched(coder: SoundCoder, x: Floats, targets: Targets, quality: int, itera
     with torch.enable_grad():
         for i in range(iterations):
             y, bits = state.decoded(noise, generator, between(hardness, i / max(1, iterations - 1)), deviation)
-            loss = distance(samples, y).sum() * len(targets.shape) + state.rate_weight * bits
+            loss = distance(samples, F.pad(y, rest)).sum() * len(targets.shape) + state.rate_weight * bits
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

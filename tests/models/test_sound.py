@@ -259,3 +259,11 @@ def test_the_search_lowers_what_it_descends(saved: tuple[SoundCoder, Path]) -> N
     assert found.shape.shape == plain.shape.shape and cost(found) < 0.98 * cost(plain)
     again = coder.searched(x, plain, quality, 20)
     assert np.array_equal(found.shape, again.shape), "the same each time"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_the_shortest_runs_can_be_searched(saved: tuple[SoundCoder, Path], n: int) -> None:
+    x = tones((n + 3) * HOP)
+    plain = saved[0].analyse(x)
+    found = saved[0].searched(x, plain, 5000, 2)
+    assert found.shape.shape == plain.shape.shape and np.isfinite(found.shape).all()
