@@ -45,6 +45,7 @@ class Config:
     data: tuple[str, ...]
     out: str
     kind: str = "speech"
+    init: str = ""
     leave_out: str = ""
     minutes: float = 9.0
     total: float = 9.0
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="checkpoint; if it exists, the run goes on from it")
     parser.add_argument("--kind", default="speech", help="the folder in the tar files (default: %(default)s)")
     parser.add_argument("--leave-out", default="", metavar="FILE", help="names of files that are kept for validation")
+    parser.add_argument("--init", default="", metavar="WEIGHTS", help="begin with a model that --export wrote")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the averaged weights as sound-1")
     for name, default in vars(Config).items():
         if isinstance(default, (int, float)):
@@ -104,9 +106,18 @@ class Training:
         if os.path.exists(config.out):
             self.resume(torch.load(config.out, weights_only=True))
         else:
+            self.begin()
+
+    def begin(self) -> None:
+        """Begin with the weights of a model, or with the linear start."""
+        config = self.config
+        if config.init:
+            self.model.load_state_dict(Sound.load(config.init, asdict(self.model.config)).state_dict())
+            move_ends(self.model, -1)
+        else:
             sounds = [self.corpus.batch(config.batch, config.frames * BINS) for _ in range(START_BATCHES)]
             self.model.start(torch.cat(sounds))
-            self.ema = {name: value.clone() for name, value in self.trained()}
+        self.ema = {name: value.clone() for name, value in self.trained()}
 
     def trained(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the numbers that training moves, and those that the start set."""
@@ -172,11 +183,7 @@ class Training:
         """Return a model of the averaged weights, whose lowest and highest quality reach beyond the rates of training."""
         model = Sound(self.model.config)
         model.load_state_dict(self.model.state_dict() | self.ema)
-        with torch.no_grad():
-            for name, (lowest, highest) in BEYOND.items():
-                gain = getattr(model, name)
-                gain[0] += lowest
-                gain[-1] += highest
+        move_ends(model, 1)
         return model.eval()
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -194,6 +201,15 @@ class Training:
         state["config"] = asdict(self.config)
         torch.save(state, self.config.out + ".new")
         os.replace(self.config.out + ".new", self.config.out)
+
+
+@torch.no_grad()
+def move_ends(model: Sound, sign: int) -> None:
+    """Move the gains of the lowest and the highest quality by `BEYOND`, or back."""
+    for name, (lowest, highest) in BEYOND.items():
+        gain = getattr(model, name)
+        gain[0] += sign * lowest
+        gain[-1] += sign * highest
 
 
 class Corpus:
