@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.models import sound_search
 from laconic.models.sound import BINS, CORE_RATE, RATES_AT, Block, Sound, inverse_mdct, mdct
 from laconic.models.sound_prior import MEAN_BITS, QUALITY_UNITS, Frames, IntegerPrior, Room
 
@@ -68,9 +69,9 @@ class SoundCoder:
 
     def searched(self, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
         """Return targets of the same frames that, coded at a quality x 100, sound nearer to x (`sound_search.py`)."""
-        from laconic.models import sound_search
-
-        return sound_search.searched(self, x, targets, quality, iterations)
+        arrays = targets.components, targets.shape
+        noise = torch.from_numpy(noise_of(0, 0, len(targets.shape))[None]).to(self.device)
+        return Targets(*sound_search.searched(self.model, x, arrays, quality / QUALITY_UNITS, noise, iterations))
 
     def decode(self, data: bytes, n: int, quality: int, room: Room | None = None) -> Frames:
         """Return the n frames of a run. No float is computed. Raises BadFile."""

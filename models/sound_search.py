@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.models.sound import (
@@ -26,10 +27,9 @@ from laconic.models.sound import (
     inverse_mdct,
     logistic_bits,
 )
-from laconic.models.sound_coder import Floats, SoundCoder, Targets, noise_of
 from laconic.models.sound_distance import Distance
-from laconic.models.sound_prior import QUALITY_UNITS
 
+Floats = NDArray[np.float32]
 PESQ_WEIGHT = 0.1
 FEW = 5  # iterations: so few go straight on, with less hardening and no noise
 STEP, MOST_STEP = 0.12, 0.05  # of the descent, over the root of the number of iterations, in steps of the quantiser
@@ -39,25 +39,28 @@ LEAST_SAMPLES = 1 << 13  # what the distance can measure; a shorter run is follo
 PAST_PASSES = 4  # see `Sound.quantise`
 
 
-def searched(coder: SoundCoder, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
+def searched(
+    model: Sound, x: Floats, targets: tuple[Floats, Floats], quality: float, noise: Tensor, iterations: int
+) -> tuple[Floats, Floats]:
     """Return targets for a run of frames whose coded sound is nearer to x.
 
-    x: float32 [(n + 3) * 256], as `SoundCoder.analyse` takes it. quality: x 100. The same input gives the same output on
-    one machine.
+    x: float32 [(n + 3) * 256], as `SoundCoder.analyse` takes it. targets: components, float32 [n, E], and shape, float32
+    [n, K], before gains. quality: 0..1. noise: of the frames, [1, n, 256]. The same input gives the same output on one
+    machine.
     """
+    device = model.mean_envelope.device
     n = len(x) - 4 * BINS
     rest = (0, max(0, LEAST_SAMPLES - n))
-    samples = F.pad(torch.from_numpy(x[None, 2 * BINS : 2 * BINS + n]).to(coder.device), rest)
-    state = State(coder.model, targets, quality / QUALITY_UNITS)
+    samples = F.pad(torch.from_numpy(x[None, 2 * BINS : 2 * BINS + n]).to(device), rest)
+    state = State(model, targets, quality)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.from_numpy(noise_of(0, 0, len(targets.shape))[None]).to(coder.device)
-    distance = distances(coder.device.type)
+    distance = distances(device.type)
     optimiser = torch.optim.Adam(state.moved, lr=min(MOST_STEP, STEP / math.sqrt(iterations)), betas=(0.8, 0.99))
     hardness, deviation = (HARDNESS_OF_FEW, 0.0) if iterations <= FEW else (HARDNESS, NOISE)
     with torch.enable_grad():
         for i in range(iterations):
             y, bits = state.decoded(noise, generator, between(hardness, i / max(1, iterations - 1)), deviation)
-            loss = distance(samples, F.pad(y, rest)).sum() * len(targets.shape) + state.rate_weight * bits
+            loss = distance(samples, F.pad(y, rest)).sum() * len(targets[0]) + state.rate_weight * bits
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -67,17 +70,16 @@ def searched(coder: SoundCoder, x: Floats, targets: Targets, quality: int, itera
 class State:
     """Holds the targets that are moved, in steps, and the frames before as they were last rounded."""
 
-    def __init__(self, model: Sound, targets: Targets, quality: float) -> None:
+    def __init__(self, model: Sound, targets: tuple[Floats, Floats], quality: float) -> None:
         device = model.mean_envelope.device
         self.model = model
         self.quality = torch.tensor([quality], device=device)
         self.gains = model.gains(model.envelope_gain, self.quality), model.gains(model.shape_gain, self.quality)
         low, high = RATE_WEIGHTS
         self.rate_weight = low * (high / low) ** quality * FRAME_RATE / 1000  # of a bit
-        arrays = targets.components, targets.shape
         self.moved = [
             (torch.from_numpy(array)[None].to(device) * torch.exp2(gain)).requires_grad_()
-            for array, gain in zip(arrays, self.gains, strict=True)
+            for array, gain in zip(targets, self.gains, strict=True)
         ]
         with torch.no_grad():
             start = self.moved[0].detach(), self.moved[1].detach()
@@ -101,12 +103,11 @@ class State:
         self.past = hard_envelope, hard_shape
         return inverse_mdct(spectrum, model.synthesis_matrix), envelope_bits + shape_bits
 
-    def targets(self) -> Targets:
+    def targets(self) -> tuple[Floats, Floats]:
         """Return what was moved, before gains."""
-        arrays = [
-            (moved.detach() * torch.exp2(-gain))[0].cpu().numpy() for moved, gain in zip(self.moved, self.gains, strict=True)
-        ]
-        return Targets(*(np.ascontiguousarray(array) for array in arrays))
+        pairs = zip(self.moved, self.gains, strict=True)
+        components, shape = ((moved.detach() * torch.exp2(-gain))[0].cpu().numpy() for moved, gain in pairs)
+        return np.ascontiguousarray(components), np.ascontiguousarray(shape)
 
 
 def softly(

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 import laconic
 from laconic import container, sound
 from laconic.container import Chunk, Header, write_varint
-from laconic.media import lossless_sound
+from laconic.media import lossless_sound, sound_parts
 from laconic.media.lossless_sound import SOUND
 from laconic.media.sound_parts import ATTACHED, COMMENTS, LAYOUT, TAGS
 from laconic.sound import Attached
@@ -386,7 +386,7 @@ def test_damaged_pictures_are_left_out_with_a_note() -> None:
 
 
 def test_texts_too_long_to_keep_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lossless_sound, "MAX_TEXTS", 100)
+    monkeypatch.setattr(sound_parts, "MAX_TEXTS", 100)
     held = laconic.Sound(np.zeros(9, np.int16), RATE, 16, {"title": "x" * 99}, (("a", "y" * 99),))
     notes: list[str] = []
     data = laconic.compress(held, lossless=True, notes=notes)
