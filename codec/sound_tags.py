@@ -384,7 +384,8 @@ def id3_tag(pairs: Comments, attached: Iterable[Attached]) -> bytes:
     for i, one in enumerate(one for one in attached if one.kind == "picture"):
         found = mutagen.flac.Picture(one.data)
         desc = found.desc + " " * i  # a second picture of the same name would take the place of the first
-        id3.add(mutagen.id3.APIC(encoding=3, mime=found.mime, type=found.type, desc=desc, data=found.data))
+        mime = found.mime.encode("latin-1", "replace").decode("latin-1")  # ID3 has no other letters there
+        id3.add(mutagen.id3.APIC(encoding=3, mime=mime, type=found.type, desc=desc, data=found.data))
     out = io.BytesIO()
     id3.save(out, v1=0, padding=lambda info: 0)
     return out.getvalue()

@@ -30,6 +30,7 @@ from laconic.media import lossless_sound, sound_parts
 from laconic.media.lossless_sound import SOUND
 from laconic.media.sound_parts import ATTACHED, COMMENTS, LAYOUT, TAGS
 from laconic.sound import Attached
+from laconic.sound_tags import id3_tag
 
 made_sounds = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("made_sounds.py"))))
 by_library, caf, chunk, wav = made_sounds.by_library, made_sounds.caf, made_sounds.chunk, made_sounds.wav
@@ -474,3 +475,11 @@ def test_old_files_with_tags_alone_are_written_as_before() -> None:
     assert [one.kind for one in chunks][1:] == [TAGS]
     assert json.loads(zlib.decompress(bytes(chunks[1].payload or b"")[1:])) == {"title": "ä"}
     assert laconic.decompress(laconic.compress(held, lossless=True)).attached == tuple[Attached, ...]()
+
+
+def test_a_picture_of_a_damaged_type_is_written() -> None:
+    picture = mutagen.flac.Picture()
+    picture.mime, picture.data = "\ufffdmage/png", b"\x89PNG"
+    held = laconic.Sound(np.zeros(9, np.int16), RATE, 16, attached=(Attached("picture", picture.write()),))
+    back = mutagen.id3.ID3(io.BytesIO(id3_tag((), held.attached)))
+    assert back.getall("APIC")[0].mime == "?mage/png"
