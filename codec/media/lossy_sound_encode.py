@@ -44,7 +44,7 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
     """Write the file of a sound that keeps the target. Raises BadInput, TargetOutOfReach, ModelMissing."""
     expected = f"{LEAST_RATE} to {MOST_RATE} Hz; lossless coding takes all"
     expect(LEAST_RATE <= source.sample_rate <= MOST_RATE, BadInput, "sample rate", source.sample_rate, expected)
-    effort = replace(options, effort=options.effort or DEFAULT_LOSSY_EFFORT).level()
+    effort = DEFAULT_LOSSY_EFFORT if options.effort is None else options.level()
     reader = Reader(source)
     named = lossy_sound_coder.named(options.model, run.device)
     job = Job(reader, named, levels_of(reader.pieces(), source), options, run, ITERATIONS[effort])

@@ -141,8 +141,9 @@ def test_what_is_no_number_is_replaced_with_a_note() -> None:
 def test_rates_that_are_no_sound_are_refused(rate: int) -> None:
     with pytest.raises(laconic.BadInput, match=f"sample rate: found {rate}, expected 1000 to 768000 Hz; lossless coding"):
         coded(np.zeros(9, np.int16), rate)
-    with pytest.raises(laconic.BadInput, match="effort: found 10, expected 1 to 9"):
-        coded(np.zeros(9, np.int16), 16000, quality=5, effort=10)
+    for effort in (0, 10):
+        with pytest.raises(laconic.BadInput, match=f"effort: found {effort}, expected 1 to 9"):
+            coded(np.zeros(9, np.int16), 16000, quality=5, effort=effort)
 
 
 def test_effort_is_spent_and_the_rate_is_kept(speech: np.ndarray) -> None:
