@@ -164,7 +164,7 @@ class Sound(nn.Module):
     def synthesis(self, components: Tensor, shape: Tensor, quality: Tensor, noise: Tensor) -> Tensor:
         """Return the spectrum [B, T, 256].
 
-        components, shape: as decoded, before gains. quality: float [B] in 0..1. noise: normal numbers [B, T, 256].
+        components, shape: as decoded, before gains. quality: float [B] in 0..1. noise: of -1 and 1, [B, T, 256].
         """
         features, plain = self.prepare(components, shape, quality, noise)
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.training):
@@ -214,7 +214,7 @@ class Sound(nn.Module):
         """Return the sound as decoded [B, S], and bits of envelope and of shape [B, T] each. See `analysis`."""
         components, shape, envelope_bits, shape_bits = self.quantise(x, quality)
         if noise is None:
-            noise = torch.randn(*shape.shape[:2], BINS)
+            noise = torch.randn(*shape.shape[:2], BINS).sign()
         y = inverse_mdct(self.synthesis(components, shape, quality, noise), self.synthesis_matrix)
         return y, envelope_bits, shape_bits
 

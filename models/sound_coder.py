@@ -15,67 +15,86 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.models import sound_search
-from laconic.models.sound import BINS, CORE_RATE, RATES_AT, Block, Sound, inverse_mdct, mdct
+from laconic.models import sound_high, sound_search
+from laconic.models.sound import BINS, CORE_RATE, RATES_AT, Block, Sound, inverse_mdct, mdct, mdct_matrix
+from laconic.models.sound_high import Core, signs_of
 from laconic.models.sound_prior import MEAN_BITS, QUALITY_UNITS, Frames, IntegerPrior, Room
 
-HOP, RATE = BINS, CORE_RATE
 COMPONENT_STEP = 1 / 256
-BYTES_DEVIATION = (4 * (256**2 - 1) / 12) ** 0.5  # of the sum of four even bytes
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Holds analysed frames: envelope components, float32 [T, E], and shape, float32 [T, K], before gains."""
+    """Holds analysed frames: envelope components, float32 [T, E], shape, float32 [T, K], before gains; powers above [T, B]."""
 
     components: Floats
     shape: Floats
+    powers: Floats
 
 
 class SoundCoder:
-    """Codes runs of frames of one channel. Stateless after it is made, so threads may share it."""
+    """Codes runs of frames of one channel. Stateless after it is made, so threads may share it.
 
-    def __init__(self, model: Sound) -> None:
+    rate: of the core, Hz: one of sound_high.CORE_RATES. hop: samples from one frame to the next. before, after: how many
+    frames around a part its synthesis looks at.
+    """
+
+    def __init__(self, model: Sound, rate: int = CORE_RATE) -> None:
         self.model = model
-        self.prior = IntegerPrior(model)
+        self.prior = prior_of(model)
+        self.core, self.rate = Core(rate), rate
+        self.hop = self.core.hop
         c = model.config
         self.after = c.look_ahead
         self.device = model.mean_envelope.device
         self.before = c.blocks * (c.kernel - 1) - c.look_ahead + 1  # one more, which the first samples overlap with
+        self.matrix = model.synthesis_matrix if self.hop == BINS else mdct_matrix(self.hop).to(self.device)
 
     @classmethod
-    @lru_cache(maxsize=2)
-    def of(cls, model: Sound) -> SoundCoder:
-        """Return the coder of a model, the same one each time."""
-        return cls(model)
+    @lru_cache(maxsize=6)
+    def of(cls, model: Sound, rate: int = CORE_RATE) -> SoundCoder:
+        """Return the coder of a model for a rate of the core, the same one each time."""
+        return cls(model, rate)
+
+    def at(self, rate: int) -> SoundCoder:
+        """Return the same model's coder for another rate of the core."""
+        return SoundCoder.of(self.model, rate)
+
+    def rate_for(self, sample_rate: int, quality: int) -> int:
+        """Return the rate of the core for a sound's rate, Hz, at a quality x 100: above 8 kHz costs what is below."""
+        bitrate = float(np.interp(quality / 100, RATES_AT, self.model.typical_rates.cpu().numpy()))
+        return sound_high.core_rate(sample_rate, bitrate)
 
     @torch.inference_mode()
     def analyse(self, x: Floats) -> Targets:
-        """Return the frames t0 .. t0 + n - 1. x: float32 [(n + 3) * HOP], the samples from (t0 - 2) * HOP on.
+        """Return the frames t0 .. t0 + n - 1. x: float32 [(n + 3) hop], the samples from (t0 - 2) hop on.
 
         Samples outside the sound are 0.
         """
-        model = self.model
-        spectrum = mdct(torch.from_numpy(x)[None].to(self.device), model.synthesis_matrix)[:, 1:-1]  # without the padding's frames
-        components, shape = model.features(spectrum)
-        return Targets(components[0, 1:-1].cpu().numpy(), shape[0, 1:-1].cpu().numpy())
+        spectrum = self.spectrum(x)[:, 1:-1]  # without the padding's frames
+        components, shape = self.model.features(spectrum[..., :BINS])
+        powers = self.core.powers(spectrum[0, :, BINS:].cpu().numpy())
+        return Targets(components[0, 1:-1].cpu().numpy(), shape[0, 1:-1].cpu().numpy(), powers)
 
     def encode(self, targets: Targets, quality: int, room: Room | None = None) -> tuple[bytes, Frames]:
         """Code a run of frames at a quality x 100; also return it as it will be decoded. room: see `IntegerPrior`."""
         gains = [np.exp2(self.prior.gain(which, quality) / 64).astype(np.float32) for which in (0, 1)]
-        return self.prior.encode(targets.components * gains[0], targets.shape * gains[1], quality, room)
+        levels = sound_high.levels_of(targets.powers)
+        return self.prior.encode(targets.components * gains[0], targets.shape * gains[1], quality, room, levels)
 
     def searched(self, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
         """Return targets of the same frames that, coded at a quality x 100, sound nearer to x (`sound_search.py`)."""
         arrays = targets.components, targets.shape
         noise = torch.from_numpy(noise_of(0, 0, len(targets.shape))[None]).to(self.device)
-        return Targets(*sound_search.searched(self.model, x, arrays, quality / QUALITY_UNITS, noise, iterations))
+        low = x if self.hop == BINS else inverse_mdct(self.spectrum(x)[..., :BINS], self.model.synthesis_matrix)[0].cpu().numpy()
+        found = sound_search.searched(self.model, low, arrays, quality / QUALITY_UNITS, noise, iterations)
+        return Targets(*found, targets.powers)
 
     def decode(self, data: bytes, n: int, quality: int, room: Room | None = None) -> Frames:
         """Return the n frames of a run. No float is computed. Raises BadFile."""
-        return self.prior.decode(data, n, quality, room)
+        return self.prior.decode(data, n, quality, room, self.core.bands)
 
     def quality_at(self, bitrate: float) -> int:
         """Return the quality x 100 at which typical speech takes so many kbit/s: 0 or 10,000 beyond the range."""
@@ -88,13 +107,27 @@ class SoundCoder:
 
     @torch.inference_mode()
     def synthesise(self, frames: Frames, quality: int, seed: int, first: int) -> Floats:
-        """Return the samples, float32 [(m - 1) * HOP], of m frames in a row, of which `first` is the number of the first.
+        """Return the samples, float32 [(m - 1) hop], of m frames in a row, of which `first` is the number of the first.
 
         Those near the ends are right only where `before` and `after` frames more were given, or the sound ends there.
         """
         spectrum = self.model.synthesis(*self.inputs(frames, quality, seed, first))
-        return np.asarray(inverse_mdct(spectrum, self.model.synthesis_matrix)[0].cpu().numpy())
+        return self.samples(self.whole(spectrum, frames.levels, seed, first))
 
+    def spectrum(self, x: Floats) -> Tensor:
+        """Return the bins [1, len(x) / hop + 1, hop] of samples, as large as at the network's rate."""
+        return mdct(torch.from_numpy(x)[None].to(self.device), self.matrix) / self.core.scale
+
+    def whole(self, spectrum: Tensor, levels: NDArray[np.int32], seed: int, first: int) -> Tensor:
+        """Return the network's bins [1, T, 256] with the noise above them, [1, T, hop], as `spectrum` has them."""
+        if self.hop == BINS:
+            return spectrum
+        above = torch.from_numpy(self.core.noise(levels, seed, first)[None]).to(self.device)
+        return torch.cat([spectrum, above], 2)
+
+    def samples(self, spectrum: Tensor) -> Floats:
+        """Return the samples, float32 [(T - 1) hop], of bins [1, T, hop]."""
+        return np.asarray(inverse_mdct(spectrum * self.core.scale, self.matrix)[0].cpu().numpy())
 
     def inputs(self, frames: Frames, quality: int, seed: int, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return components, shape, quality and noise as the network takes them."""
@@ -116,7 +149,8 @@ class Synthesiser:
         self.blocks = [block for block in model.blocks if isinstance(block, Block)]
         self.held = [torch.zeros(1, block.pad[0], model.config.channels, device=coder.device) for block in self.blocks]
         self.plain = torch.zeros(4, 1, 0, BINS, device=coder.device)
-        self.tail = torch.zeros(1, 0, BINS, device=coder.device)  # the last spectrum, which the next overlaps with
+        self.tail = torch.zeros(1, 0, coder.hop, device=coder.device)  # the last spectrum, which the next overlaps with
+        self.levels = np.zeros((0, coder.core.bands), np.int32)  # of the frames that the network has not yet made
         self.n_frames = 0
 
     @torch.inference_mode()
@@ -134,25 +168,21 @@ class Synthesiser:
             f = x[:, before : before + n] + block.branch(x) if n else x[:, :0]
             self.held[i] = x[:, n:]
         plain = torch.cat([self.plain, plain], 2)
-        n = f.shape[1]
-        self.plain = plain[:, :, n:]
-        spectrum = torch.cat([self.tail, model.correct(f, plain[:, :, :n])], 1)
+        levels = np.concatenate([self.levels, frames.levels])
+        n, first = f.shape[1], self.n_frames - len(levels)
+        self.plain, self.levels = plain[:, :, n:], levels[n:]
+        made = self.coder.whole(model.correct(f, plain[:, :, :n]), levels[:n], self.seed, first)
+        spectrum = torch.cat([self.tail, made], 1)
         self.tail = spectrum[:, -1:]
-        if spectrum.shape[1] < 2:
-            return np.zeros(0, np.float32)
-        return np.asarray(inverse_mdct(spectrum, model.synthesis_matrix)[0].cpu().numpy())
+        return self.coder.samples(spectrum) if spectrum.shape[1] > 1 else np.zeros(0, np.float32)
+
+
+@lru_cache(maxsize=2)
+def prior_of(model: Sound) -> IntegerPrior:
+    """Return the prior of a model, the same one each time."""
+    return IntegerPrior(model)
 
 
 def noise_of(seed: int, first: int, n: int) -> Floats:
-    """Return noise of deviation 1 for n frames from number `first` on, float32 [n, 256]: sums of a hash's four bytes.
-
-    The hash is Wellons' lowbias32 of the place, with the seed added; the same integers everywhere.
-    """
-    with np.errstate(over="ignore"):
-        x = np.arange(first * BINS, (first + n) * BINS, dtype=np.uint64).astype(np.uint32)
-        x += np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF)
-        x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
-        x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
-        x ^= x >> np.uint32(16)
-    total = x.view(np.uint8).reshape(n, BINS, 4).sum(2, dtype=np.int32)
-    return np.asarray((total - 510) * np.float32(1 / BYTES_DEVIATION), np.float32)
+    """Return the network's noise of -1 and 1 for n frames from number `first` on, float32 [n, 256]."""
+    return signs_of(seed, 0x9E3779B9, first, n, BINS)

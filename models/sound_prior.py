@@ -6,7 +6,8 @@
 `IntegerPrior` rounds what `sound.Prior` trained. Activations have 8 fractional bits, weights 10, sums 18; sums are held
 in int32, which a bound proves to be wide enough when a model is loaded. A symbol is what is left of a number in steps
 when its mean, a multiple of 1/16, is taken away; its row in the stored tables is the nearest scale. Symbols beyond a
-row's radius are not written: the encoder takes the nearest, and the next frames make up for it.
+row's radius are not written: the encoder takes the nearest, and the next frames make up for it. The levels of what is
+above the network's band follow the frames.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from laconic.entropy.pmf import PRECISION
 from laconic.entropy.rans_numba import I64, U32, U64, pop
 from laconic.models.exact import interpolate
 from laconic.models.sound import N_ROWS, RECENT, ROWS_PER_OCTAVE, Sound
+from laconic.models.sound_high import EDGES, FRAMES_PER_LEVEL, LEAST_LEVEL, LEVEL_START, MOST_LEVEL
 
 ACTIVATION_BITS, WEIGHT_BITS = 8, 10
 SUM_BITS = ACTIVATION_BITS + WEIGHT_BITS
@@ -38,26 +40,34 @@ COMPONENT_MAX = (1 << 13) - 1  # 32 octaves
 FEATURE_SPAN = 1 << 10  # numbers in steps have features up to 64
 QUALITY_UNITS = 10_000
 SUM_LIMIT = 1 << 31
+FIRST_LEVEL_ROW, LEVEL_ROW = 28, 22  # of the tables: for the lowest band above the network's, for the others
 I32 = np.int32
 
 Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Holds frames as decoded: envelope components in 1/256 octave, int32 [T, E], and shape in 1/16 steps, int32 [T, K]."""
+    """Holds frames as decoded.
+
+    components: of the envelope, in 1/256 octave, int32 [T, E]. shape: in 1/16 steps, int32 [T, K]. levels: of the bands
+    above the network's, log2 of power, int32 [T, B].
+    """
 
     components: Ints
     shape: Ints
+    levels: Ints
 
     @classmethod
     def joined(cls, parts: list[Frames]) -> Frames:
         """Return frames in a row."""
-        return cls(np.concatenate([p.components for p in parts]), np.concatenate([p.shape for p in parts]))
+        arrays = zip(*((p.components, p.shape, p.levels) for p in parts), strict=True)
+        return cls(*map(np.concatenate, arrays))
 
     def part(self, start: int, end: int) -> Frames:
         """Return the frames from start up to end."""
-        return Frames(self.components[start:end], self.shape[start:end])
+        return Frames(self.components[start:end], self.shape[start:end], self.levels[start:end])
 
 
 class Layers(NamedTuple):
@@ -112,6 +122,7 @@ class Room(NamedTuple):
     mean: Any
     row: Any
     steps: Any
+    known: Any  # levels of the bands above, as they were last
 
 
 class IntegerPrior:
@@ -186,38 +197,55 @@ class IntegerPrior:
         )
 
     def encode(
-        self, envelope: NDArray[np.float32], shape: NDArray[np.float32], quality: int, room: Room | None = None
+        self, envelope: Floats, shape: Floats, quality: int, room: Room | None = None, levels: Ints | None = None
     ) -> tuple[bytes, Frames]:
         """Code a run of frames: float32 [T, E] and [T, K] in steps of the quality. Also return it as decoded.
 
-        room: goes on from the run that it was given to before; without one the run parses alone.
+        room: goes on from the run that it was given to before; without one the run parses alone. levels: of the bands
+        above, int32 [ceil(T / 2), B].
         """
-        n, e, k = len(envelope), self.bands, self.bins
-        frames = Frames(np.zeros((n, e), np.int32), np.zeros((n, k), np.int32))
-        starts, freqs = np.empty(n * (e + k), np.int32), np.empty(n * (e + k), np.int32)
+        room = room or self.room()
+        frames, rows = self._nothing(len(envelope), 0 if levels is None else levels.shape[1])
+        n = frames.components.size + frames.shape.size + rows.size
+        starts, freqs = np.empty(n, np.int32), np.empty(n, np.int32)
         settings = self.settings(quality)
-        push_frames(self.layers, settings, room or self.room(), envelope, shape, frames.components, frames.shape, starts, freqs)
-        return encode_intervals(starts, freqs), frames
+        target = (rows if levels is None else levels).astype(np.float32)
+        at = push_frames(self.layers, settings, room, envelope, shape, frames.components, frames.shape, starts, freqs)
+        push_levels(self.layers, room, target, rows, starts, freqs, at)
+        return encode_intervals(starts, freqs), with_levels(frames, rows)
 
-    def decode(self, data: bytes, n: int, quality: int, room: Room | None = None) -> Frames:
-        """Return the n frames of a run. room: as it was coded. Raises BadFile."""
-        e, k = self.bands, self.bins
-        stream, end = open_stream(data, n * (e + k))
+    def decode(self, data: bytes, n: int, quality: int, room: Room | None = None, bands: int = 0) -> Frames:
+        """Return the n frames of a run. room: as it was coded. bands: above the network's. Raises BadFile."""
+        frames, rows = self._nothing(n, bands)
+        stream, end = open_stream(data, frames.components.size + frames.shape.size + rows.size)
         expect(end == len(data), BadFile, "bytes after a run of frames", len(data) - end, 0)
         expect(len(stream.states) == 1, BadFile, "lanes", len(stream.states), 1)
-        frames = Frames(np.zeros((n, e), np.int32), np.zeros((n, k), np.int32))
         room = room or self.room()
         parts = frames.components, frames.shape, stream.states, stream.words
         cursor = pop_frames(self.layers, self.settings(quality), room, *parts)
+        cursor = pop_levels(self.layers, room, rows, stream.states, stream.words, cursor)
         stream.finish(cursor)
-        return frames
+        return with_levels(frames, rows)
+
+    def _nothing(self, n: int, bands: int) -> tuple[Frames, Ints]:
+        """Return n empty frames, and room for their levels."""
+        sizes = ((n, self.bands), (n, self.bins), (n, 0), (-(-n // FRAMES_PER_LEVEL), bands))
+        components, shape, none, rows = (np.zeros(size, np.int32) for size in sizes)
+        return Frames(components, shape, none), rows
 
     def room(self) -> Room:
         """Return the state before the first frame: nothing was before."""
         e, k, h = self.bands, self.bins, self.hidden
         sizes = {"before": RECENT * e + 4 * k + 1, "first": h, "context": h, "inputs": h + e + 1, "hidden": h, "last": h}
         sizes |= {"envelope_sums": 2 * e, "shape_sums": 2 * k, "mean": k, "row": k, "steps": k}
-        return Room(**{name: np.zeros(size, np.int32) for name, size in sizes.items()})
+        known = np.full(len(EDGES) - 1, LEVEL_START, np.int32)
+        return Room(**{name: np.zeros(size, np.int32) for name, size in sizes.items()}, known=known)
+
+
+def with_levels(frames: Frames, rows: Ints) -> Frames:
+    """Return frames with levels int32 [ceil(T / 2), B], each of which holds for two frames."""
+    levels = np.repeat(rows, FRAMES_PER_LEVEL, axis=0)[: len(frames.components)]
+    return Frames(frames.components, frames.shape, levels)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -232,6 +260,18 @@ def push_frames(layers, settings, room, envelope, shape, components, steps, star
         at = push_part(layers, room, shape[t], starts, freqs, at)
         steps[t] = room.steps[: steps.shape[1]]
         remember(layers, room, components[t], steps[t])
+    return at
+
+
+@numba.njit(cache=True, nogil=True)
+def push_levels(layers, room, target, levels, starts, freqs, at):  # type: ignore[no-untyped-def]
+    """Choose the symbols of all levels, and note their intervals; `levels` are as decoded."""
+    for i in range(levels.shape[0]):
+        change = I32(0)
+        for band in range(levels.shape[1]):
+            predict_level(room, band, change)
+            at = push_part(layers, room, target[i, band : band + 1], starts, freqs, at)
+            change = keep_level(room, band, levels[i])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -262,6 +302,20 @@ def pop_frames(layers, settings, room, components, steps, states, words):  # typ
         x, cursor = pop_part(layers, room, steps.shape[1], x, words, cursor)
         steps[t] = room.steps[: steps.shape[1]]
         remember(layers, room, components[t], steps[t])
+    states[0] = x
+    return cursor
+
+
+@numba.njit(cache=True, nogil=True)
+def pop_levels(layers, room, levels, states, words, cursor):  # type: ignore[no-untyped-def]
+    """Decode all levels; return how many words were read."""
+    x, cursor = states[0], U64(cursor)
+    for i in range(levels.shape[0]):
+        change = I32(0)
+        for band in range(levels.shape[1]):
+            predict_level(room, band, change)
+            x, cursor = pop_part(layers, room, 1, x, words, cursor)
+            change = keep_level(room, band, levels[i])
     states[0] = x
     return cursor
 
@@ -328,6 +382,24 @@ def predict_shape(layers, settings, room, components):  # type: ignore[no-untype
     for i in range(k):
         room.mean[i] = (room.shape_sums[i] + (1 << 13)) >> 14
         room.row[i] = row_of(I32(room.shape_sums[k + i] + room.row[i]))
+
+
+@numba.njit(cache=True, nogil=True)
+def predict_level(room, band, change):  # type: ignore[no-untyped-def]
+    """Set mean and row of a band's level: it moves by two thirds of how the band below moved, about."""
+    size = abs(change)
+    move = (2 * size + 1) // 3
+    room.mean[0] = I32(16 * (room.known[band] + (move if change > 0 else -move)))
+    room.row[0] = I32(FIRST_LEVEL_ROW if band == 0 else LEVEL_ROW + 3 * min(size, 5))
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_level(room, band, levels):  # type: ignore[no-untyped-def]
+    """Store the level that was coded; return how it moved."""
+    level = I32(min(max(room.steps[0] >> 4, LEAST_LEVEL), MOST_LEVEL))
+    change = level - room.known[band]
+    room.known[band] = levels[band] = level
+    return I32(change)
 
 
 @numba.njit(cache=True, nogil=True)

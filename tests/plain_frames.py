@@ -24,8 +24,10 @@ def weights(path: str) -> dict[str, np.ndarray]:
     return found
 
 
-def frames(data: bytes, n: int, quality: int, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The components [n, E] and the shape [n, K] of a run."""
+def frames(
+    data: bytes, n: int, quality: int, tensors: dict[str, np.ndarray], bands: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The components [n, E], the shape [n, K] and the levels [n, bands] of a run."""
 
     def whole(name: str, bits: int) -> np.ndarray:
         return np.rint(tensors[name].astype(np.float64) * 2.0**bits).astype(np.int64)
@@ -66,7 +68,23 @@ def frames(data: bytes, n: int, quality: int, tensors: dict[str, np.ndarray]) ->
             m = int(w[k] + 2**13) >> 14
             out[1][t, k] = 16 * symbol(int(w[n_k + k] + c @ level[:, k] + shape_row[k])) + m
         past_c, past_s = [c, *past_c[:3]], [out[1][t], past_s[0]]
+    levels = levels_of(symbol, n, bands)
     symbol(None)
+    return *out, levels
+
+
+def levels_of(symbol: Callable[[int | None], int], n: int, bands: int) -> np.ndarray:
+    """The levels of the bands above: a row for two frames, each told from the one before and from the band below."""
+    out, known = np.zeros((n, bands), np.int64), [-16] * bands
+    for t in range(0, n, 2):
+        change = 0
+        for b in range(bands):
+            size = abs(change)
+            move = (2 * size + 1) // 3 * (1 if change > 0 else -1)
+            row = 28 if b == 0 else 22 + 3 * min(size, 5)
+            level = min(max(known[b] + move + symbol(row * 2**15), -32), 16)
+            change, known[b] = level - known[b], level
+        out[t : t + 2] = known
     return out
 
 

@@ -55,9 +55,9 @@ def fields_of(data: bytes) -> dict[str, Any]:
     rate, shape, core_rate, quality, length, seed = values
     channels = shape % 8 + 1
     bits, floating = WIDTHS[shape // 8]
-    assert 1000 <= rate <= 768000 and core_rate == 16 and quality <= 10000 and length <= 2**34 and seed < 2**32
+    assert 1000 <= rate <= 768000 and core_rate in (16, 24, 48) and quality <= 10000 and length <= 2**34 and seed < 2**32
     assert len(data) == at + channels, "another number of levels"
-    names = {"rate": rate, "channels": channels, "bits": bits, "floating": floating, "quality": quality}
+    names = {"rate": rate, "channels": channels, "bits": bits, "floating": floating, "core": 1000 * core_rate, "quality": quality}
     return {**names, "length": length, "seed": seed, "levels": list(data[at:])}
 
 
@@ -66,8 +66,8 @@ def segments(file: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     _, _, data, chunks = container(file)
     f = fields_of(data)
     n = -(-f["length"] // (4 * f["rate"]))
-    n_core = -(-16000 * f["length"] // f["rate"])
-    n_frames = -(-n_core // 256) + 1
+    n_core = -(-f["core"] * f["length"] // f["rate"])
+    n_frames = -(-n_core // (f["core"] * 16 // 1000)) + 1
     payloads = [chunk for chunk in chunks if chunk[0] in (24, 25)]
     assert len(payloads) == n and all(kind in (24, 25, *METADATA) for kind, _ in chunks), "other chunks"
     found = []

@@ -1,6 +1,6 @@
 """Lossy sounds: frames of a network's integers, in segments that parse alone (FORMAT.md, section "Lossy sound").
 
-    samples ─ lossy_sound_read ─► 16 kHz, mid and side, one level ─ coder ─► runs of frames ─► a chunk per segment
+    samples ─ lossy_sound_read ─► 16, 24 or 48 kHz, mid and side, one level ─ coder ─► runs of frames ─► a chunk per segment
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from laconic.file_info import FileInfo
 from laconic.media import lossy_sound_coder, sound_parts
 from laconic.media.lossy_sound_decode import Decoder, decoded
 from laconic.media.lossy_sound_encode import LOSSY, encode
-from laconic.media.lossy_sound_fields import CORE_RATE, MARKED, PLAIN, unpack
+from laconic.media.lossy_sound_fields import MARKED, PLAIN, unpack
 from laconic.media.sound_parts import Decoded, SoundInfo, extras, silence, span
 from laconic.medium import Common, Medium, Run, Selection
 from laconic.options import Options
@@ -53,7 +53,7 @@ class LossySoundMedium:
         seconds = fields.n_samples / fields.sample_rate
         shape = (fields.sample_rate, fields.channels, fields.bits, fields.floating, fields.n_samples)
         rate = 8 * common[3] / seconds / 1000 if seconds else 0.0
-        return LossySoundInfo(*common, *shape, seconds, rate, fields.quality / 100, CORE_RATE)
+        return LossySoundInfo(*common, *shape, seconds, rate, fields.quality / 100, fields.core_rate)
 
     def encode(self, source: Source, options: Options, run: Run, file: BinaryIO) -> None:
         """Write a sound's file. Raises BadInput, TargetOutOfReach, ModelMissing."""
@@ -75,12 +75,14 @@ class LossySoundMedium:
             pass
 
     def integers(self, data: Data, run: Run) -> Iterator[NDArray[np.int32]]:
-        """Yield of each segment where it is silent, then its frames: components and shape of each coded channel."""
+        """Yield of each segment where it is silent, then its frames: components, shape and levels of each coded channel."""
         decoder, _ = opened(data, run)
         for one in mapped(decoder.parse, range(decoder.fields.n_segments), run.threads):
             yield np.array(one.silences, np.int32)
             for frames in one.frames:
                 yield from () if frames is None else (frames.components, frames.shape)
+                if frames is not None and frames.levels.size:
+                    yield frames.levels
 
 
 def opened(data: Data, run: Run) -> tuple[Decoder, dict[str, Any]]:
@@ -91,7 +93,7 @@ def opened(data: Data, run: Run) -> tuple[Decoder, dict[str, Any]]:
     expected = f"{fields.n_segments}, by the header"
     expect(len(segments) == fields.n_segments, BadFile, "segments", len(segments), expected)
     extra = extras(data, table, run)
-    coder = lossy_sound_coder.of_file(header, run.device)
+    coder = lossy_sound_coder.of_file(header, run.device).at(fields.core_rate)
     return Decoder(coder, fields, data, segments, run.partial), extra
 
 

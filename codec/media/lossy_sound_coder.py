@@ -25,14 +25,26 @@ Targets = Any  # of a coder: what it encodes at any quality
 class Coder(Protocol):
     """Codes runs of frames of one channel at the core's rate. models/sound_coder.py has the one of the package.
 
-    before, after: how many frames around a part its synthesis looks at.
+    rate, hop: of the core, in Hz; samples from one frame to the next. before, after: how many frames around a part its
+    synthesis looks at.
     """
 
+    rate: int
+    hop: int
     before: int
     after: int
 
+    def at(self, rate: int) -> Coder:
+        """Return the coder for another rate of the core, one of CORE_RATES. Raises UnsupportedFile where there is none."""
+
+    def rate_for(self, sample_rate: int, quality: int) -> int:
+        """Return the rate of the core that suits a sound's rate at a quality, 0 to 10,000."""
+
+    def quality_at(self, bitrate: float) -> int:
+        """Return the quality at which a typical sound takes so many kbit/s."""
+
     def analyse(self, x: Floats) -> Targets:
-        """Return what n frames t0, t0 + 1 ... are to keep. x [(n + 3) HOP]: the samples from (t0 - 2) HOP on."""
+        """Return what n frames t0, t0 + 1 ... are to keep. x [(n + 3) hop]: the samples from (t0 - 2) hop on."""
 
     def searched(self, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
         """Return targets of the same frames that, coded at a quality, sound nearer to x."""
@@ -44,7 +56,7 @@ class Coder(Protocol):
         """Return the n frames of a run, without a float network. Raises BadFile."""
 
     def synthesise(self, frames: Frames, quality: int, seed: int, first: int) -> Floats:
-        """Return the samples from first HOP to (first + m - 1) HOP of m frames, of which `first` is the first."""
+        """Return the samples from first hop to (first + m - 1) hop of m frames, of which `first` is the first."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ def named(name: str | None, device: str) -> Named:
 
 
 def of_file(header: Header, device: str) -> Coder:
-    """Return the coder of a file. Raises ModelMissing, UnsupportedFile."""
+    """Return the coder of a file, for the least rate of the core. Raises ModelMissing, UnsupportedFile."""
     expect(bool(header.model), UnsupportedFile, "model of a lossy sound", header.model, "a name")
     return opened(registry.find(header.model, header.digest), device).coder
 

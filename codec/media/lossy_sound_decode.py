@@ -18,8 +18,6 @@ from laconic.entropy.errors import BadFile
 from laconic.entropy.threads import mapped
 from laconic.media.lossy_sound_coder import Coder, Floats, Frames, over_segments
 from laconic.media.lossy_sound_fields import (
-    CORE_RATE,
-    HOP,
     PLAIN,
     Fields,
     Span,
@@ -81,7 +79,7 @@ class Decoder:
         """Return the samples of segment i, [T, C]. around: the segments that its synthesis looks at."""
         fields = self.fields
         first, end = fields.samples_of(i)
-        resampler = Resampler(CORE_RATE, fields.sample_rate)
+        resampler = Resampler(fields.core_rate, fields.sample_rate)
         low, high = resampler.needed(first, end)
         core = np.stack([self.channel(k, around, low, high) for k in range(fields.channels)], 1) / gains(fields.levels)
         x = unmixed(np.stack([resampler.apply(column, first, end) for column in core.T], 1))
@@ -92,14 +90,15 @@ class Decoder:
 
     def channel(self, k: int, around: list[Parsed], low: int, high: int) -> Floats:
         """Return a coded channel's core samples from low up to high; zeros outside the sound and between runs."""
-        hops = range(max(0, low // HOP), min(-(-high // HOP), self.fields.n_frames - 1))
+        hop = self.coder.hop
+        hops = range(max(0, low // hop), min(-(-high // hop), self.fields.n_frames - 1))
         out = np.zeros(high - low, np.float32)
         for first, frames, n in self.stretches(k, around, hops.start - self.coder.before, hops.stop + 1 + self.coder.after):
             seed = self.fields.seed + self.fields.channels - 1 - k  # channels differ in their noise; mid has that of mono
             x = self.coder.synthesise(frames, self.fields.quality, seed, first)
-            start, stop = max(low, hops.start * HOP, first * HOP), min(high, hops.stop * HOP, (first + n - 1) * HOP)
+            start, stop = max(low, hops.start * hop, first * hop), min(high, hops.stop * hop, (first + n - 1) * hop)
             if start < stop:
-                out[start - low : stop - low] = x[start - first * HOP : stop - first * HOP]
+                out[start - low : stop - low] = x[start - first * hop : stop - first * hop]
         return out
 
     def stretches(self, k: int, around: list[Parsed], low: int, high: int) -> Iterator[tuple[int, Frames, int]]:

@@ -20,11 +20,11 @@ from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
 from laconic.entropy.threads import each
 from laconic.media import lossless_sound, lossy_sound_coder
 from laconic.media.lossy_sound_coder import Named, over_segments
-from laconic.media.lossy_sound_fields import CORE_RATE, LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment, unpack
+from laconic.media.lossy_sound_fields import LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment, unpack
 from laconic.media.lossy_sound_read import Analysed, Analysis, Piece, Reader, levels_of
 from laconic.media.sound_parts import beside
 from laconic.medium import Run
-from laconic.options import DEFAULT_EFFORT, DEFAULT_QUALITY, Bitrate, Options, Quality, Rate
+from laconic.options import DEFAULT_EFFORT, DEFAULT_QUALITY, Bitrate, Options, Quality, Rate, Size, Target
 from laconic.search import HUNDREDTHS, search
 from laconic.sound import Source
 
@@ -46,7 +46,7 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
     expect(LEAST_RATE <= source.sample_rate <= MOST_RATE, BadInput, "sample rate", source.sample_rate, expected)
     effort = DEFAULT_LOSSY_EFFORT if options.effort is None else options.level()
     reader = Reader(source)
-    named = lossy_sound_coder.named(options.model, run.device)
+    named = for_target(lossy_sound_coder.named(options.model, run.device), source, options.target)
     job = Job(reader, named, levels_of(reader.pieces(), source), options, run, ITERATIONS[effort])
     with tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
         made = cast(BinaryIO, spooled)
@@ -60,6 +60,19 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
         shutil.copyfileobj(made, file, 1 << 20)
     for text in dict.fromkeys([*source.notes, *notes]):
         run.note(text)
+
+
+def for_target(named: Named, source: Source, target: Target | None) -> Named:
+    """Return the coder for the rate of the core that suits a sound and its target."""
+    coder = named.coder
+    if isinstance(target, Quality):
+        quality = round(100 * target.value)
+    else:
+        assert isinstance(target, (Bitrate, Size))
+        seconds = source.n_samples / source.sample_rate
+        bitrate = target.value if isinstance(target, Bitrate) else 8 * target.value / 1000 / max(seconds, 1e-3)
+        quality = coder.quality_at(bitrate / source.channels)
+    return replace(named, coder=coder.at(coder.rate_for(source.sample_rate, quality)))
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ class Job:
     def header(self, n_samples: int, quality: int) -> Header:
         """Return the header of a file."""
         source = self.reader.source
-        shape = (source.sample_rate, source.channels, source.bits, source.floating)
+        shape = (source.sample_rate, source.channels, source.bits, source.floating, self.named.coder.rate)
         fields = Fields(*shape, quality, n_samples, SEED, self.levels)
         return Header(LOSSY, self.named.name, self.named.digest, fields.pack())
 
@@ -113,9 +126,9 @@ class Job:
 
     def notes(self) -> list[str]:
         """Return what is lost, besides what a lower quality loses."""
-        n, rate = self.reader.n_replaced, self.reader.source.sample_rate
+        n, rate, core = self.reader.n_replaced, self.reader.source.sample_rate, self.named.coder.rate
         found = [*self.left_out, *[f"{n} samples that are no numbers, or beyond 2^31, are replaced by 0, 1 or -1"] * (n > 0)]
-        return found + [f"what is above {CORE_RATE // 2000} kHz is not kept"] * (rate > CORE_RATE)
+        return found + [f"what is above {core // 2000} kHz is not kept"] * (rate > core)
 
     def smaller_without_loss(self, n_packed: float, limit: int, file: BinaryIO) -> bool:
         """Write the sound without loss instead, where that is worth a trial and takes at most `limit` bytes."""

@@ -19,11 +19,11 @@ from laconic.sound import MAX_CHANNELS
 from laconic.sound_samples import Samples
 
 PLAIN, MARKED = 24, 25  # kinds of chunks: segments without silences, and with them
-HOP = 256  # core samples from one frame to the next
-CORE_RATE = 16_000
+CORE_RATES = (16_000, 24_000, 48_000)  # Hz, of the coded sound
 CORE_UNIT = 1_000  # Hz of a step of the field
+FRAME_RATE = 62.5  # frames a second
 SECONDS = 4  # of a segment
-FRAMES = SECONDS * CORE_RATE // HOP  # of a segment but the last, which may have one more
+FRAMES = int(SECONDS * FRAME_RATE)  # of a segment but the last, which may have one more
 LEAST_RATE, MOST_RATE = 1_000, 768_000  # Hz
 WIDTHS = ((8, False), (16, False), (24, False), (32, False), (32, True), (64, True))  # bits, whether floats
 LEVEL_STEP = 1.5  # dB
@@ -31,7 +31,7 @@ LEVEL_ZERO = 128  # the level that stands for full scale
 LIMITS = {
     "sample rate": (LEAST_RATE, MOST_RATE),
     "shape": (0, MAX_CHANNELS * len(WIDTHS) - 1),
-    "core rate": (CORE_RATE // CORE_UNIT, CORE_RATE // CORE_UNIT),
+    "core rate": (CORE_RATES[0] // CORE_UNIT, CORE_RATES[-1] // CORE_UNIT),
     "quality": (0, 10_000),
     "samples": (0, MAX_SAMPLES),
     "seed": (0, (1 << 32) - 1),
@@ -41,7 +41,8 @@ Span = tuple[int, int]  # the first sample, and the one after the last
 
 @dataclass(frozen=True)
 class Fields:
-    """Holds samples per second, channels, bits, whether floats, quality x 100, samples per channel, the noise's seed, levels.
+    """Holds samples per second, channels, bits, whether floats, and of the coded sound its samples per second, quality x
+    100, samples per channel, the noise's seed, levels.
 
     levels: of each coded channel, 128 + its level in steps of 1.5 dB above full scale, 0 to 255.
     """
@@ -50,6 +51,7 @@ class Fields:
     channels: int
     bits: int
     floating: bool
+    core_rate: int
     quality: int
     n_samples: int
     seed: int
@@ -58,8 +60,13 @@ class Fields:
     def pack(self) -> bytes:
         """Return the bytes that `unpack` reads."""
         shape = self.channels - 1 + MAX_CHANNELS * WIDTHS.index((self.bits, self.floating))
-        numbers = (self.sample_rate, shape, CORE_RATE // CORE_UNIT, self.quality, self.n_samples, self.seed)
+        numbers = (self.sample_rate, shape, self.core_rate // CORE_UNIT, self.quality, self.n_samples, self.seed)
         return write_fields(*numbers) + bytes(self.levels)
+
+    @property
+    def hop(self) -> int:
+        """Core samples from one frame to the next."""
+        return hop_of(self.core_rate)
 
     @property
     def segment(self) -> int:
@@ -74,12 +81,12 @@ class Fields:
     @property
     def n_core(self) -> int:
         """Samples of a channel at the core's rate."""
-        return -(-self.n_samples * CORE_RATE // self.sample_rate)
+        return -(-self.n_samples * self.core_rate // self.sample_rate)
 
     @property
     def n_frames(self) -> int:
-        """Frames of a channel: frame t covers the core's samples (t - 1) HOP up to (t + 1) HOP."""
-        return -(-self.n_core // HOP) + 1 if self.n_samples else 0
+        """Frames of a channel: frame t covers the core's samples (t - 1) hop up to (t + 1) hop."""
+        return -(-self.n_core // self.hop) + 1 if self.n_samples else 0
 
     def samples_of(self, i: int) -> Span:
         """Return the samples of segment i."""
@@ -93,9 +100,16 @@ class Fields:
 def unpack(data: bytes) -> Fields:
     """Read and bound every field. Raises BadFile."""
     n_channels = shape_of(data) % MAX_CHANNELS + 1
-    (rate, shape, _, quality, n_samples, seed), levels = read_fields(data, LIMITS, "lossy sound", n_channels)
+    (rate, shape, core, quality, n_samples, seed), levels = read_fields(data, LIMITS, "lossy sound", n_channels)
     bits, floating = WIDTHS[shape // MAX_CHANNELS]
-    return Fields(rate, n_channels, bits, floating, quality, n_samples, seed, tuple(levels))
+    core_rate = core * CORE_UNIT
+    expect(core_rate in CORE_RATES, BadFile, "core rate", core, "16, 24 or 48 kHz")
+    return Fields(rate, n_channels, bits, floating, core_rate, quality, n_samples, seed, tuple(levels))
+
+
+def hop_of(core_rate: int) -> int:
+    """Return the samples from one frame to the next at a rate of the core."""
+    return int(core_rate / FRAME_RATE)
 
 
 def shape_of(data: bytes) -> int:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from laconic.media.lossy_sound_coder import Coder, Floats, Targets
 from laconic.media.lossy_sound_fields import (
-    CORE_RATE,
+    CORE_RATES,
     FRAMES,
-    HOP,
     LEVEL_STEP,
     LEVEL_ZERO,
     SECONDS,
     Span,
     full_scale,
+    hop_of,
     mixed,
 )
 from laconic.models.resample import Resampler
@@ -96,7 +96,7 @@ class Analysed:
     """Holds what is coded of a segment at any quality; targets are None where a coded channel is silent.
 
     n_packed: bytes that a plain compressor makes of its samples: far more than lossless coding would, mostly. core: the coded
-    channels that were analysed, [(n + 3) HOP, C].
+    channels that were analysed, [(n + 3) hop, C].
     """
 
     number: int
@@ -117,8 +117,9 @@ class Analysis:
 
     def __call__(self, piece: Piece) -> Analysed:
         """Return a piece analysed."""
-        x = core_of(piece, self.source.sample_rate) * gains(self.levels)
-        targets = [self.coder.analyse(np.ascontiguousarray(one)) if one[HOP:-HOP].any() else None for one in x.T]
+        hop = self.coder.hop
+        x = core_of(piece, self.source.sample_rate, self.coder.rate) * gains(self.levels)
+        targets = [self.coder.analyse(np.ascontiguousarray(one)) if one[hop:-hop].any() else None for one in x.T]
         least = math.ceil(SILENCE * self.source.sample_rate)
         zero: NDArray[np.bool_] = np.abs(piece.padded(-least, len(piece.samples) + least)).max(axis=1) == 0
         spans = clipped(runs_of(zero, least), least, len(piece.samples))
@@ -126,12 +127,13 @@ class Analysis:
         return Analysed(piece.number, len(piece.samples), tuple(spans), tuple(targets), n_packed, x)
 
 
-def core_of(piece: Piece, sample_rate: int) -> Floats:
-    """Return the coded channels at the core's rate, float32 [(n + 3) HOP, channels]: two hops before the n frames to one after."""
-    n_core = -(-len(piece.samples) * CORE_RATE // sample_rate)  # a segment begins with a sample of either rate
-    n_frames = -(-n_core // HOP) + 1 if piece.is_last else FRAMES
-    first, end = -2 * HOP, (n_frames + 1) * HOP
-    resampler = Resampler(sample_rate, CORE_RATE)
+def core_of(piece: Piece, sample_rate: int, core_rate: int) -> Floats:
+    """Return the coded channels at the core's rate, float32 [(n + 3) hop, channels]: two hops before the n frames to one after."""
+    hop = hop_of(core_rate)
+    n_core = -(-len(piece.samples) * core_rate // sample_rate)  # a segment begins with a sample of either rate
+    n_frames = -(-n_core // hop) + 1 if piece.is_last else FRAMES
+    first, end = -2 * hop, (n_frames + 1) * hop
+    resampler = Resampler(sample_rate, core_rate)
     x = mixed(piece.padded(*resampler.needed(first, end)))
     out = np.stack([resampler.apply(column, first, end) for column in x.T], 1)
     if piece.number == 0:
@@ -148,10 +150,14 @@ def gains(levels: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def levels_of(pieces: Iterable[Piece], source: Source) -> tuple[int, ...]:
-    """Return the level of each coded channel, as the fields have it, from the first pieces: of two, the louder one's."""
+    """Return the level of each coded channel, as the fields have it, from the first pieces: of two, the louder one's.
+
+    What is above 8 kHz does not count, whatever the core's rate will be.
+    """
+    rate = CORE_RATES[0]
     powers = [np.zeros((0, source.channels))]
     for piece in islice(pieces, LEVEL_SEGMENTS):
-        hops = core_of(piece, source.sample_rate).astype(np.float64).reshape(-1, HOP, source.channels)[2:-1]
+        hops = core_of(piece, source.sample_rate, rate).astype(np.float64).reshape(-1, hop_of(rate), source.channels)[2:-1]
         powers.append((hops**2).mean(axis=1))
     found = [level_of(column, source.floating) for column in np.concatenate(powers).T]
     if source.channels == 2:  # what is quiet beside the other is to cost less than it

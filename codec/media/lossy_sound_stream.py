@@ -21,12 +21,13 @@ from laconic.container import read_varint, write_varint
 from laconic.entropy.errors import BadFile, BadInput, expect
 from laconic.media.lossy_sound_coder import named, opened
 from laconic.media.lossy_sound_fields import (
-    CORE_RATE,
-    HOP,
+    CORE_RATES,
+    CORE_UNIT,
     LEAST_RATE,
     LEVEL_STEP,
     LEVEL_ZERO,
     MOST_RATE,
+    hop_of,
     mixed,
     unmixed,
 )
@@ -48,6 +49,7 @@ MOST_VARINT = 5  # bytes
 LIMITS = {
     "sample rate": (LEAST_RATE, MOST_RATE),
     "channels": (1, MAX_CHANNELS),
+    "core rate": (CORE_RATES[0] // CORE_UNIT, CORE_RATES[-1] // CORE_UNIT),
     "quality": (0, 10_000),
     "level": (0, 255),
     "frames of a packet": (1, MOST_FRAMES),
@@ -62,9 +64,15 @@ class Setup:
 
     sample_rate: int
     channels: int
+    core_rate: int
     quality: int
     level: int
     frames: int
+
+    @property
+    def hop(self) -> int:
+        """Core samples from one frame to the next."""
+        return hop_of(self.core_rate)
 
     @property
     def gain(self) -> Floats:
@@ -73,11 +81,11 @@ class Setup:
 
     def n_core(self, n_samples: int) -> int:
         """Return how many samples of the core's rate stand for samples of the stream."""
-        return -(-n_samples * CORE_RATE // self.sample_rate)
+        return -(-n_samples * self.core_rate // self.sample_rate)
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames they have."""
-        return -(-self.n_core(n_samples) // HOP) + 1 if n_samples else 0
+        return -(-self.n_core(n_samples) // self.hop) + 1 if n_samples else 0
 
     def latency(self, after: int) -> float:
         """Return the seconds from a sample to the same one decoded. after: frames that the synthesis waits for.
@@ -86,8 +94,8 @@ class Setup:
         with, the frames after, and the rest of its packet; resampling looks ahead on both sides.
         """
         hops = 3 + after + self.frames - 1
-        to, back = Resampler(self.sample_rate, CORE_RATE), Resampler(CORE_RATE, self.sample_rate)
-        return hops * HOP / CORE_RATE + to.reach / self.sample_rate + back.reach / CORE_RATE
+        to, back = Resampler(self.sample_rate, self.core_rate), Resampler(self.core_rate, self.sample_rate)
+        return hops * self.hop / self.core_rate + to.reach / self.sample_rate + back.reach / self.core_rate
 
 
 class SoundEncoder:
@@ -119,11 +127,13 @@ class SoundEncoder:
             expect(isinstance(value, (int, np.integer)) and low <= value <= high, BadInput, name, value, f"{low} to {high}")
         expect(-100 <= level <= 20, BadInput, "level", level, "-100 to 20 dB")
         self._named = named(model, device)
-        self._coder = cast("SoundCoder", self._named.coder)  # other coders have no streams
+        coder = cast("SoundCoder", self._named.coder)  # other coders have no streams
         asked = Quality(DEFAULT_QUALITY if quality is None else quality).value
-        units = round(100 * asked) if bitrate is None else self._coder.quality_at(bitrate / channels)
-        self.setup = Setup(sample_rate, channels, units, LEVEL_ZERO + round(level / LEVEL_STEP), frames)
-        self._to_core = Resampler(sample_rate, CORE_RATE)
+        units = round(100 * asked) if bitrate is None else coder.quality_at(bitrate / channels)
+        self._coder = coder.at(coder.rate_for(sample_rate, units))
+        rate = self._coder.rate
+        self.setup = Setup(sample_rate, channels, rate, units, LEVEL_ZERO + round(level / LEVEL_STEP), frames)
+        self._to_core = Resampler(sample_rate, rate)
         self._held, self._start = np.zeros((0, channels), np.float32), 0
         self._n_samples, self._n_frames, self._began, self._ended = 0, 0, False, False
         self._rooms = [self._coder.room() for _ in range(channels)]
@@ -153,7 +163,7 @@ class SoundEncoder:
             return b""
         self._began = True
         s, name = self.setup, self._named.name.encode()
-        fields = write_fields(s.sample_rate, s.channels, s.quality, s.level, s.frames)
+        fields = write_fields(s.sample_rate, s.channels, s.core_rate // CORE_UNIT, s.quality, s.level, s.frames)
         head = self._named.digest + write_varint(len(name)) + name + fields
         return MAGIC + write_varint(len(head)) + head + crc(head)
 
@@ -161,7 +171,8 @@ class SoundEncoder:
         """Yield the packets for which there are samples. last: how many frames the sound has, at its end."""
         while last is None or self._n_frames < last:
             n = self.setup.frames if last is None else min(self.setup.frames, last - self._n_frames)
-            first, end = (self._n_frames - 2) * HOP, (self._n_frames + n + 1) * HOP
+            hop = self.setup.hop
+            first, end = (self._n_frames - 2) * hop, (self._n_frames + n + 1) * hop
             low, high = self._to_core.needed(first, end)
             if last is None and high > self._n_samples:
                 return
@@ -171,7 +182,7 @@ class SoundEncoder:
                 x[max(0, self.setup.n_core(self._n_samples) - first) :] = 0
             yield self._packet(x * self.setup.gain)
             self._n_frames += n
-            self._forget(self._to_core.needed((self._n_frames - 2) * HOP, 0)[0])
+            self._forget(self._to_core.needed((self._n_frames - 2) * hop, 0)[0])
 
     def _packet(self, x: Floats) -> bytes:
         runs = []
@@ -242,10 +253,12 @@ class SoundDecoder:
         expect(crc(head) == check, BadFile, "checksum of the head", crc(head).hex(), check.hex())
         n, position = read_varint(head, DIGEST_BYTES, "model name", MAX_NAME)
         name = head[position : position + n].decode("ascii", "replace")
-        numbers, _ = read_fields(head[position + n :], LIMITS, "stream")
+        (rate, channels, core, *others), _ = read_fields(head[position + n :], LIMITS, "stream")
+        core_rate = core * CORE_UNIT
+        expect(core_rate in CORE_RATES, BadFile, "core rate", core, "16, 24 or 48 kHz")
         coder = cast("SoundCoder", opened(registry.find(name, head[:DIGEST_BYTES]), self._device).coder)
         self._bytes = self._bytes[at + length + CRC_BYTES :]
-        return Voices(coder, Setup(*numbers))
+        return Voices(coder.at(core_rate), Setup(rate, channels, core_rate, *others))
 
     def _next(self, voices: Voices) -> bytes | None:
         """Take the next packet; None where more bytes are needed. Raises BadFile."""
@@ -276,7 +289,7 @@ class Voices:
         self.n_samples: int | None = None  # in all, near the end
         self.n_frames = self.n_out = 0  # frames decoded, samples given
         self.core, self.core_start = np.zeros((0, setup.channels), np.float32), 0
-        self.from_core = Resampler(CORE_RATE, setup.sample_rate)
+        self.from_core = Resampler(setup.core_rate, setup.sample_rate)
 
     @property
     def is_over(self) -> bool:
@@ -307,7 +320,7 @@ class Voices:
     def resampled(self) -> Floats:
         """Return the samples that can be computed and were not given yet."""
         n_core, rate = self.core_start + len(self.core), self.setup.sample_rate
-        ready = ((n_core - self.from_core.reach) * rate - 1) // CORE_RATE + 1
+        ready = ((n_core - self.from_core.reach) * rate - 1) // self.setup.core_rate + 1
         end = self.n_samples if self.is_over and self.n_samples is not None else ready
         if end <= self.n_out:
             return np.zeros((0, self.setup.channels), np.float32)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.entropy.errors import BadFile, expect
+from laconic.entropy.errors import BadFile, UnsupportedFile, expect
 
 HOP, KEPT = 256, 240
 BEFORE, AFTER = 3, 2
@@ -38,7 +38,18 @@ class Frames:
 class PlainCoder:
     """Codes one channel with a step for each quality."""
 
+    rate, hop = 16000, HOP
     before, after = BEFORE, AFTER
+
+    def at(self, rate: int) -> PlainCoder:
+        expect(rate == self.rate, UnsupportedFile, "core rate", rate, self.rate)
+        return self
+
+    def rate_for(self, sample_rate: int, quality: int) -> int:
+        return self.rate
+
+    def quality_at(self, bitrate: float) -> int:
+        return round(100 * min(bitrate, 100))
 
     def analyse(self, x: np.ndarray) -> np.ndarray:
         assert x.dtype == np.float32 and len(x) % HOP == 0

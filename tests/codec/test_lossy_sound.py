@@ -389,9 +389,15 @@ def test_segments_come_back(silences: tuple[tuple[int, int], ...], runs: list[by
     assert read_segment(segment.pack(), 1000, len(runs), not segment.silences) == segment
 
 
-@given(st.integers(1000, 768000), st.integers(0, 1 << 34), st.integers(1, 8), st.sampled_from([(8, False), (32, True)]))
-def test_fields_come_back(rate: int, n: int, channels: int, width: tuple[int, bool]) -> None:
-    fields = Fields(rate, channels, *width, 5000, n, 7, (128,) * channels)
+@given(
+    st.integers(1000, 768000),
+    st.integers(0, 1 << 34),
+    st.integers(1, 8),
+    st.sampled_from([(8, False), (32, True)]),
+    st.sampled_from([16000, 24000, 48000]),
+)
+def test_fields_come_back(rate: int, n: int, channels: int, width: tuple[int, bool], core: int) -> None:
+    fields = Fields(rate, channels, *width, core, 5000, n, 7, (128,) * channels)
     assert unpack(fields.pack()) == fields
     assert sum(b - a for a, b in map(fields.frames_of, range(min(3, fields.n_segments)))) <= fields.n_frames or n == 0
     if n:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,12 +27,14 @@ from laconic.models.sound import (
     mdct,
     mdct_matrix,
 )
-from laconic.models.sound_coder import HOP, SoundCoder, Synthesiser, Targets, noise_of
+from laconic.models.sound_coder import SoundCoder, Synthesiser, Targets, noise_of
 from laconic.models.sound_distance import Distance
+from laconic.models.sound_high import CORE_RATES, EDGES, Core, core_rate, levels_of, signs_of
 from laconic.models.sound_prior import IntegerPrior, check_tables
 from laconic.models.sound_search import PESQ_WEIGHT
 
 plain = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "plain_frames.py")))
+HOP = BINS
 SMALL = SoundConfig(
     bands=6, coded_bins=20, channels=12, hidden_channels=24, blocks=2, kernel=5, look_ahead=1, prior_channels=16
 )
@@ -112,20 +115,75 @@ def test_parts_are_synthesised_as_the_whole(saved: tuple[SoundCoder, Path]) -> N
     assert not np.allclose(whole, other), "the seed is another noise"
 
 
+@pytest.mark.parametrize("rate", CORE_RATES[1:])
+def test_noise_above_is_as_strong_as_the_sound_was(saved: tuple[SoundCoder, Path], rate: int) -> None:
+    """Noise of another strength in each band, in the middle of which it jumps: powers come back within 3 dB each."""
+    coder = saved[0].at(rate)
+    core, n = coder.core, 120
+    rng = np.random.default_rng(1)
+    spectrum = rng.choice((-1.0, 1.0), (1, n, core.hop)) * 0.01
+    for band in range(core.bands):
+        spectrum[:, :, EDGES[band] : EDGES[band + 1]] *= 2.0 ** (band + 1)
+    spectrum[:, n // 2 :, 256:] *= 0.1
+    x = np.pad(coder.samples(torch.from_numpy(spectrum).float()), (2 * core.hop, 2 * core.hop))
+    targets = coder.analyse(x)
+    data, frames = coder.encode(targets, 5000)
+    assert np.array_equal(coder.decode(data, n, 5000).levels, frames.levels)
+    above = coder.spectrum(np.pad(coder.synthesise(frames, 5000, 0, 0), (core.hop, core.hop)))[0, 1:-1, 256:].numpy()
+    wanted = coder.spectrum(x)[0, 2:-2, 256:].numpy()
+    for part in (slice(10, n // 2 - 5), slice(n // 2 + 5, n - 10)):
+        for a, b in pairwise(EDGES[: core.bands + 1]):
+            ratio = np.square(above[part, a - 256 : b - 256]).mean() / np.square(wanted[part, a - 256 : b - 256]).mean()
+            assert 0.6 < ratio < 1.6, (part, a, ratio)
+
+
+def test_below_8_khz_the_rate_of_the_core_changes_nothing(saved: tuple[SoundCoder, Path]) -> None:
+    """One tone at 300 Hz at each rate: the frames' integers differ by what resampling does."""
+    found = []
+    for rate in CORE_RATES:
+        coder = saved[0].at(rate)
+        x = 0.05 * np.sin(2 * np.pi * 300 * (np.arange(43 * coder.hop) + 0.5) / rate).astype(np.float32)
+        found.append(coder.analyse(x))
+        assert (found[-1].powers < 1e-6).all()
+    for one in found[1:]:
+        assert np.allclose(one.components, found[0].components, atol=0.02)
+        assert np.allclose(one.shape, found[0].shape, atol=0.05 * np.abs(found[0].shape).max())
+
+
+@given(st.integers(1000, 768000), st.floats(0.5, 30))
+def test_the_core_is_as_wide_as_the_sound_and_the_rate_allow(rate: int, bitrate: float) -> None:
+    found = core_rate(rate, bitrate)
+    assert found in CORE_RATES and found <= core_rate(rate, bitrate + 1)
+    assert found == 16000 or bitrate >= 4
+    assert core_rate(rate, 100.0) == min([r for r in CORE_RATES if r >= rate], default=48000)
+
+
+def test_levels_are_of_two_frames_and_bounded() -> None:
+    powers = np.array([[4.0], [4.0], [1.0], [3.0], [0.0]], np.float32)
+    assert levels_of(powers)[:, 0].tolist() == [2, 1, -32]
+    assert (Core(24000).noise(np.full((3, 2), -32, np.int32), 1, 0) == 0).all(), "the least level is silence"
+    noise = signs_of(1, 0x85EBCA6B, 7, 500, 512)
+    assert set(np.unique(noise)) == {-1, 1} and abs(noise.mean()) < 0.01
+    assert np.array_equal(signs_of(1, 0x85EBCA6B, 9, 3, 512), noise[2:5])
+
+
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000), st.integers(1, 9), st.floats(-3, 6), st.integers(0, 99))
+@given(st.integers(0, 10_000), st.integers(1, 9), st.floats(-3, 6), st.integers(0, 99), st.sampled_from(CORE_RATES))
 def test_a_plain_decoder_reads_what_the_kernel_wrote(
-    saved: tuple[SoundCoder, Path], quality: int, n: int, octaves: float, seed: int
+    saved: tuple[SoundCoder, Path], quality: int, n: int, octaves: float, seed: int, rate: int
 ) -> None:
-    coder, path = saved
+    coder, path = saved[0].at(rate), saved[1]
     rng = np.random.default_rng(seed)
     envelope = (rng.standard_normal((n, SMALL.bands)) * 2.0**octaves).astype(np.float32)
     shape = (rng.standard_normal((n, SMALL.coded_bins)) * 2.0**octaves).astype(np.float32)
-    data, frames = coder.prior.encode(envelope, shape, quality)
+    asked = (rng.standard_normal((-(-n // 2), coder.core.bands)) * 2.0**octaves).astype(np.int32)
+    data, frames = coder.prior.encode(envelope, shape, quality, levels=asked)
     back = coder.decode(data, n, quality)
     assert np.array_equal(back.components, frames.components) and np.array_equal(back.shape, frames.shape)
-    components, steps = plain.frames(data, n, quality, plain.weights(str(path)))
+    assert np.array_equal(back.levels, frames.levels)
+    components, steps, levels = plain.frames(data, n, quality, plain.weights(str(path)), coder.core.bands)
     assert np.array_equal(components, frames.components) and np.array_equal(steps, frames.shape)
+    assert np.array_equal(levels, frames.levels)
 
 
 def test_symbols_are_nearest_to_the_targets(saved: tuple[SoundCoder, Path]) -> None:
@@ -236,7 +294,7 @@ def test_runs_that_go_on_are_one_run(saved: tuple[SoundCoder, Path]) -> None:
     _, whole = coder.encode(targets, 6000)
     there, back, parts = coder.room(), coder.room(), []
     for start, end in ((0, 7), (7, 8), (8, 20)):
-        part = type(targets)(targets.components[start:end], targets.shape[start:end])
+        part = type(targets)(targets.components[start:end], targets.shape[start:end], targets.powers[start:end])
         parts.append(coder.decode(coder.encode(part, 6000, there)[0], end - start, 6000, back))
     assert np.array_equal(type(whole).joined(parts).shape, whole.shape)
 
