@@ -27,11 +27,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Targets:
-    """Holds analysed frames: envelope components, float32 [T, E], shape, float32 [T, K], before gains; powers above [T, B]."""
+    """Holds analysed frames: envelope components, float32 [T, E], shape, float32 [T, K], before gains; amplitudes above [T, B]."""
 
     components: Floats
     shape: Floats
-    powers: Floats
+    amplitudes: Floats
 
 
 class SoundCoder:
@@ -75,13 +75,13 @@ class SoundCoder:
         """
         spectrum = self.spectrum(x)[:, 1:-1]  # without the padding's frames
         components, shape = self.model.features(spectrum[..., :BINS])
-        powers = self.core.powers(spectrum[0, :, BINS:].cpu().numpy())
-        return Targets(components[0, 1:-1].cpu().numpy(), shape[0, 1:-1].cpu().numpy(), powers)
+        amplitudes = self.core.amplitudes(spectrum[0, :, BINS:].cpu().numpy())
+        return Targets(components[0, 1:-1].cpu().numpy(), shape[0, 1:-1].cpu().numpy(), amplitudes)
 
     def encode(self, targets: Targets, quality: int, room: Room | None = None) -> tuple[bytes, Frames]:
         """Code a run of frames at a quality x 100; also return it as it will be decoded. room: see `IntegerPrior`."""
         gains = [np.exp2(self.prior.gain(which, quality) / 64).astype(np.float32) for which in (0, 1)]
-        levels = sound_high.levels_of(targets.powers)
+        levels = sound_high.levels_of(targets.amplitudes)
         return self.prior.encode(targets.components * gains[0], targets.shape * gains[1], quality, room, levels)
 
     def searched(self, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
@@ -90,7 +90,7 @@ class SoundCoder:
         noise = torch.from_numpy(noise_of(0, 0, len(targets.shape))[None]).to(self.device)
         low = x if self.hop == BINS else inverse_mdct(self.spectrum(x)[..., :BINS], self.model.synthesis_matrix)[0].cpu().numpy()
         found = sound_search.searched(self.model, low, arrays, quality / QUALITY_UNITS, noise, iterations)
-        return Targets(*found, targets.powers)
+        return Targets(*found, targets.amplitudes)
 
     def decode(self, data: bytes, n: int, quality: int, room: Room | None = None) -> Frames:
         """Return the n frames of a run. No float is computed. Raises BadFile."""

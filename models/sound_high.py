@@ -47,12 +47,15 @@ class Core:
         """By which bins are larger than at the network's rate."""
         return float((self.rate / CORE_RATE) ** 0.5)
 
-    def powers(self, bins: Floats) -> Floats:
-        """Return the power of each band, float32 [T - 2, bands], smoothed over three frames of bins [T, hop - 256]."""
+    def amplitudes(self, bins: Floats) -> Floats:
+        """Return the amplitude of each band, float32 [T - 2, bands], smoothed over three frames of bins [T, hop - 256].
+
+        A mean of amplitudes, not of powers, which a click would raise long before it comes.
+        """
         edges = [edge - BINS for edge in EDGES[: self.bands + 1]]
-        parts = [np.square(bins[:, a:b]).mean(1) for a, b in pairwise(edges)]
-        power = np.stack(parts, 1) if parts else np.zeros((len(bins), 0), np.float32)
-        return np.asarray(0.25 * power[:-2] + 0.5 * power[1:-1] + 0.25 * power[2:], np.float32)
+        parts = [np.sqrt(np.square(bins[:, a:b]).mean(1)) for a, b in pairwise(edges)]
+        found = np.stack(parts, 1) if parts else np.zeros((len(bins), 0), np.float32)
+        return np.asarray(0.25 * found[:-2] + 0.5 * found[1:-1] + 0.25 * found[2:], np.float32)
 
     def noise(self, levels: Ints, seed: int, first: int) -> Floats:
         """Return bins [T, hop - 256] of frames from number `first` on, whose levels are int32 [T, bands]."""
@@ -73,12 +76,12 @@ def core_rate(sample_rate: int, bitrate: float) -> int:
     return last
 
 
-def levels_of(powers: Floats) -> Ints:
-    """Return levels int32 [ceil(T / 2), bands] of powers [T, bands]."""
-    first = powers[::FRAMES_PER_LEVEL].astype(np.float64)
-    second = np.concatenate([powers[1::FRAMES_PER_LEVEL], first[len(powers) // FRAMES_PER_LEVEL :]])  # the last may be alone
-    mean = (first + second) / FRAMES_PER_LEVEL
-    return np.asarray(np.clip(np.rint(np.log2(mean + 1e-30)), LEAST_LEVEL, MOST_LEVEL), np.int32)
+def levels_of(amplitudes: Floats) -> Ints:
+    """Return levels int32 [ceil(T / 2), bands] of amplitudes [T, bands]."""
+    first = amplitudes[::FRAMES_PER_LEVEL].astype(np.float64)
+    alone = first[len(amplitudes) // FRAMES_PER_LEVEL :]  # the last, if it is
+    mean = (first + np.concatenate([amplitudes[1::FRAMES_PER_LEVEL], alone])) / FRAMES_PER_LEVEL
+    return np.asarray(np.clip(np.rint(2 * np.log2(mean + 1e-15)), LEAST_LEVEL, MOST_LEVEL), np.int32)
 
 
 def signs_of(seed: int, step: int, first: int, n: int, width: int) -> Floats:
