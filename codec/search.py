@@ -13,14 +13,18 @@ from laconic.entropy.errors import TargetOutOfReach
 from laconic.options import Rate, Searched
 
 HUNDREDTHS = 10_000  # the highest quality, in the units of the search
+FIRST_STEP = 400  # from where a search starts: a tenth or so of a rate
 T = TypeVar("T")
 
 
-def search(target: Searched, encode: Callable[[int], T], measure: Callable[[T], float], what: str) -> T:
+def search(
+    target: Searched, encode: Callable[[int], T], measure: Callable[[T], float], what: str, start: int | None = None
+) -> T:
     """Return the file that keeps a target best, by interpolation or bisection over the quality.
 
     encode: quality x 100 -> a file, or what stands for one. measure: a file -> what the target speaks of, in its unit; rises
-    with the quality. what: the word for the source in errors. Raises TargetOutOfReach, which names the range that can be reached.
+    with the quality. what: the word for the source in errors. start: a quality x 100 that will be near. Raises
+    TargetOutOfReach, which names the range that can be reached.
     """
     files: dict[int, tuple[float, T]] = {}
 
@@ -31,18 +35,28 @@ def search(target: Searched, encode: Callable[[int], T], measure: Callable[[T], 
         return files[units][0]
 
     lowest, highest = target.window()
-    low, high = 0, HUNDREDTHS
-    if reached(low) > highest or reached(high) < lowest:
+    low, high = (0, HUNDREDTHS) if start is None else around(start, lambda units: reached(units) <= target.value)
+    if (low == 0 and reached(low) > highest) or (high == HUNDREDTHS and reached(high) < lowest):
         raise TargetOutOfReach(
             f"{target.name}: found {target.value:g} {target.unit}, "
-            f"expected {reached(low):.4g} to {reached(high):.4g} {target.unit} for this {what}"
+            f"expected {reached(0):.4g} to {reached(HUNDREDTHS):.4g} {target.unit} for this {what}"
         )
     while high - low > 1:  # invariant: reached(low) <= target, or low is 0; likewise high
-        middle = between(target, low, high, reached(low), reached(high))
-        low, high = (middle, high) if reached(middle) <= target.value else (low, middle)
         if any(target.slack(value) <= target.tolerance for value, _ in inside(target, files)):
             break
+        middle = between(target, low, high, reached(low), reached(high))
+        low, high = (middle, high) if reached(middle) <= target.value else (low, middle)
     return best(target, files)
+
+
+def around(start: int, is_low: Callable[[int], bool]) -> tuple[int, int]:
+    """Return two qualities near one, or near an end, of which the first is low and the second is not."""
+    step, low = FIRST_STEP, is_low(start)
+    while True:
+        further = min(max(start + (step if low else -step), 0), HUNDREDTHS)
+        if further in (0, HUNDREDTHS) or is_low(further) != low:
+            return min(start, further), max(start, further)
+        start, step = further, 3 * step
 
 
 def between(target: Searched, low: int, high: int, at_low: float, at_high: float) -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ class Sound(nn.Module):
         components, shape: as decoded, before gains. quality: float [B] in 0..1. noise: of -1 and 1, [B, T, 256].
         """
         features, plain = self.prepare(components, shape, quality, noise)
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.training):
+        with coarse(self, features):
             f = self.enter(features).float()
         for block in self.blocks:
             f = block(f)
@@ -195,7 +196,7 @@ class Sound(nn.Module):
 
     def correct(self, f: Tensor, plain: Tensor) -> Tensor:
         """Return the spectrum, from what the blocks made of the frames and what `prepare` said of them."""
-        with torch.autocast(f.device.type, torch.bfloat16, enabled=self.training):
+        with coarse(self, f):
             out = self.leave(self.norm(f)).float()
         whitened, resolution, noise, per_bin = plain
         bounded = 3 * torch.tanh(out[..., BINS:] / 3)  # octaves
@@ -315,13 +316,13 @@ class Prior(nn.Module):
         features = torch.cat([torch.tanh(shape * 0.5), torch.log1p(shape.abs())], 2)
         q = quality[:, None, None].expand(-1, shape.shape[1], 1)
         recent = [delayed(components, d + 1) for d in range(RECENT)] + [delayed(features, d + 1) for d in range(2)]
-        with torch.autocast(shape.device.type, torch.bfloat16, enabled=self.training):
+        with coarse(self, shape):
             out: Tensor = F.relu(self.middle(F.relu(self.enter(torch.cat([*recent, q], 2)))))
         return out
 
     def envelope(self, context: Tensor, components: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logarithm of the scale of the envelope, in steps. components: those of all frames."""
-        with torch.autocast(context.device.type, torch.bfloat16, enabled=self.training):
+        with coarse(self, context):
             out = self.to_envelope(context)
         mean, log_scale = out.float().chunk(2, 2)
         mean = (delayed(components, 1) * self.rho + mean) * torch.exp2(gain)
@@ -333,7 +334,7 @@ class Prior(nn.Module):
         components: of the same frames. level: log2 of the scale that the envelope gives.
         """
         q = quality[:, None, None].expand(-1, context.shape[1], 1)
-        with torch.autocast(context.device.type, torch.bfloat16, enabled=self.training):
+        with coarse(self, context):
             f = F.relu(self.shape_enter(torch.cat([context, components.to(context.dtype), q.to(context.dtype)], 2)))
             out = self.to_shape(F.relu(self.shape_middle(f)))
         mean, log_scale = out.float().chunk(2, 2)
@@ -358,12 +359,30 @@ class Block(nn.Module):
 
     def branch(self, x: Tensor) -> Tensor:
         """Return what is added to the frames that have all their neighbours in x."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
+        with coarse(self, x):
             frames = x.mT[:, :, None].contiguous(memory_format=torch.channels_last)
             weight = self.depthwise.weight[:, :, None]
             f = F.conv2d(frames, weight, self.depthwise.bias, groups=x.shape[2])[:, :, 0].mT
             out: Tensor = self.narrow(F.gelu(self.widen(self.norm(f)))).float()
         return out
+
+
+def coarse(module: nn.Module, x: Tensor) -> torch.autocast:
+    """Return the context in which matrices are multiplied in bfloat16: in training, and where a search would be faster.
+
+    A decoder, which computes no gradients, never does so.
+    """
+    enabled = module.training or (torch.is_grad_enabled() and multiplies_bf16(x.device.type))
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+
+
+@cache
+def multiplies_bf16(device: str) -> bool:
+    """Tell whether a kind of device has instructions for bfloat16."""
+    if device == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", None)  # older versions of torch cannot tell
+        return bool(capabilities and capabilities().get("avx512_bf16"))
+    return True
 
 
 def coded(target: Tensor, mean: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
 from laconic.entropy.threads import each
 from laconic.media import lossless_sound, lossy_sound_coder
-from laconic.media.lossy_sound_coder import Named, over_segments
+from laconic.media.lossy_sound_coder import Coder, Named, over_segments
 from laconic.media.lossy_sound_fields import LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment, unpack
 from laconic.media.lossy_sound_read import Analysed, Analysis, Piece, Reader, levels_of
 from laconic.media.sound_parts import beside
@@ -46,33 +46,32 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
     expect(LEAST_RATE <= source.sample_rate <= MOST_RATE, BadInput, "sample rate", source.sample_rate, expected)
     effort = DEFAULT_LOSSY_EFFORT if options.effort is None else options.level()
     reader = Reader(source)
-    named = for_target(lossy_sound_coder.named(options.model, run.device), source, options.target)
+    named = lossy_sound_coder.named(options.model, run.device)
+    start = likely_quality(named.coder, source, options.target)
+    named = replace(named, coder=named.coder.at(named.coder.rate_for(source.sample_rate, start)))
     job = Job(reader, named, levels_of(reader.pieces(), source), options, run, ITERATIONS[effort])
     with tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
         made = cast(BinaryIO, spooled)
         target = options.target
         if isinstance(target, Rate):
-            notes = Search(job, target).write(made)
+            notes = Search(job, target, start).write(made)
         else:
             assert isinstance(target, Quality)
-            notes = at_quality(job, round(100 * target.value), made)
+            notes = at_quality(job, start, made)
         made.seek(0)
         shutil.copyfileobj(made, file, 1 << 20)
     for text in dict.fromkeys([*source.notes, *notes]):
         run.note(text)
 
 
-def for_target(named: Named, source: Source, target: Target | None) -> Named:
-    """Return the coder for the rate of the core that suits a sound and its target."""
-    coder = named.coder
+def likely_quality(coder: Coder, source: Source, target: Target | None) -> int:
+    """Return the quality x 100 that is asked for, or at which typical speech keeps the target."""
     if isinstance(target, Quality):
-        quality = round(100 * target.value)
-    else:
-        assert isinstance(target, (Bitrate, Size))
-        seconds = source.n_samples / source.sample_rate
-        bitrate = target.value if isinstance(target, Bitrate) else 8 * target.value / 1000 / max(seconds, 1e-3)
-        quality = coder.quality_at(bitrate / source.channels)
-    return replace(named, coder=coder.at(coder.rate_for(source.sample_rate, quality)))
+        return round(100 * target.value)
+    assert isinstance(target, (Bitrate, Size))
+    seconds = max(source.n_samples / source.sample_rate, 1e-3)
+    bitrate = target.value if isinstance(target, Bitrate) else 8 * target.value / 1000 / seconds
+    return coder.quality_at(bitrate / source.channels)
 
 
 @dataclass(frozen=True)
@@ -189,6 +188,7 @@ class Search:
 
     job: Job
     target: Rate
+    start: int  # the quality x 100 at which typical speech keeps it
 
     def write(self, file: BinaryIO) -> list[str]:
         """Write the file that keeps the target; return notes. Raises TargetOutOfReach."""
@@ -239,12 +239,12 @@ class Search:
             chunks = each(partial(self.job.chunk, quality), segments, self.job.run.threads)
             return container.write(self.job.header(n_samples, quality), [*chunks, *extra])
 
-        found = search(target, partial(file_at, kept), measure, "sound")
+        found = search(target, partial(file_at, kept), measure, "sound", self.start)
         if not self.job.iterations:
             return found
         quality = unpack(container.parse_head(found)[0].fields).quality
         improved = list(over_segments(partial(self.job.improved, quality), kept, self.job.run.threads))
-        return search(target, partial(file_at, improved), measure, "sound")
+        return search(target, partial(file_at, improved), measure, "sound", quality)
 
     def on_some(self, sample: Sample, n_samples: int, extra: list[Chunk], seconds: float, target: Rate, file: BinaryIO) -> None:
         """Write the file, found by some segments, whose error on the whole is taken off in a few passes over it."""
