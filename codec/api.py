@@ -147,7 +147,7 @@ class Codec:
     ) -> None:
         """Do as `compress`, with its options, into a binary file: hours of sound in little memory.
 
-        progress: is called with (samples done, all samples) of sounds.
+        progress: is called with (samples done, all samples) of sounds, and of photos while they are searched.
         """
         target = target_of(options)
         run = self._run(options.get("notes"), progress=progress)

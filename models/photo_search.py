@@ -14,38 +14,42 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from laconic.entropy.tables import gaussian_tables
 from laconic.models.photo import Photo, pass_masks
 from laconic.models.visual_distance import EyeDistance, MsSsimDistance
 
-MIDDLE_QUALITY = 55.0  # where the weights of the distances below hold; elsewhere they follow the root of lambda
+MIDDLE_QUALITY = 55.0  # where the weights of the distances below hold
+GROWTH = 0.6  # exponent of lambda by which these weights follow the quality
 FEW = 6  # iterations: so few go straight on, with less hardening and little noise
 STEP = 0.07  # of the descent, in steps of the quantiser, over the root of the iterations
-FASTER = 0.02  # by which share the step grows per point of quality above MIDDLE
+FASTER = 0.02  # by which share the step of many iterations grows per point of quality above MIDDLE
 MIDDLE = 50.0
 HARDNESS, HARDNESS_OF_SOME, HARDNESS_OF_FEW = (0.35, 0.08), (0.35, 0.2), (0.25, 0.2)  # temperatures, first and last
 NOISE, NOISE_OF_FEW = (0.22, 0.15), (0.05, 0.05)  # deviation of what is added between two soft roundings, first and last
 MANY = 30  # iterations from which on rounding hardens to the end
 SYMBOL_MAX = 32_000
+CELL = 32  # pixels per side of what has one mean colour
 
 
 @dataclass(frozen=True)
 class Tune:
     """Weighs what a picture's error costs: the squared error by that in training, and a distance in bits per pixel.
 
-    step: of the descent where iterations are few.
+    step: of the descent where iterations are few. colour: by how many times more the error of a cell's mean colour counts.
     """
 
     squares: float
     step: float
     weight: float = 0.0
     distance: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None
+    colour: float = 0.0
 
 
 TUNES = {
-    "eye": Tune(0.25, 0.045, 0.2, EyeDistance),
+    "eye": Tune(0.25, 0.045, 0.35, EyeDistance, 10.0),
     "psnr": Tune(1.0, 0.03),
     "ms-ssim": Tune(0.25, 0.045, 8.0, MsSsimDistance),
 }
@@ -83,8 +87,8 @@ def searched(
     """
     state = State(model, tile, quality, TUNES[tune])
     few = iterations <= FEW
-    step = TUNES[tune].step if few else STEP / math.sqrt(iterations)
-    step *= 1 + FASTER * max(0.0, quality / 100 - MIDDLE)
+    many = STEP / math.sqrt(iterations or 1) * (1 + FASTER * max(0.0, quality / 100 - MIDDLE))
+    step = TUNES[tune].step if few else many
     optimiser = torch.optim.Adam(state.moved, lr=step, betas=(0.7, 0.99) if few else (0.9, 0.999))
     hardness = HARDNESS_OF_FEW if few else HARDNESS if iterations >= MANY else HARDNESS_OF_SOME
     noise = NOISE_OF_FEW if few else NOISE
@@ -112,7 +116,7 @@ class State:
         lambda_, middle = (float(model.lambda_of(q)) for q in (self.quality, torch.tensor(MIDDLE_QUALITY)))
         n_pixels = tile.picture.shape[2] * tile.picture.shape[3]
         self.squares = tune.squares * lambda_ * 255**2 / 3
-        self.weight = tune.weight * math.sqrt(lambda_ / middle) * n_pixels
+        self.weight = tune.weight * (lambda_ / middle) ** GROWTH * n_pixels
         self.distance = tune.distance(tile.picture) if tune.distance else None
         self.tables = bit_tables(str(device))
 
@@ -158,7 +162,11 @@ class State:
         decoded = decoded[..., top : top + rows, left : left + columns].float().contiguous().clamp(0, 1)
         if tile.gray:
             decoded = decoded.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-        loss = bits + self.squares * (decoded - tile.picture).square().sum()
+        error = decoded - tile.picture
+        loss = bits + self.squares * error.square().sum()
+        if self.tune.colour:
+            means = F.avg_pool2d(error, CELL, ceil_mode=True, count_include_pad=False)
+            loss = loss + self.tune.colour * self.squares * CELL**2 * means.square().sum()
         return loss + self.weight * self.distance(decoded) if self.distance else loss
 
     def rows(self, n: int, symbols: Tensor, where: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,39 +70,61 @@ def scale_of(planes: Tensor) -> Scale:
 
 
 class ScaleDistance(torch.autograd.Function):
-    """Computes the distance of planes from an original's at one scale.
-
-    The gradient is computed with it, by hand: one pass over each map in place of three.
-    """
+    """Computes the distance of planes from an original's at one scale, and its gradient with it, by hand."""
 
     @staticmethod
     def forward(ctx: Any, planes: Tensor, original: Scale) -> Tensor:
-        mean, square, product = blurred(torch.cat([planes, planes.square(), planes * original.planes], 1)).chunk(3, 1)
-        shift = original.mean - mean
-        inverse = 1 / (original.variance + square - mean.square())
-        likeness = (2 * (product - original.mean * mean) + STABLE) * inverse
-        light = 1 - shift.square()
-        structure = (1 - light * likeness).clamp_(min=0)
-        detail = planes - mean
-        edge = (1 + detail.abs()) * original.flatness - 1
-        distance, by_structure = pooled(structure, 1.0, STRUCTURE_NORM)
-        of_edges, by_edge = pooled(edge.abs(), EDGE, EDGE_NORM)
-        if ctx.needs_input_grad[0]:
-            by_variance = by_structure * light * inverse
-            by_square = by_variance * likeness
-            by_mean = 2 * (by_variance * original.mean - by_square * mean - by_structure * likeness * shift)
-            by_planes = by_edge * edge.sign() * detail.sign() * original.flatness
-            by_blurred = torch.cat([by_mean - by_planes, by_square, -2 * by_variance], 1)
-            of_mean, of_square, of_product = blurred_backward(by_blurred).chunk(3, 1)
-            gradient = by_planes + of_mean + 2 * planes * of_square + original.planes * of_product
+        compute = scale_plain if planes.is_cuda else scale_compiled
+        distance, gradient = compute(planes, original, ctx.needs_input_grad[0])
+        if gradient is not None:
             ctx.save_for_backward(gradient)
-        return distance + of_edges
+        return distance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_distance: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return by_distance * gradient, None
+
+
+def scale_compiled(planes: Tensor, original: Scale, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """Return what `scale_plain` does, by a kernel."""
+    from laconic.models.visual_kernel import scale_kernel
+
+    height, width = planes.shape[2:]
+    known = (original.planes, original.mean, original.variance, original.flatness)
+    arrays = [one.detach()[0].contiguous().numpy() for one in (planes, *known)]
+    ends = [(1 / share).numpy() for share in (end_coverage(height), end_coverage(width))]
+    pools = np.array([1.0, STRUCTURE_NORM, EDGE, EDGE_NORM], np.float32)
+    gradient = np.empty(arrays[0].shape if with_gradient else (0, 0, 0), np.float32)
+    weights = np.array(PLANES, np.float32)
+    kernel: Any = scale_kernel
+    distance = kernel(*arrays, gaussian().numpy(), *ends, weights, pools, np.float32(STABLE), LEAST, gradient)
+    return planes.new_tensor(distance), torch.from_numpy(gradient)[None] if with_gradient else None
+
+
+def scale_plain(planes: Tensor, original: Scale, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the distance of planes, float [1, 3, H, W], from an original's, and where asked for its gradient."""
+    mean, square, product = blurred(torch.cat([planes, planes.square(), planes * original.planes], 1)).chunk(3, 1)
+    shift = original.mean - mean
+    inverse = 1 / (original.variance + square - mean.square())
+    likeness = (2 * (product - original.mean * mean) + STABLE) * inverse
+    light = 1 - shift.square()
+    structure = (1 - light * likeness).clamp(min=0)
+    detail = planes - mean
+    edge = (1 + detail.abs()) * original.flatness - 1
+    of_structure, slope = pooled(structure, 1.0, STRUCTURE_NORM)
+    of_edges, by_edge = pooled(edge.abs(), EDGE, EDGE_NORM)
+    if not with_gradient:
+        return of_structure + of_edges, None
+    by_structure = slope * (structure > 0)
+    by_variance = by_structure * light * inverse
+    by_square = by_variance * likeness
+    by_mean = 2 * (by_variance * original.mean - by_square * mean - by_structure * likeness * shift)
+    by_planes = by_edge * edge.sign() * detail.sign() * original.flatness
+    by_blurred = torch.cat([by_mean - by_planes, by_square, -2 * by_variance], 1)
+    of_mean, of_square, of_product = blurred_backward(by_blurred).chunk(3, 1)
+    return of_structure + of_edges, by_planes + of_mean + 2 * planes * of_square + original.planes * of_product
 
 
 def pooled(values: Tensor, mean_weight: float, norm_weight: float) -> tuple[Tensor, Tensor]:
@@ -198,5 +221,9 @@ def gaussian() -> Tensor:
 
 def coverage(height: int, width: int, device: torch.device) -> Tensor:
     """Return the share of the window that lies inside the picture, [H, W]."""
-    ends = [F.conv1d(torch.ones(1, 1, n), gaussian().view(1, 1, -1), padding=RADIUS)[0, 0] for n in (height, width)]
-    return (ends[0][:, None] * ends[1]).to(device)
+    return (end_coverage(height)[:, None] * end_coverage(width)).to(device)
+
+
+def end_coverage(n: int) -> Tensor:
+    """Return the share of the window in one dimension that lies inside, [n]."""
+    return F.conv1d(torch.ones(1, 1, n), gaussian().view(1, 1, -1), padding=RADIUS)[0, 0]

@@ -47,6 +47,20 @@ def test_the_gradient_by_hand_is_that_of_autograd(size: tuple[int, int]) -> None
     assert torch.allclose(found.grad, expected.grad, rtol=1e-3, atol=1e-4 * float(expected.grad.abs().max()))
 
 
+@pytest.mark.parametrize("size", [(48, 50), (7, 90), (1, 3)])
+def test_the_kernel_computes_what_tensors_do(size: tuple[int, int]) -> None:
+    original, other = (visual_distance.xyb(x) for x in pictures(*size))
+    scale = visual_distance.scale_of(original)
+    for with_gradient in (False, True):
+        plain, compiled = (
+            compute(other, scale, with_gradient) for compute in (visual_distance.scale_plain, visual_distance.scale_compiled)
+        )
+        assert float(compiled[0]) == pytest.approx(float(plain[0]), rel=1e-4, abs=1e-5)
+        assert (compiled[1] is None) == (plain[1] is None) == (not with_gradient)
+    assert plain[1] is not None and compiled[1] is not None
+    assert torch.allclose(compiled[1], plain[1], rtol=1e-3, atol=2e-4 * float(plain[1].abs().max()))
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("size", [(48, 50), (1, 1), (200, 30)])
 def test_more_noise_is_farther_and_none_is_nothing(distance: type[EyeDistance], size: tuple[int, int]) -> None:
