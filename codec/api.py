@@ -93,9 +93,11 @@ class Codec:
         bitrate: float | None = None,
         size: int | None = None,
         psnr: float | None = None,
+        ssimulacra2: float | None = None,
         lossless: bool = False,
         max_error: int | None = None,
         effort: int | None = None,
+        tune: str | None = None,
         sample_rate: int | None = None,
         strip: bool = False,
         fallback: bool = True,
@@ -108,8 +110,10 @@ class Codec:
         sample_rate (Hz) a sound, uint8, int16, int32, float32 or float64 [T] or [T, C].
         At most one of: quality 0..100 (default 60 of pictures), bpp (bits per pixel, kept within 2 %), bitrate (of sounds,
         kbit/s, kept within 2 %), size (bytes, never more), psnr (of pictures, dB, reached and exceeded by at most 0.1),
-        lossless (default of sounds), max_error (of a picture's samples, 0..255).
-        effort: 1..9: slower and smaller, or of sounds with loss better (default 7, of those 3); not of photos with loss.
+        ssimulacra2 (of pictures, a score, exceeded by at most 0.5; needs the package ssimulacra2), lossless (default of
+        sounds), max_error (of a picture's samples, 0..255).
+        effort: 1..9: slower and smaller, or with loss better (default 7, with loss 4 of photos and 3 of sounds).
+        tune: what a photo with loss is searched for: "eye" (default), "psnr" or "ms-ssim".
         strip: leave out metadata and tags.
         fallback: code without loss what is no photo (all of a picture, or parts), where that is better; a note says so.
         medium: the name of the medium to use, where several would do. notes: a list that is told what was changed, and of a
@@ -125,9 +129,11 @@ class Codec:
             bitrate=bitrate,
             size=size,
             psnr=psnr,
+            ssimulacra2=ssimulacra2,
             lossless=lossless,
             max_error=max_error,
             effort=effort,
+            tune=tune,
             sample_rate=sample_rate,
             strip=strip,
             fallback=fallback,
@@ -141,7 +147,7 @@ class Codec:
     ) -> None:
         """Do as `compress`, with its options, into a binary file: hours of sound in little memory.
 
-        progress: is called with (samples done, all samples) of sounds.
+        progress: is called with (samples done, all samples) of sounds, and of photos while they are searched.
         """
         target = target_of(options)
         run = self._run(options.get("notes"), progress=progress)
@@ -288,8 +294,9 @@ class Codec:
             target, text = default_target(kind)
             if text:
                 note(text)
-        effort, strip = given.get("effort"), bool(given.get("strip"))
-        return Options(target, self.model, given.get("medium"), effort, strip, given.get("fallback", True))
+        effort, strip, tune = given.get("effort"), bool(given.get("strip")), given.get("tune")
+        expect(tune is None or kind == "picture", BadInput, "tune", tune, f"none: the source is a {kind}")
+        return Options(target, self.model, given.get("medium"), effort, strip, given.get("fallback", True), tune)
 
 
 def compress(
@@ -300,9 +307,11 @@ def compress(
     bitrate: float | None = None,
     size: int | None = None,
     psnr: float | None = None,
+    ssimulacra2: float | None = None,
     lossless: bool = False,
     max_error: int | None = None,
     effort: int | None = None,
+    tune: str | None = None,
     sample_rate: int | None = None,
     strip: bool = False,
     fallback: bool = True,
@@ -318,9 +327,11 @@ def compress(
         bitrate=bitrate,
         size=size,
         psnr=psnr,
+        ssimulacra2=ssimulacra2,
         lossless=lossless,
         max_error=max_error,
         effort=effort,
+        tune=tune,
         sample_rate=sample_rate,
         strip=strip,
         fallback=fallback,

@@ -2,8 +2,8 @@
 
 A new target is a class here and a keyword of `compress`; a test compares the two.
 
-    Quality  Bpp  Bitrate  Size  Psnr     searched or set: lossy coding
-    Lossless  MaxError                    exact, or no sample off by more
+    Quality  Bpp  Bitrate  Size  Psnr  Ssimulacra2     searched or set: lossy coding
+    Lossless  MaxError                                 exact, or no sample off by more
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from laconic.entropy.errors import BadInput, expect
 
 DEFAULT_QUALITY = 60.0
 DEFAULT_EFFORT = 7
+TUNES = ("eye", "psnr", "ms-ssim")  # what a photo with loss is searched for
+DEFAULT_TUNE = "eye"
 MAX_ERROR = 255
 
 
@@ -31,9 +33,11 @@ class CompressOptions(TypedDict, total=False):
     bitrate: float | None
     size: int | None
     psnr: float | None
+    ssimulacra2: float | None
     lossless: bool
     max_error: int | None
     effort: int | None
+    tune: str | None
     sample_rate: int | None
     strip: bool
     fallback: bool
@@ -158,6 +162,23 @@ class Psnr(Searched):
         return reached - self.value
 
 
+class Ssimulacra2(Searched):
+    """Asks for a SSIMULACRA2 score, at most 100, reached and exceeded by at most 0.5."""
+
+    name, unit, tolerance = "ssimulacra2", "points", 0.25
+    expected = "a score, at most 100: 30 is low, 50 medium, 70 high, 90 visually lossless"
+    margin = 0.5
+
+    def fits(self) -> bool:
+        return self.value <= 100
+
+    def window(self) -> tuple[float, float]:
+        return self.value, self.value + self.margin
+
+    def slack(self, reached: float) -> float:
+        return reached - self.value
+
+
 class Lossless(Target):
     """Asks that every sample comes back as it was."""
 
@@ -173,7 +194,7 @@ class MaxError(Target):
         return self.value == int(self.value) and self.value >= 0
 
 
-TARGETS: tuple[type[Target], ...] = (Quality, Bpp, Bitrate, Size, Psnr, Lossless, MaxError)
+TARGETS: tuple[type[Target], ...] = (Quality, Bpp, Bitrate, Size, Psnr, Ssimulacra2, Lossless, MaxError)
 
 
 @dataclass(frozen=True)
@@ -181,7 +202,8 @@ class Options:
     """Says what a medium needs to know in order to encode, besides the source.
 
     model: the name of a model; medium: the name of a medium; None leaves the choice to Laconic. effort: 1 to 9, slower and
-    smaller; None is the medium's default. strip: leave out metadata. fallback: another way of coding than the one asked for
+    smaller or better; None is the medium's default. tune: of TUNES, what a photo with loss is searched for; None is the
+    default. strip: leave out metadata. fallback: another way of coding than the one asked for
     may be taken where it is better, with a note.
     """
 
@@ -191,6 +213,13 @@ class Options:
     effort: int | None = None
     strip: bool = False
     fallback: bool = True
+    tune: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tune is not None:
+            expect(self.tune in TUNES, BadInput, "tune", self.tune, f"one of {', '.join(TUNES)}")
+            exact = isinstance(self.target, (Lossless, MaxError))
+            expect(not exact, BadInput, "tune", self.tune, f"none: {self.target.name} leaves no choice")
 
     def level(self) -> int:
         """Return the effort, or the default one. Raises BadInput."""

@@ -1,15 +1,18 @@
-"""The search for a target: the quality whose file keeps a size, a rate or a PSNR, by real bytes and real samples."""
+"""The search for a target: the quality whose file keeps a size, a rate, a PSNR or a score, by real bytes and real samples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.entropy.errors import TargetOutOfReach
+from laconic.entropy.errors import BadInput, TargetOutOfReach
 from laconic.options import Rate, Searched
 
 HUNDREDTHS = 10_000  # the highest quality, in the units of the search
@@ -70,7 +73,7 @@ def between(target: Searched, low: int, high: int, at_low: float, at_high: float
     return min(max(low + round(min(max(share, 0.05), 0.95) * (high - low)), low + 1), high - 1)
 
 
-def inside(target: Searched, files: dict[int, tuple[float, T]]) -> list[tuple[float, T]]:
+def inside(target: Searched, files: Mapping[int, tuple[float, T]]) -> list[tuple[float, T]]:
     """Return the files that keep the target."""
     lowest, highest = target.window()
     return [(value, data) for value, data in files.values() if lowest <= value <= highest]
@@ -85,6 +88,22 @@ def best(target: Searched, files: dict[int, tuple[float, T]]) -> T:
     raise TargetOutOfReach(
         f"{target.name}: found {target.value:g}, expected one of the values reached, {min(values):.4g} to {max(values):.4g}"
     )
+
+
+def ssimulacra2_of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Return the SSIMULACRA2 score of b against the original a, uint8 [H, W, 1 or 3] each. Raises BadInput without the library."""
+    try:
+        library = import_module("ssimulacra2")
+    except ImportError as error:
+        found, expected = f"no module ssimulacra2 ({error})", "it: pip install ssimulacra2, or laconic-codec[eval]"
+        raise BadInput(f"ssimulacra2: found {found}, expected {expected}") from None
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("a.ppm", "b.ppm")]
+        for path, pixels in zip(paths, (a, b), strict=True):
+            Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))).save(path)
+        return float(library.compute_ssimulacra2(*paths))
 
 
 def psnr_of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
 import laconic
+from laconic.options import TUNES
 from laconic.payloads import DEFAULT_MAX_PIXELS
 from laconic.suffixes import PICTURES, SOUNDS
 from laconic.tools.process import printable
@@ -114,6 +115,7 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
     add("-b", "--bitrate", type=positive, metavar="X", help="kbit/s of a sound's file, within 2 %%")
     add("--size", type=n_bytes, metavar="N", help="bytes of the file at most, such as 40k")
     add("--psnr", type=positive, metavar="DB", help="PSNR of a picture in dB, reached and exceeded by at most 0.1")
+    add("--ssimulacra2", type=score, metavar="S", help="SSIMULACRA2 of a picture, exceeded by at most 0.5; needs that package")
     add("--lossless", action="store_true", help="exact to the bit (default of sounds)")
     add("--max-error", type=sample_error, metavar="K", help="no sample of a picture off by more than K, 0 to 255")
     add = parser.add_argument
@@ -122,8 +124,10 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
         "--effort",
         type=effort,
         metavar="E",
-        help="1 to 9, of --lossless, --max-error and sounds: slower, smaller or better (default: 7; sounds with loss: 3)",
+        help="1 to 9: slower, smaller or better (default: 7; with loss: 4 of photos, 3 of sounds)",
     )
+    tune = "what a photo with loss is searched for: how it looks, PSNR or MS-SSIM (default: eye)"
+    add("--tune", choices=TUNES, help=tune)
     add("--archive", action="store_true", help="one file of a folder of small pictures of one size, with --lossless")
     no_fallback = "keep the photo model for what is no photo (default: what is smaller or far better is coded without loss)"
     add("--no-fallback", dest="fallback", action="store_false", help=no_fallback)
@@ -167,6 +171,11 @@ def quality(text: str) -> float:
 def positive(text: str) -> float:
     """Return a finite number above 0."""
     return parsed(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def score(text: str) -> float:
+    """Return a SSIMULACRA2 score, at most 100."""
+    return parsed(text, float, lambda value: -math.inf < value <= 100, "a score, at most 100")
 
 
 def seconds(text: str) -> float:

@@ -80,8 +80,8 @@ def compress(args: argparse.Namespace) -> int:
     if args.archive:
         return compress_archive(args)
     codec = laconic.Codec(args.model, args.device, args.precision, args.threads, args.max_pixels)
-    names = ("quality", "bpp", "bitrate", "size", "psnr", "lossless", "max_error", "effort", "strip", "fallback")
-    options = {name: getattr(args, name) for name in names}
+    targets = ("quality", "bpp", "bitrate", "size", "psnr", "ssimulacra2", "lossless", "max_error")
+    options = {name: getattr(args, name) for name in (*targets, "effort", "tune", "strip", "fallback")}
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
         with sample_bar(args) as bar:
@@ -92,7 +92,7 @@ def compress(args: argparse.Namespace) -> int:
 
 def taken(args: argparse.Namespace) -> frozenset[str]:
     """Return the kinds of files that the target is for: of a folder, no others are coded."""
-    if any(getattr(args, name) is not None for name in ("bpp", "psnr", "max_error")):
+    if any(getattr(args, name) is not None for name in ("bpp", "psnr", "ssimulacra2", "max_error", "tune")):
         return frozenset({PICTURE})
     return frozenset({SOUND} if args.bitrate is not None else {PICTURE, SOUND})
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import io
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import numpy as np
 from PIL import Image, features
 
 import laconic
+from laconic.options import TUNES
 from laconic.tools import sound_coders
 from laconic.tools.coder import Coder, digest_of, own_version
 from laconic.tools.metrics import Absent, Item, needed
@@ -30,7 +32,8 @@ from laconic.tools.programs import through
 def build(name: str, medium: str = "picture") -> Coder:
     """Return the coder of a name: of `NAMES`, `laconic:MODEL`, `zoo:ARCHITECTURE`, or a program `NAME=enc ...|dec ...`.
 
-    medium: for which "laconic" is our model. Raises Absent, BadInput.
+    Our coder of photos has a name for each tune and effort too: laconic-psnr, laconic-e9, laconic-psnr-e9. medium: for which
+    "laconic" is our model. Raises Absent, BadInput.
     """
     if "=" in name:
         own_name, _, commands = name.partition("=")
@@ -40,14 +43,18 @@ def build(name: str, medium: str = "picture") -> Coder:
         return zoo(rest)
     if family == "laconic":
         return sound_coders.own(rest) if medium == "sound" else own(rest)
+    searched = SEARCHED.fullmatch(name)
+    if searched and not rest:
+        tune, effort = searched.groups()
+        return own(tune=tune, effort=int(effort) if effort else None)
     if family not in BUILDERS or rest:
-        known = ", ".join([*NAMES, "laconic:MODEL", "zoo:ARCHITECTURE"])
+        known = ", ".join([*NAMES, "laconic:MODEL", "laconic-TUNE", "laconic-eEFFORT", "zoo:ARCHITECTURE"])
         raise laconic.BadInput(f"codec: found {name!r}, expected one of {known}")
     return BUILDERS[family]()
 
 
-def own(model: str = "") -> Coder:
-    """Return our photo model, the default one or that of a name; a rate is its quality."""
+def own(model: str = "", tune: str | None = None, effort: int | None = None) -> Coder:
+    """Return our photo model, the default one or that of a name; a rate is its quality. tune, effort: None is the default."""
     codec = laconic.Codec(model=model or None)
     info = laconic.info(codec.compress(np.zeros((1, 1, 3), np.uint8), fallback=False))
     digest = next((m.digest[:12] for m in laconic.list_models() if m.name == info.model), "registered")
@@ -55,13 +62,14 @@ def own(model: str = "") -> Coder:
     def decode(data: bytes, item: Item) -> Item:
         return Item("picture", np.asarray(codec.decompress(data, as_array=True)))
 
+    searched = "".join([f"-{tune}" if tune else "", f"-e{effort}" if effort else ""])
     return Coder(
-        f"laconic:{model}" if model else "laconic",
+        f"laconic:{model}" if model else f"laconic{searched}",
         "picture",
         ".lac",
         (0, 15, 30, 45, 60, 75, 90, 100),
         f"{own_version()}, {info.model} {digest}",
-        lambda item, rate: codec.compress(item.data, quality=rate, fallback=False),
+        lambda item, rate: codec.compress(item.data, quality=rate, fallback=False, tune=tune, effort=effort),
         decode,
         codec.codelength,
     )
@@ -228,6 +236,7 @@ def zoo(architecture: str) -> Coder:
     return Coder(name, "picture", ".cai", tuple(map(float, sizes)), version, encode, decode, whole=True)
 
 
+SEARCHED = re.compile(rf"laconic(?:-({'|'.join(TUNES)}))?(?:-e([1-9]))?")
 BUILDERS: dict[str, Callable[[], Coder]] = {
     "jpeg": jpeg,
     "webp": webp,

@@ -12,7 +12,7 @@ from pathlib import Path
 from laconic import suffixes
 
 PICTURE, SOUND, CODED = "picture", "sound", "Laconic"
-NEEDS = {PICTURE: "pictures take -q, --bpp, --size, --psnr", SOUND: "sounds take -q, -b, --size, --lossless"}
+NEEDS = {PICTURE: "pictures take -q, --bpp, --size, --psnr, --ssimulacra2", SOUND: "sounds take -q, -b, --size, --lossless"}
 MAGIC = b"\x89Lc"  # our files begin so
 UTF_16 = b"\xff\xfe"  # texts begin so; MPEG layer I too, but that is rare
 # What systems leave in folders: nobody means it, so it is not even counted.

@@ -18,6 +18,7 @@ from laconic.container import Data, Header
 from laconic.entropy.errors import BadFile, BadInput, UnsupportedFile, expect
 from laconic.file_info import FileInfo, PictureInfo
 from laconic.media import overlay
+from laconic.media.photo_effort import effort_of
 from laconic.media.photo_encode import ALPHA, OVERLAY, PHOTO, encode, encoded, looked_at, quality_of, read_picture
 from laconic.media.photo_fields import unpack
 from laconic.media.photo_models import Network, Opened, Pixels, Y, Z, model_of
@@ -64,7 +65,7 @@ class PhotoMedium:
 
     number, name = PHOTO, "photo"
     kinds = KINDS
-    accepts = frozenset(("picture", target) for target in ("quality", "bpp", "size", "psnr"))
+    accepts = frozenset(("picture", target) for target in ("quality", "bpp", "size", "psnr", "ssimulacra2"))
     selects = frozenset({"region"})
     outputs = PICTURE_OUTPUTS
 
@@ -104,6 +105,12 @@ class PhotoMedium:
     def encode_batch(self, sources: Iterable[Any], options: Options, run: Run) -> Iterator[bytes]:
         """Encode pictures at one quality; on a GPU those of many are coded at once."""
         read = (read_picture(source, options, run) for source in sources)
+        if effort_of(options).iterations:  # which fills the device with one picture
+            for one in read:
+                data, fallen = encode(one, options, run, decoder(run))
+                tell(run, *one.notes, fallen)
+                yield data
+            return
         for group in groups(read, lambda one: one.pixels.shape[0] * one.pixels.shape[1], batch_pixels(run)):
             for one, first in zip(group, encoded(group, quality_of(options), options, run), strict=True):
                 data, fallen = looked_at(one, first, options, run, decoder(run))

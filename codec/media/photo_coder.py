@@ -23,9 +23,12 @@ from torch import Tensor
 from laconic import entropy
 from laconic.entropy.blocks import end_of
 from laconic.entropy.errors import BadFile, expect
-from laconic.entropy.threads import each
+from laconic.entropy.threads import each, stop_if_over
+from laconic.media.photo_effort import Effort
 from laconic.media.photo_fields import Fields
 from laconic.media.tiles import LATENT, PER_Z, Grid, Window, z_window
+from laconic.medium import Progress
+from laconic.models import photo_search
 from laconic.models.photo import N_PASSES, Photo, bin_bits, pass_masks, scale_of
 
 Pixels = NDArray[np.uint8]
@@ -36,6 +39,7 @@ R = TypeVar("R")
 
 HYPER_HALO = 4  # samples of y that z looks at beyond its own
 SYMBOL_MAX = 32_000
+SEEN = 2  # samples of y around a searched tile whose pixels are to stay near too
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,18 @@ class PhotoCoder:
     precision: str = "float32"
     threads: int | None = None
 
-    def encode(self, pixels: Pixels, fields: Fields) -> list[bytes]:
-        """Encode uint8 [H, W, 3] to payloads: z, then y of each tile in rows from the top left."""
-        with torch.inference_mode():
+    def encode(
+        self, pixels: Pixels, fields: Fields, effort: Effort | None = None, progress: Progress | None = None
+    ) -> list[bytes]:
+        """Encode uint8 [H, W, 3] to payloads: z, then y of each tile in rows from the top left.
+
+        effort: to be spent on a search for better symbols; None is plain rounding. progress: is told of the search, as a
+        share of the samples.
+        """
+        with torch.no_grad():
             y, z = self._latents(pixels, fields)
+            if effort:
+                self._search(y, z, pixels, fields, effort, progress)
         z_symbols = numbers(z.flatten())
         first = entropy.encode(
             z_symbols, self._z_indices(fields, z.shape[1:]), entropy.gaussian_tables(), threads=self.threads
@@ -167,6 +179,48 @@ class PhotoCoder:
         grid = Grid(fields)
         y = self._analysis(pixels, fields, grid)
         return y, torch.cat([self._hyper_rows(y, window, grid) for window in grid.z_strips()], 2)
+
+    def _search(
+        self, y: Tensor, z: Tensor, pixels: Pixels, fields: Fields, effort: Effort, progress: Progress | None
+    ) -> None:
+        """Put into y what codes the picture better, tile by tile: each sees its neighbours as they are coded so far."""
+        grid, halo = Grid(fields), self.model.config.synthesis_halo
+        tiles, done = grid.tiles(), 0
+        y_hat = y if len(tiles) == 1 else y.clone()
+        for tile in tiles if len(tiles) > 1 else []:
+            y_hat[(..., *tile.slices)] = self._rounded(y, z, tile, fields)
+
+        def each_step() -> None:
+            nonlocal done
+            stop_if_over()
+            done += 1
+            if progress:
+                progress(pixels.size * done // (len(tiles) * effort.iterations), pixels.size)
+
+        for tile in tiles:
+            outer = tile.grown(halo, grid.height, grid.width)
+            seen = tile.grown(SEEN, grid.height, grid.width).scaled(LATENT).common(grid.whole())
+            own, around, corner = y[(..., *tile.slices)], y_hat[(..., *outer.slices)], seen.within(outer.scaled(LATENT))
+            job = photo_search.Tile(
+                to_tensor(pixels[seen.slices]).to(self.device),
+                own,
+                self._mean(z, tile, fields),
+                self._rows(z, tile, fields),
+                around,
+                *(tile.top - outer.top, tile.left - outer.left),
+                (corner.top, corner.left),
+                fields.gray,
+            )
+            found = photo_search.searched(self.model, job, fields.quality, effort.tune, effort.iterations, each_step)
+            y[(..., *tile.slices)] = y_hat[(..., *tile.slices)] = found
+
+    def _rounded(self, y: Tensor, z: Tensor, tile: Window, fields: Fields) -> Tensor:
+        """Return y_hat of a tile by plain rounding."""
+        symbols = torch.empty(y.shape[1], tile.bottom - tile.top, tile.right - tile.left, device=self.device)
+        places = pass_places(*symbols.shape, self.device)
+        for where, (found, _) in zip(places, self._tile_passes(y[(..., *tile.slices)], z, tile, fields), strict=True):
+            symbols.view(-1)[where] = found
+        return self._decode_tile(symbols, z, tile, fields)
 
     def _tile_passes(self, y: Tensor, z: Tensor, tile: Window, fields: Fields) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield symbols (real, rounded) and table indices of the four passes: the tables of the next depend on its symbols."""

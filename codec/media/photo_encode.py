@@ -3,6 +3,8 @@
     pixels ─┬─ photo model ─► file ─► fallback.best: is it worth its bytes?  ─┬─ yes: a photo
             └─ target? search over the quality                                ├─ in parts: exact blocks over a photo
                                                                               └─ no: a lossless picture
+
+All this is decided without effort (photo_effort.py), which is then spent on what is kept.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,18 +21,25 @@ from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
 from laconic.media import fallback, lossless_picture, overlay
 from laconic.media.fallback import Mask
+from laconic.media.photo_effort import PLAIN, Effort, effort_of, spent_towards
 from laconic.media.photo_fields import TILE, Fields
 from laconic.media.photo_models import Job, Pixels, Y, Z, model_named
 from laconic.medium import Run
-from laconic.options import DEFAULT_EFFORT, Options, Psnr, Quality, Rate, Searched
+from laconic.options import DEFAULT_EFFORT, Options, Quality, Rate, Searched, Ssimulacra2
 from laconic.payloads import metadata_chunks
 from laconic.picture import Exact, Picture
-from laconic.search import psnr_of, search
+from laconic.search import psnr_of, search, ssimulacra2_of
 
 PHOTO = 1
 ALPHA, OVERLAY = 3, 48  # kinds of chunks
 Decode = Callable[[bytes], Pixels]
 Way = tuple[bytes, str]  # a file, and the note on it
+
+
+class Make(Protocol):
+    """Makes a file of a quality, 0 to 10,000, with an effort."""
+
+    def __call__(self, quality: int, effort: Effort = PLAIN, /) -> bytes: ...
 
 
 def encode(source: Picture, options: Options, run: Run, decode: Decode) -> Way:
@@ -40,7 +49,10 @@ def encode(source: Picture, options: Options, run: Run, decode: Decode) -> Way:
     """
     if isinstance(options.target, Searched):
         return searched(source, options.target, options, run, decode)
-    return looked_at(source, encoded([source], quality_of(options), options, run)[0], options, run, decode)
+    quality, effort = quality_of(options), effort_of(options)
+    if effort.iterations and not (looks(options) and fallback.synthetic(source.pixels)):
+        return encoded([source], effort.quality(quality), options, run, effort=effort)[0], ""
+    return looked_at(source, encoded([source], quality, options, run)[0], options, run, decode)
 
 
 def quality_of(options: Options) -> int:
@@ -50,19 +62,25 @@ def quality_of(options: Options) -> int:
 
 
 def looked_at(source: Picture, data: bytes, options: Options, run: Run, decode: Decode) -> Way:
-    """Return the file that serves best at the quality asked for: the photo model's, or one without loss, if in parts."""
+    """Return the file that serves best at the quality asked for: the photo model's, or one without loss, if in parts.
+
+    data: the photo model's file, without effort.
+    """
     if not looks(options):
         return data, ""
-    quality = quality_of(options)
-    return fallback.best(
+    quality, effort = quality_of(options), effort_of(options)
+    found, note = fallback.best(
         source.pixels,
         data,
         len(data) - pixel_bytes(data),
         quality / 100,
         decode,
-        lambda blocks: overlaid(source, blocks, options, run)(quality),
+        lambda blocks: overlaid(source, blocks, options, run)(effort.quality(quality), effort),
         lambda: lossless(source, run),
     )
+    if note or not effort.iterations:
+        return found, note
+    return encoded([source], effort.quality(quality), options, run, effort=effort)[0], ""
 
 
 def pixel_bytes(data: bytes) -> int:
@@ -73,36 +91,49 @@ def pixel_bytes(data: bytes) -> int:
 def searched(source: Picture, target: Searched, options: Options, run: Run, decode: Decode) -> Way:
     """Return the file that keeps a target other than a quality, and a note.
 
-    What is no photo goes without loss where that keeps to a size, or is smaller than a PSNR asks for; else perhaps in part.
+    What is no photo goes without loss where that keeps to a size, or is smaller than a PSNR or score asks for; else perhaps
+    in part.
     """
     height, width = source.pixels.shape[:2]
 
     def measure(data: bytes) -> float:
-        return target.rate(len(data), height * width) if isinstance(target, Rate) else psnr_of(decode(data), source.pixels)
+        if isinstance(target, Rate):
+            return target.rate(len(data), height * width)
+        of = ssimulacra2_of if isinstance(target, Ssimulacra2) else psnr_of
+        return of(source.pixels, decode(data))
 
-    def plain(quality: int) -> bytes:
-        return encoded([source], quality, options, run)[0]
+    def plainly(quality: int, effort: Effort = PLAIN) -> bytes:
+        return encoded([source], quality, options, run, effort=effort)[0]
+
+    def kept(make: Make) -> bytes:
+        effort = effort_of(options)
+        if not effort.iterations:
+            return search(target, make, measure, "picture")
+        return spent_towards(target, make, lambda quality: make(quality, effort), measure)
 
     if not (looks(options) and fallback.synthetic(source.pixels)):
-        return search(target, plain, measure, "picture"), ""
-    whole = lossless(source, run)
-    if isinstance(target, Rate) and measure(whole) <= target.window()[1]:
+        return kept(plainly), ""
+    whole, rated = lossless(source, run), isinstance(target, Rate)
+    if rated and measure(whole) <= target.window()[1]:
         return whole, fallback.WHOLE
     try:
-        data, units = search_with_quality(target, plain, measure)
+        data, units = search_with_quality(target, plainly, measure)
     except TargetOutOfReach:
-        if not isinstance(target, Psnr) or measure(plain(0)) > target.value:
+        if rated or measure(plainly(0)) > target.value:
             raise
         return whole, fallback.WHOLE
-    ways = [(data, ""), *[(whole, fallback.WHOLE)] * isinstance(target, Psnr)]
+    ways: list[tuple[bytes, str, Make | None]] = [(data, "", plainly), *[(whole, fallback.WHOLE, None)] * (not rated)]
     blocks = fallback.choose(source.pixels, decode(data), pixel_bytes(data), units / 100).blocks
     if blocks.any() and not blocks.all():
         with suppress(TargetOutOfReach):
-            mixed = search(target, overlaid(source, blocks, options, run), measure, "picture")
-            ways.append((mixed, fallback.partly(blocks)))
-    if isinstance(target, Psnr):
-        return min(ways, key=lambda way: len(way[0]))
-    return max(ways, key=lambda way: psnr_of(decode(way[0]), source.pixels))
+            mix = overlaid(source, blocks, options, run)
+            ways.append((search(target, mix, measure, "picture"), fallback.partly(blocks), mix))
+    if rated:
+        found = max(ways, key=lambda way: psnr_of(decode(way[0]), source.pixels))
+    else:
+        found = min(ways, key=lambda way: len(way[0]))
+    data, note, make = found
+    return (kept(make) if make and effort_of(options).iterations else data), note
 
 
 def search_with_quality(target: Searched, encode: Callable[[int], bytes], measure: Callable[[bytes], float]) -> tuple[bytes, int]:
@@ -123,11 +154,11 @@ def looks(options: Options) -> bool:
     return options.fallback and registry.registered(options.model or registry.DEFAULT_PHOTO) is None
 
 
-def overlaid(source: Picture, blocks: Mask, options: Options, run: Run) -> Callable[[int], bytes]:
-    """Return what encodes to a quality, 0 to 10,000, with some blocks of the picture exact."""
+def overlaid(source: Picture, blocks: Mask, options: Options, run: Run) -> Make:
+    """Return what encodes with some blocks of the picture exact."""
     payloads = overlay.encode(source.pixels, blocks, fallback.SIDE, TILE, DEFAULT_EFFORT, run.threads)
     smooth = replace(source, pixels=overlay.filled(source.pixels, blocks, fallback.SIDE))
-    return lambda quality: encoded([smooth], quality, options, run, [payloads])[0]
+    return lambda quality, effort=PLAIN: encoded([smooth], quality, options, run, [payloads], effort)[0]
 
 
 def lossless(source: Picture, run: Run) -> bytes:
@@ -137,13 +168,21 @@ def lossless(source: Picture, run: Run) -> bytes:
 
 def read_picture(source: Any, options: Options, run: Run) -> Picture:
     """Read what is to be coded. Raises BadInput."""
-    expect(options.effort is None, BadInput, "effort", options.effort, "none, or lossless or max_error with it")
+    effort_of(options)
+    for name in ("effort", "tune"):
+        given, own = getattr(options, name), registry.registered(options.model or registry.DEFAULT_PHOTO)
+        expect(given is None or own is None, BadInput, name, given, f"none: the model {options.model} has no search")
     read = picture.read(source, max_pixels=run.max_pixels)
     return replace(read, metadata=picture.stripped(read.metadata)) if options.strip else read
 
 
 def encoded(
-    sources: list[Picture], quality: int, options: Options, run: Run, overlays: list[list[bytes]] | None = None
+    sources: list[Picture],
+    quality: int,
+    options: Options,
+    run: Run,
+    overlays: list[list[bytes]] | None = None,
+    effort: Effort = PLAIN,
 ) -> list[bytes]:
     """Return the file of each picture. quality: 0 to 10,000. Raises BadInput, ModelMissing.
 
@@ -153,7 +192,7 @@ def encoded(
     model = model_named(options.model, run)
     files = []
     over = overlays or [[] for _ in sources]
-    for source, (_, fields), layers, exact in zip(sources, jobs, model.encode(jobs), over, strict=True):
+    for source, (_, fields), layers, exact in zip(sources, jobs, model.encode(jobs, effort), over, strict=True):
         header = Header(PHOTO, model.name, model.digest[: registry.DIGEST_BYTES], fields.pack())
         exact_chunks = [Chunk(OVERLAY, payload) for payload in exact]
         alpha = [] if source.alpha is None else [Chunk(ALPHA, picture.encode_alpha(source.alpha))]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from laconic import registry
 from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadFile, BadInput, ModelMissing, expect
+from laconic.media.photo_effort import PLAIN, Effort
 from laconic.media.photo_fields import Fields
 from laconic.media.tiles import Window
 from laconic.medium import Run
@@ -43,8 +44,8 @@ class Layers(Protocol):
     def digest(self) -> bytes:
         """32 bytes that tell its weights from others."""
 
-    def encode(self, jobs: list[Job]) -> list[list[Chunk]]:
-        """Return the chunks z and y of each picture, uint8 [H, W, 3]."""
+    def encode(self, jobs: list[Job], effort: Effort = PLAIN) -> list[list[Chunk]]:
+        """Return the chunks z and y of each picture, uint8 [H, W, 3]. Raises BadInput for an effort that it cannot make."""
 
     def decode(self, file: Opened, window: Window) -> Pixels:
         """Return uint8 [H, W, 3] of a window, in pixels. Raises BadFile."""
@@ -85,9 +86,13 @@ class Network:
             torch.set_num_threads(self.run.threads)
         return PhotoCoder(registry.load_photo(self.model, self.run.device), self.run.device, self.run.precision, self.run.threads)
 
-    def encode(self, jobs: list[Job]) -> list[list[Chunk]]:
-        """Return the chunks z and y of each picture."""
-        coded = self.coder().encode_batch(jobs)
+    def encode(self, jobs: list[Job], effort: Effort = PLAIN) -> list[list[Chunk]]:
+        """Return the chunks z and y of each picture, each searched alone where there is an effort."""
+        coder = self.coder()
+        if effort.iterations:
+            coded = [coder.encode(*job, effort, self.run.progress) for job in jobs]
+        else:
+            coded = coder.encode_batch(jobs)
         return [[Chunk(Z, first), *(Chunk(Y, payload) for payload in rest)] for first, *rest in coded]
 
     def parse(self, file: Opened, window: Window | None = None) -> Any:
@@ -128,7 +133,7 @@ class OwnModel:
         """The model's digest."""
         return self.model.digest
 
-    def encode(self, jobs: list[Job]) -> list[list[Chunk]]:
+    def encode(self, jobs: list[Job], effort: Effort = PLAIN) -> list[list[Chunk]]:
         """Return what the model makes of each picture. Raises BadInput where that is not bytes."""
         return [[Chunk(Z, self.payload(pixels, fields))] for pixels, fields in jobs]
 

@@ -186,7 +186,6 @@ def test_lossy_outputs_are_refused(file: bytes, format: str) -> None:
         {"max_error": 0.5},
         {"lossless": True, "effort": 0},
         {"lossless": True, "effort": 10},
-        {"effort": 3},
     ],
 )
 def test_wrong_options_are_errors(options: dict) -> None:

@@ -154,6 +154,8 @@ def test_inputs_are_kept(photo: Path, monkeypatch: pytest.MonkeyPatch, other_nam
         *(["--size", value] for value in ("inf", "nan", "1e999k", "-5", "0", "0.2", "many", "")),
         *(["-q", value] for value in ("101", "-1", "nan", "good")),
         *([flag, value] for flag in ("--bpp", "--psnr") for value in ("0", "-1", "nan", "inf")),
+        *(["--ssimulacra2", value] for value in ("100.5", "nan", "-inf")),
+        ["--tune", "ear"],
         *([flag, value] for flag in ("--threads", "-j") for value in ("0", "-3", "1.5", "99999999999")),
         *([f"--region={value}"] for value in ("²,0,1,1", "1,2", "-1,0,1,1", "0,0,0,1", "a,b,c,d")),
         ["--max-pixels", "0"],
@@ -550,14 +552,14 @@ def test_a_sound_without_a_target_is_coded_without_loss(sound: Path, capsys: pyt
 
 def test_targets_of_the_other_kind_are_refused(photo: Path, sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, path, expected in (
-        (["-b", "6"], photo, "target of a picture: found 'bitrate', expected one of bpp, lossless, max_error, psnr, quality, size"),
+        (["-b", "6"], photo, "target of a picture: found 'bitrate', expected one of bpp, lossless, max_error, psnr, quality, size, ssimulacra2"),
         (["--bpp", "1"], sound, "target of a sound: found 'bpp', expected one of bitrate, lossless, quality, size"),
         (["--psnr", "40"], sound, "target of a sound: found 'psnr', expected one of bitrate, lossless, quality, size"),
     ):
         assert main(["compress", *flags, str(path)]) == 1
         assert expected in capsys.readouterr().err
     main(["compress", "-b", "100", str(photo.parent), "-o", f"{photo.parent}/out/"])
-    assert "pictures take -q, --bpp, --size, --psnr" in capsys.readouterr().err
+    assert "pictures take -q, --bpp, --size, --psnr, --ssimulacra2" in capsys.readouterr().err
 
 
 def test_a_folder_of_both(photo: Path, sound: Path, tmp_path: Path) -> None:
@@ -583,19 +585,28 @@ def test_max_error(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--max-error", "300"], "0 to 255"),
         (["--max-error", "x"], "0 to 255"),
         (["--archive"], "--archive"),
+        (["--lossless", "--tune", "eye"], "tune: found 'eye', expected none"),
     ],
 )
 def test_wrong_flags_of_lossless_coding(
     photo: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with suppress(SystemExit):
-        assert main(["compress", str(photo), *flags]) == 2
+        assert main(["compress", str(photo), *flags]) in (1, 2)
     assert says in capsys.readouterr().err and names(photo.parent) == ["photo.png"]
 
 
-def test_a_lossy_photo_has_no_effort(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compress", str(photo), "-e", "3"]) == 1
-    assert "effort: found 3, expected none, or lossless" in capsys.readouterr().err and not photo.with_suffix(".lac").exists()
+def test_effort_and_tune_of_a_photo(photo: Path) -> None:
+    made = []
+    for flags in (["-e", "1"], ["-e", "2", "--tune", "psnr"], ["-e", "2", "--tune", "eye"]):
+        assert main(["compress", "--no-fallback", "-f", str(photo), *flags]) == 0
+        made.append(photo.with_suffix(".lac").read_bytes())
+    assert len(set(made)) == 3
+
+
+def test_a_tune_is_for_pictures(photo: Path, sound: Path, tmp_path: Path) -> None:
+    assert main(["compress", "-q", "30", "--tune", "psnr", str(tmp_path), "-o", f"{tmp_path}/packed/"]) == 0
+    assert names(tmp_path / "packed") == ["photo.lac"] and sound.exists()
 
 
 def test_flags_of_another_medium_are_errors(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from PIL import features
 
+import laconic
 from laconic.tools import coder as items
 from laconic.tools import coders
 from laconic.tools.bench_lossless import bench_lossless, read
@@ -69,3 +70,14 @@ def test_the_lossless_benchmark_finds_no_error(
     [row] = bench_lossless(args)  # type: ignore[arg-type]
     assert row["codec"] == "laconic -e 1" and row["max_error"] == 0 and row["bytes"] > 0
     assert "1 sounds of" in capsys.readouterr().out
+
+
+def test_our_tunes_and_efforts_have_names() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    found = {name: coders.build(name) for name in ("laconic-e1", "laconic-psnr-e2", "laconic-ms-ssim-e2")}
+    assert [coder.name for coder in found.values()] == list(found)
+    files = [coder.encode(Item("picture", noise), 30) for coder in found.values()]
+    assert len(set(files)) == 3 and files[0] == laconic.compress(noise, quality=30, effort=1, fallback=False)
+    for name in ("laconic-e0", "laconic-ear", "laconic-psnr:photo-3"):
+        with pytest.raises(laconic.BadInput, match="expected one of"):
+            coders.build(name)

@@ -1,0 +1,97 @@
+"""How much the encoder of a photo searches, for what, and what that makes of qualities and targets.
+
+    effort 1      plain rounding                          quality as it is
+    effort 2..9   models/photo_search.py, more and more   quality mapped, so that a picture looks as good as with effort 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from laconic.entropy.errors import TargetOutOfReach
+from laconic.options import DEFAULT_TUNE, Options, Rate, Searched
+from laconic.search import HUNDREDTHS, inside, search
+
+DEFAULT_PHOTO_EFFORT = 4
+ITERATIONS = dict(zip(range(1, 10), (0, 1, 2, 3, 5, 10, 20, 40, 80), strict=True))  # of the search, by effort
+# Points of quality by which the searched picture looks better (SSIMULACRA2) than the plain one of the same quality, at
+# qualities 0, 10, ... 100: so much lower is the quality that is coded. Means of valid photos; from FULL iterations on.
+BETTER = {
+    "eye": (0.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0),
+    "psnr": (0.0,) * 11,
+    "ms-ssim": (0.0,) * 11,
+}
+FULL = 4
+ROUNDS = 4  # of the correction of a target: the first one learns what the effort changes, the others meet the target
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Says what the encoder searches for (a key of `photo_search.TUNES`), and in how many iterations; 0 is plain rounding."""
+
+    tune: str
+    iterations: int
+
+    def quality(self, asked: int) -> int:
+        """Return the quality to code with, for a picture that looks as the plain one of the quality asked for; both x 100.
+
+        It rises with the quality asked for.
+        """
+        asked_for = np.linspace(0, HUNDREDTHS, len(BETTER[self.tune]))
+        share = min(1.0, self.iterations / FULL)
+        coded = asked_for - 100 * share * np.array(BETTER[self.tune])
+        return round(float(np.interp(asked, asked_for, coded)))
+
+
+PLAIN = Effort(DEFAULT_TUNE, 0)
+
+
+def effort_of(options: Options) -> Effort:
+    """Return what the options ask for, by default DEFAULT_PHOTO_EFFORT for the eye. Raises BadInput."""
+    level = DEFAULT_PHOTO_EFFORT if options.effort is None else options.level()
+    return Effort(options.tune or DEFAULT_TUNE, ITERATIONS[level])
+
+
+def spent_towards(
+    target: Searched, plain: Callable[[int], bytes], spent: Callable[[int], bytes], measure: Callable[[bytes], float]
+) -> bytes:
+    """Return the file that keeps a target, the effort spent on it. Raises TargetOutOfReach.
+
+    plain, spent: make a file of a quality, 0 to 10,000, at no effort and at that asked for. The quality is searched with
+    plain files. What the effort then changes is taken off the target of the next search, until the file keeps the target.
+    """
+    made: dict[int, tuple[float, bytes]] = {}
+    reached: dict[int, tuple[float, bytes]] = {}
+
+    def quality_for(aim: Searched) -> int:
+        """Return the quality of the plain file that keeps the aim best, or the end of the range beyond which it lies."""
+        try:
+            return search(aim, lambda units: units, lambda units: known(units)[0], "picture")
+        except TargetOutOfReach:
+            return 0 if known(0)[0] > aim.window()[1] else HUNDREDTHS
+
+    def known(units: int) -> tuple[float, bytes]:
+        if units not in made:
+            data = plain(units)
+            made[units] = measure(data), data
+        return made[units]
+
+    units = quality_for(target)
+    for _ in range(ROUNDS):
+        if units in reached:
+            break
+        data = spent(units)
+        value = measure(data)
+        reached[units] = value, data
+        if inside(target, reached) and target.slack(value) <= target.tolerance:
+            break
+        before = known(units)[0]
+        change = target.value * before / value if isinstance(target, Rate) else target.value + before - value
+        units = quality_for(replace(target, value=change))
+    kept = inside(target, reached) or inside(target, made)
+    if not kept:
+        return search(target, lambda units: known(units)[1], measure, "picture")  # which says what can be reached
+    return min(kept, key=lambda one: target.slack(one[0]))[1]
