@@ -3,7 +3,7 @@
 Runs in pieces of a given wall-clock length that resume each other and anneal once over the whole, on a CPU or a GPU,
 in one process or under torchrun. Recipe: one lambda per sample, stratified over the batch, weighted by lambda**-0.6; a
 linear start from principal components, or from weights, which may have fewer blocks; AdamW, clipping, an exponential
-moving average of the weights.
+moving average of the weights. `--eye` adds what the eye sees to the squared error (models/visual_distance.py).
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from laconic.models.photo import Photo, PhotoConfig, start_as_pca, wake_hyper
+from laconic.models.visual_distance import EyeDistance
 
 EMA_EVERY = 4  # steps between updates of the average
 PACE = dict.fromkeys(("scale_offset", "z_index"), 10.0)  # learning rates relative to --rate; 1 for all others
 PACE |= dict.fromkeys(("h_scale", "c_scale"), 0.2) | dict.fromkeys(("stem", "down", "to_y", "from_y", "up", "head"), 0.5)
 LAMBDA_WEIGHT = -0.6  # exponent; the loss of a sample is weighted by (lambda / 0.01) ** LAMBDA_WEIGHT
+EYE_GROWTH, EYE_LAMBDA = 0.5, 0.015  # exponent of lambda by which the eye's weight grows, and where it is as given
+CELL, COLOUR = 32, 10.0  # with --eye: pixels per side of what has one mean colour; how much more its error counts
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Config:
     ema: float = 0.999
     warmup: int = 100
     clip: float = 1.0
+    eye: float = 0.0
+    squares: float = 1.0
     steps: int = 1 << 40
     device: str = "cpu"
     threads: int = 1
@@ -159,13 +165,22 @@ class Training:
         return float(loss.detach())
 
     def loss(self, x: Tensor, quality: Tensor) -> Tensor:
-        """Return bits per pixel + lambda * 255**2 MSE, weighted by sample, mean over the batch."""
+        """Return bits per pixel + lambda * distortion, weighted by sample, mean over the batch.
+
+        The distortion is 255**2 MSE; with --eye a share of it, and a distance to the eye whose weight grows less than lambda.
+        """
         with torch.autocast(self.device.type, torch.bfloat16):
             x_hat, bits_y, bits_z = self.forward(x, quality)
         lambda_ = self.model.lambda_of(quality)
-        mse = (x_hat.float() - x).square().mean((1, 2, 3)) * 255**2
-        rate = (bits_y + bits_z) / (x.shape[2] * x.shape[3])
-        loss: Tensor = ((lambda_ / 0.01) ** LAMBDA_WEIGHT * (rate + lambda_ * mse)).mean()
+        error = x_hat.float() - x
+        mse = error.square().mean((1, 2, 3)) * 255**2
+        cost = (bits_y + bits_z) / (x.shape[2] * x.shape[3])
+        if self.config.eye:
+            mse = mse + COLOUR * F.avg_pool2d(error, CELL).square().mean((1, 2, 3)) * 255**2
+            pairs = zip(x.split(1), x_hat.float().clamp(0, 1).split(1), strict=True)
+            seen = torch.stack([EyeDistance(original.contiguous())(decoded.contiguous()) for original, decoded in pairs])
+            cost = cost + self.config.eye * (lambda_ / EYE_LAMBDA) ** EYE_GROWTH * seen
+        loss: Tensor = ((lambda_ / 0.01) ** LAMBDA_WEIGHT * (cost + self.config.squares * lambda_ * mse)).mean()
         return loss
 
     def schedule(self) -> float:
@@ -316,7 +331,7 @@ def parse(argv: list[str] | None) -> Config:
     parser.add_argument("--init", help="weights or a checkpoint to start from")
     parser.add_argument("--list", help="a file with the names to train on, one per line")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    for name in ("minutes", "total", "rate", "ema", "clip"):
+    for name in ("minutes", "total", "rate", "ema", "clip", "eye", "squares"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Config, name))
     for name in ("batch", "crop", "warmup", "steps", "threads", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Config, name))

@@ -64,6 +64,19 @@ def test_pieces_resume_each_other_and_export(pictures: Path, tmp_path: Path, cap
     assert (tmp_path / "photo-x.json").exists() and (tmp_path / "photo-x.safetensors").stat().st_size < 12_000_000
 
 
+def test_the_eye_sees_a_wrong_colour_where_squares_see_noise(pictures: Path, tmp_path: Path) -> None:
+    x, q, nothing = torch.full((2, 3, 128, 128), 0.5), torch.tensor([20.0, 60.0]), torch.zeros(2)
+    sign = 1 - 2.0 * ((torch.arange(128)[:, None] + torch.arange(128)) % 2)
+    losses = []
+    for eye in (0.0, 0.15):
+        state = train_image.Training(train_image.Config(data=str(pictures), out=str(tmp_path / "none.pt"), eye=eye))
+        for error in (torch.full((128, 128), 0.02), 0.02 * sign):
+            state.forward = lambda x, q, error=error: (x + error, nothing, nothing)
+            losses.append(float(state.loss(x, q)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4), "without the eye, only the squared error counts"
+    assert losses[2] > 1.5 * losses[3] > 1.5 * losses[1]
+
+
 def test_more_blocks_start_as_the_network_without_them() -> None:
     torch.manual_seed(1)
     small = Photo(replace(PhotoConfig(), encoder_blocks=(3, 1), decoder_blocks=(2, 5))).eval()
