@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         x = to_float(crops(pictures, rng, BATCH, CROP))
         bpp, mse = loss_parts(model(x), x)
         optimiser.zero_grad()
-        (bpp + LAMBDA * 255**2 * mse).backward()  # type: ignore[no-untyped-call]
+        (bpp + LAMBDA * 255**2 * mse).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1
