@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from laconic.entropy.errors import BadInput, expect
-from laconic.models.photo import N_PASSES, QUALITY_UNITS, Photo, pass_masks, scale_of
+from laconic.models.photo import N_PASSES, QUALITY_UNITS, Photo, bin_bits, pass_masks, scale_of
 
 CORE_SHARE = 0.95  # of the sum of importances
 N_SLICES = 4
@@ -193,14 +193,32 @@ class PhotoLatents:
         """Return the picture of y_hat."""
         return self.model.synthesis(y_hat, torch.full((len(y_hat),), self.quality))
 
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y_hat and the bits of its samples, [N, M, h, w], of pictures [N, 3, H, W] in 0..1, sides of 64 pixels."""
+        y = self.model.analysis(x, torch.full((len(x),), self.quality))
+        z, quality = self.model.hyper(y).round(), self.integer_quality
+        mean, rows = self.model.mean(z), self.model.prior(z, quality)
+        y_hat, symbols, bits = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
+        for n, mask in enumerate(pass_masks(*y.shape[1:])):
+            means = self.model.pass_mean(n, mean, y_hat)
+            scale = scale_of(self.model.indices(self.model.pass_rows(n, rows, symbols)).float())
+            coded = mask * (y - means).round()
+            symbols, y_hat = symbols + coded, y_hat + mask * (coded + means)
+            bits += mask * bin_bits(coded, scale)
+        return y_hat, bits
+
+    @property
+    def integer_quality(self) -> int:
+        """The quality as a file has it."""
+        return round(self.quality * QUALITY_UNITS / 100)
+
     def energy(self, seed: int) -> Tensor:
         """Return what the prior expects of y_hat**2: z is drawn from its tables, the symbols of earlier passes from theirs.
 
         Of the pass that a sample belongs to, nothing is drawn: its mean is squared, and the energy of its rounded scale
         is added.
         """
-        generator = torch.Generator().manual_seed(seed)
-        quality = round(self.quality * QUALITY_UNITS / 100)
+        generator, quality = torch.Generator().manual_seed(seed), self.integer_quality
         z_scale = scale_of(self.model.z_indices(quality).float())[:, None, None]
         z = (torch.randn(GRIDS, len(z_scale), Z_SIDE, Z_SIDE, generator=generator) * z_scale).round()
         mean, rows = self.model.mean(z), self.model.prior(z, quality)
@@ -210,8 +228,8 @@ class PhotoLatents:
             means = self.model.pass_mean(n, mean, y_hat)
             scale = scale_of(self.model.indices(self.model.pass_rows(n, rows, symbols)).float())
             found += mask * (means.double().square() + rounded_energy(scale))
-            symbols = symbols + mask * (torch.randn(mean.shape, generator=generator) * scale).round()
-            y_hat = y_hat + mask * (symbols + means)
+            coded = mask * (torch.randn(mean.shape, generator=generator) * scale).round()
+            symbols, y_hat = symbols + coded, y_hat + mask * (coded + means)
         return found.movedim(1, 3).flatten(0, 2)
 
     def neighbours(self) -> Neighbours:
