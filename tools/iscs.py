@@ -69,26 +69,26 @@ def draw(found: Iscs, name: str) -> Any:
     curve, square = figure.subplots(1, 2, width_ratios=(1.25, 1))
     draw_importance(curve, found)
     draw_correlation(figure, square, found)
-    figure.suptitle(f"ISCS of {Path(name).stem}: {len(found.order)} channels, {found.n_core} of them the core", fontsize=11)
+    figure.suptitle(f"ISCS of {Path(name).name}", fontsize=11)
     return figure
 
 
 def draw_importance(axes: Any, found: Iscs) -> None:
-    """Draw the importance over the rank, as a share of all, and how much the channels up to there hold together."""
+    """Draw the importance over the rank, as a share of all, the core apart; both axes are logarithmic."""
     share = (found.importance[found.order] / found.importance.sum()).clamp_min(1e-12).numpy()
     ranks, n = np.arange(1, len(share) + 1), found.n_core
     for part, colour, label in ((slice(0, n), COLOURS[0], "core"), (slice(n, None), COLOURS[1], "auxiliary")):
-        axes.vlines(ranks[part], share.min() / 2, share[part], color=colour, linewidth=1.0, alpha=0.35)
-        axes.plot(ranks[part], share[part], "o", color=colour, markersize=3, label=f"{label}: {len(share[part])} channels")
-    axes.plot(ranks, share.cumsum(), color="#666666", linewidth=1.2, label="all up to there")
+        text = f"{label}: {len(share[part])} channels, {100 * share[part].sum():.1f} %"
+        axes.plot(ranks[part], share[part], "o", color=colour, markersize=4, label=text)
+    axes.axvspan(0.8, n + 0.5, color=COLOURS[0], alpha=0.08, linewidth=0)
+    axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(share.min() / 2, 1.6)
-    axes.set_xlim(0, len(share) + 1)
+    axes.set_xlim(0.8, len(share) * 1.15)
     axes.set_xlabel("rank in ISCS order")
     axes.set_ylabel("share of the importance")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.legend(frameon=False, fontsize=9, loc="center right")
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
 
 
 def draw_correlation(figure: Any, axes: Any, found: Iscs) -> None:

@@ -161,7 +161,7 @@ def judge(name: str, latents: Judged, natural: Tensor, x: Tensor, seed: int) -> 
 def pairs(found: Iscs, true: Truth) -> float:
     """Return Spearman's rho, over pairs of channels, of the predicted correlation with the one measured of |y_hat|."""
     measured = torch.corrcoef(true.y_hat.abs().movedim(1, 0).flatten(1).double()).nan_to_num()
-    i, j = torch.triu_indices(*measured.shape, offset=1)
+    i, j = torch.triu_indices(len(measured), len(measured), offset=1)
     return spearman(found.correlation[i, j], measured[i, j])
 
 
@@ -246,7 +246,7 @@ def draw(verdicts: list[Verdict]) -> Any:
         axes.grid(color="#DDDDDD", linewidth=0.6)
     panels[0].set_ylabel("PSNR (dB)")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3 * len(verdicts)), frameon=False, fontsize=9)
     return figure
 
 
