@@ -122,6 +122,14 @@ def test_slices_are_balanced(values: list[float], n: int) -> None:
     assert float(sums.max() - sums.min()) <= float(falling[0]) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_slices_go_forth_and_back(n: int) -> None:
+    order = torch.randperm(6 * n, generator=torch.Generator().manual_seed(n))
+    found = iscs.slices(order, n)[order].view(6, n)
+    assert found[0].tolist() == list(range(n)) and torch.equal(found[1], found[0].flip(0))
+    assert torch.equal(found[2:4], found[:2]) and torch.equal(found[4:], found[:2])
+
+
 def test_no_slice_is_an_error() -> None:
     with pytest.raises(BadInput, match="slices: found 0"):
         iscs.slices(torch.arange(4), 0)
