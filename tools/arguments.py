@@ -23,6 +23,7 @@ REPORTING = {  # commands of modules that are imported when the command is used
     "eval": ("laconic.tools.evaluate", "run codecs over a folder, with every figure kept"),
     "plot": ("laconic.tools.plot", "rate-distortion and speed figures, and a table, from results of eval"),
     "report": ("laconic.tools.report", "one HTML page from results of eval"),
+    "iscs": ("laconic.tools.iscs", "order and group the channels of a model's latent by importance"),
 }
 KEPT = " EXIF (GPS positions included), ICC, XMP and the tags of sounds are kept unless --strip is given."
 FORMATS = {suffix: format for suffix, format in (PICTURES | SOUNDS).items() if format}  # the suffixes that can be written
