@@ -35,7 +35,7 @@ GRIDS, Z_SIDE = 6, 8  # the prior is drawn on so many grids of 8 x 8 samples of 
 
 
 class Latents(Protocol):
-    """Is what ISCS asks of a codec y_hat [N, M, h, w] -> picture, whose y has a prior. See `PhotoLatents`."""
+    """Is a codec as ISCS sees it: a decoder of y_hat [N, M, h, w], and a prior of it. See `PhotoLatents`."""
 
     n_channels: int  # M
     reach: int  # samples of y on each side over which the decoder spreads one

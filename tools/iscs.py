@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     known = args.plot is None or args.plot.suffix.lower() in FIGURES
     expect(known, laconic.BadInput, "--plot", str(args.plot), f"a name that ends in {FIGURES}")
     found = analyse(iscs_models.load(args.model, args.quality))
-    print("\n".join(table(found)))
     if args.plot:
         draw(found, args.model).savefig(args.plot, dpi=150)
+    print("\n".join(table(found)))  # last: whoever reads it may stop, as `head` does
     return 0
 
 
