@@ -141,8 +141,10 @@ class Training:
         self.ema = {name: value.clone() for name, value in self.trained()}
 
     def trained(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the numbers that training moves, and those that the start set."""
-        yield from ((name, v) for name, v in self.model.state_dict().items() if v.is_floating_point())
+        """Yield the numbers that training moves, and those that the start set, but for codebooks that are averages already."""
+        averages = {name for name, _ in self.model.named_buffers() if name.startswith("shape_quantiser.")}
+        state = self.model.state_dict().items()
+        yield from ((name, v) for name, v in state if v.is_floating_point() and name not in averages)
 
     def run(self) -> None:
         """Train for the minutes of this piece, of one thread's time, or to the end of the whole."""
@@ -275,8 +277,8 @@ class Corpus:
         return out
 
 
-def read_sounds(config: Config) -> Iterator[NDArray[np.float32]]:
-    """Yield the sounds of a kind in tar files, channels mixed, at 16 kHz."""
+def read_sounds(config: Config, is_left_out: bool = False) -> Iterator[NDArray[np.float32]]:
+    """Yield the sounds of a kind in tar files, channels mixed, at 16 kHz: those to train with, or those left out."""
     from scipy.signal import resample_poly
 
     kept = set(Path(config.leave_out).read_text().split()) if config.leave_out else set()
@@ -284,7 +286,7 @@ def read_sounds(config: Config) -> Iterator[NDArray[np.float32]]:
         with tarfile.open(tar) as archive:
             for member in archive:
                 wanted = config.kind in Path(member.name).parts and member.name.endswith(SUFFIXES)
-                file = archive.extractfile(member) if wanted and member.name not in kept else None
+                file = archive.extractfile(member) if wanted and (member.name in kept) == is_left_out else None
                 if file:
                     x, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32", always_2d=True)
                     divisor = math.gcd(rate, CORE_RATE)
