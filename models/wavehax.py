@@ -80,7 +80,7 @@ class Wavehax(nn.Module):
         with torch.no_grad():
             components, shape, envelope_bits, shape_bits = self.sound.quantise(x, quality)
         if noise is None:
-            noise = torch.randn(*shape.shape[:2], BINS)
+            noise = torch.randn(*shape.shape[:2], BINS).sign()
         return self.decode(components, shape, quality, noise), envelope_bits, shape_bits
 
     def decode(self, components: Tensor, shape: Tensor, quality: Tensor, noise: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def figures(model: Sound | Wavehax, x: Tensor, rate: float, metrics: Sequence[st
     sound = model.sound if isinstance(model, Wavehax) else model
     quality = quality_at(sound, x, rate)
     components, shape, envelope_bits, shape_bits = sound.quantise(x, quality, PASSES)
-    noise = torch.randn(*shape.shape[:2], BINS, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(*shape.shape[:2], BINS, generator=torch.Generator().manual_seed(1)).sign()
     began = time.process_time()
     parts = [decode(model, *(t[i : i + 1] for t in (components, shape, quality, noise))) for i in range(len(x))]
     seconds = time.process_time() - began
