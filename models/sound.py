@@ -242,13 +242,21 @@ class Sound(nn.Module):
         prior = self.prior
         context = prior.context(past[0] * torch.exp2(-gains[0]), past[1], quality)
         mean, log_scale = prior.envelope(context, past[0] * torch.exp2(-gains[0]), gains[0])
-        e, envelope_bits = coded(target[0], mean, log_scale)
+        e, envelope_bits = self.code_envelope(target[0], mean, log_scale)
         components = e * torch.exp2(-gains[0])
         level = (components @ self.from_components + self.mean_envelope) @ self.band_weights - self.reference_level
         level = gains[1] + (1 - FLATTENING) * level[..., : self.config.coded_bins]
         mean, log_scale = prior.shape(context, components, level, quality)
-        s, shape_bits = coded(target[1], mean, log_scale)
+        s, shape_bits = self.code_shape(target[1], mean, log_scale, quality)
         return e, s, envelope_bits, shape_bits
+
+    def code_envelope(self, target: Tensor, mean: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the envelope in steps as decoded, and its bits [B, T]; `quantisers.py` has other ways."""
+        return coded(target, mean, log_scale)
+
+    def code_shape(self, target: Tensor, mean: Tensor, log_scale: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shape in steps as decoded, and its bits [B, T]; `quantisers.py` has other ways."""
+        return coded(target, mean, log_scale)
 
     @torch.no_grad()
     def start(self, sounds: Tensor) -> None:

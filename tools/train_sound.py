@@ -4,6 +4,10 @@ Runs in pieces of --minutes that resume each other and anneal once over --total.
 (`Sound.start`); one quality per sample, stratified over the batch, and with it the weight of the rate; AdamW, clipping,
 steps whose gradient explodes left out, an exponential moving average of the weights. `--export FOLDER` writes that as
 the model sound-1.
+
+Other systems, to compare: `--quantiser latent|fsq|rvq` (models/quantisers.py) trains the whole model with another
+quantiser; `--decoder default|wavehax` (models/wavehax.py) trains only a decoder, from its start, for the codes of the
+model of --init. Both want --init, and neither can be exported: the file format has the uniform one and the default.
 """
 
 from __future__ import annotations
@@ -27,14 +31,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from laconic import registry
+from laconic.models import quantisers
 from laconic.models.sound import BINS, CORE_RATE, FRAME_RATE, RATE_WEIGHTS, Sound, SoundConfig
 from laconic.models.sound_distance import Distance
+from laconic.models.wavehax import Wavehax, restart_decoder
 
 PACE = {"shape_gain": 3.0, "envelope_gain": 3.0, "to_components": 0.2, "from_components": 0.2, "noise_level": 0.2}
+PACE |= {"shape_quantiser.codebook": 3.0, "envelope_quantiser.codebook": 3.0}
 BEYOND = {"shape_gain": (-0.7, 2.0), "envelope_gain": (-0.3, 0.5)}  # octaves added when the model is written
 EXPLOSION = 10  # a gradient so many times the running mean is left out
 RMS_DB = (-34.0, -18.0)  # levels of whole sounds in training, dB of full scale
 START_BATCHES = 8
+DECODERS = ("", "default", "wavehax")
 SUFFIXES = (".opus", ".flac", ".wav", ".ogg", ".mp3")
 
 
@@ -61,6 +69,8 @@ class Config:
     seed: int = 1
     save_every: float = 5.0
     look_ahead: int = SoundConfig.look_ahead
+    decoder: str = ""
+    quantiser: str = "uniform"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,11 +82,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--leave-out", default="", metavar="FILE", help="names of files that are kept for validation")
     parser.add_argument("--init", default="", metavar="WEIGHTS", help="begin with a model that --export wrote")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the averaged weights as sound-1")
+    parser.add_argument("--decoder", default="", choices=DECODERS[1:], help="train only a decoder, from its start")
+    parser.add_argument("--quantiser", default="uniform", choices=quantisers.NAMES, help="(default: %(default)s)")
     for name, default in vars(Config).items():
         if isinstance(default, (int, float)):
             parser.add_argument("--" + name.replace("_", "-"), type=type(default), default=default)
     args = vars(parser.parse_args(argv))
     folder = args.pop("export")
+    is_other = bool(args["decoder"]) or args["quantiser"] != "uniform"
+    if is_other and (folder or not args["init"] or (args["decoder"] and args["quantiser"] != "uniform")):
+        parser.error("--decoder or --quantiser, not both: with --init, and without --export")
     torch.set_num_threads(1)
     training = Training(Config(**{**args, "data": tuple(args["data"])}))
     training.run()
@@ -91,11 +106,13 @@ class Training:
     def __init__(self, config: Config) -> None:
         self.config = config
         torch.manual_seed(config.seed)
-        self.model = Sound(SoundConfig(look_ahead=config.look_ahead))
+        self.model = build(config)
         self.corpus = Corpus(list(read_sounds(config)), config.seed)
         self.distance = Distance(config.pesq)
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             pace = PACE.get(name, 1.0)
             decay = config.decay if parameter.ndim > 1 and pace == 1 else 0.0
             groups.setdefault((pace, decay), []).append(parameter)
@@ -110,27 +127,33 @@ class Training:
 
     def begin(self) -> None:
         """Begin with the weights of a model, or with the linear start."""
-        config = self.config
-        if config.init:
-            self.model.load_state_dict(Sound.load(config.init, asdict(self.model.config)).state_dict())
-            move_ends(self.model, -1)
-        else:
+        config, model = self.config, self.model
+        if isinstance(model, Sound) and not config.decoder:
+            if config.init:
+                weights = Sound.load(config.init, asdict(model.config)).state_dict()
+                model.load_state_dict(weights, strict=type(model) is Sound)
+                move_ends(model, -1)
             sounds = [self.corpus.batch(config.batch, config.frames * BINS) for _ in range(START_BATCHES)]
-            self.model.start(torch.cat(sounds))
+            if isinstance(model, quantisers.QuantisedSound):
+                model.start_codebooks(torch.cat(sounds))
+            elif not config.init:
+                model.start(torch.cat(sounds))
         self.ema = {name: value.clone() for name, value in self.trained()}
 
     def trained(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the numbers that training moves, and those that the start set."""
-        yield from ((name, v) for name, v in self.model.state_dict().items() if v.is_floating_point())
+        """Yield the numbers that training moves, and those that the start set, but for codebooks that are averages already."""
+        averages = {name for name, _ in self.model.named_buffers() if name.startswith("shape_quantiser.")}
+        state = self.model.state_dict().items()
+        yield from ((name, v) for name, v in state if v.is_floating_point() and name not in averages)
 
     def run(self) -> None:
-        """Train for the minutes of this piece, or to the end of the whole."""
-        began, before, saved = time.monotonic(), self.seconds, self.seconds
+        """Train for the minutes of this piece, of one thread's time, or to the end of the whole."""
+        began, before, saved = time.process_time(), self.seconds, self.seconds
         end = 60 * min(self.config.total, self.config.minutes + before / 60)
         with tqdm(total=round(end - before), unit="s", disable=None) as bar:
             while self.seconds < end:
                 bar.set_postfix_str(self.one_step())
-                self.seconds = before + time.monotonic() - began
+                self.seconds = before + time.process_time() - began
                 bar.update(round(self.seconds - before) - bar.n)
                 if self.seconds - saved > 60 * self.config.save_every:
                     saved = self.seconds
@@ -149,6 +172,8 @@ class Training:
         envelope, shape = (bits.mean(1) * (FRAME_RATE / 1000) for bits in (envelope_bits, shape_bits))
         weight = RATE_WEIGHTS[0] * (RATE_WEIGHTS[1] / RATE_WEIGHTS[0]) ** quality
         loss = (distance + weight * (envelope + shape)).mean()
+        if isinstance(self.model, quantisers.QuantisedSound):
+            loss = loss + self.model.penalty()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.descend()
@@ -181,7 +206,7 @@ class Training:
 
     def average_model(self) -> Sound:
         """Return a model of the averaged weights, whose lowest and highest quality reach beyond the rates of training."""
-        model = Sound(self.model.config)
+        model = Sound(self.model.config)  # no other system is exported
         model.load_state_dict(self.model.state_dict() | self.ema)
         move_ends(model, 1)
         return model.eval()
@@ -201,6 +226,21 @@ class Training:
         state["config"] = asdict(self.config)
         torch.save(state, self.config.out + ".new")
         os.replace(self.config.out + ".new", self.config.out)
+
+
+def build(config: Config) -> Sound | Wavehax:
+    """Return the network that a run trains; one of which only a decoder is trained has the weights of --init."""
+    size = SoundConfig(look_ahead=config.look_ahead)
+    if config.quantiser != "uniform":
+        return quantisers.QuantisedSound(size, config.quantiser)
+    if not config.decoder:
+        return Sound(size)
+    model = Sound.load(config.init, asdict(size))
+    if config.decoder == "wavehax":
+        return Wavehax(model)
+    for name in restart_decoder(model):
+        model.get_parameter(name).requires_grad_()
+    return model
 
 
 @torch.no_grad()
@@ -237,8 +277,8 @@ class Corpus:
         return out
 
 
-def read_sounds(config: Config) -> Iterator[NDArray[np.float32]]:
-    """Yield the sounds of a kind in tar files, channels mixed, at 16 kHz."""
+def read_sounds(config: Config, is_left_out: bool = False) -> Iterator[NDArray[np.float32]]:
+    """Yield the sounds of a kind in tar files, channels mixed, at 16 kHz: those to train with, or those left out."""
     from scipy.signal import resample_poly
 
     kept = set(Path(config.leave_out).read_text().split()) if config.leave_out else set()
@@ -246,7 +286,7 @@ def read_sounds(config: Config) -> Iterator[NDArray[np.float32]]:
         with tarfile.open(tar) as archive:
             for member in archive:
                 wanted = config.kind in Path(member.name).parts and member.name.endswith(SUFFIXES)
-                file = archive.extractfile(member) if wanted and member.name not in kept else None
+                file = archive.extractfile(member) if wanted and (member.name in kept) == is_left_out else None
                 if file:
                     x, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32", always_2d=True)
                     divisor = math.gcd(rate, CORE_RATE)
