@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from laconic.models.photo import Photo
 
 DIGEST_BYTES = 4
-DEFAULT_PHOTO, DEFAULT_SOUND = "photo-3", "sound-1"
+DEFAULT_PHOTO, DEFAULT_SOUND = "photo-3", "sound-2"
 # The classes that a card may name.
 PHOTO, CIRCUIT, SOUND = "laconic.models.photo.Photo", "laconic.models.hclt.Hclt", "laconic.models.sound.Sound"
 MAX_CARD_BYTES = 1 << 20

@@ -3,7 +3,7 @@
 Runs in pieces of --minutes that resume each other and anneal once over --total. Recipe: a linear start
 (`Sound.start`); one quality per sample, stratified over the batch, and with it the weight of the rate; AdamW, clipping,
 steps whose gradient explodes left out, an exponential moving average of the weights. `--export FOLDER` writes that as
-the model sound-1.
+the model sound-2.
 
 Other systems, to compare: `--quantiser latent|fsq|rvq` (models/quantisers.py) trains the whole model with another
 quantiser; `--decoder default|wavehax` (models/wavehax.py) trains only a decoder, from its start, for the codes of the
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kind", default="speech", help="the folder in the tar files (default: %(default)s)")
     parser.add_argument("--leave-out", default="", metavar="FILE", help="names of files that are kept for validation")
     parser.add_argument("--init", default="", metavar="WEIGHTS", help="begin with a model that --export wrote")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the averaged weights as sound-1")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the averaged weights as sound-2")
     parser.add_argument("--decoder", default="", choices=DECODERS[1:], help="train only a decoder, from its start")
     parser.add_argument("--quantiser", default="uniform", choices=quantisers.NAMES, help="(default: %(default)s)")
     for name, default in vars(Config).items():
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     training.run()
     if folder:
         card = {"steps": training.step, "seconds": round(training.seconds)}
-        print(registry.save(training.average_model(), folder, "sound-1", card).path)
+        print(registry.save(training.average_model(), folder, "sound-2", card).path)
 
 
 class Training:

@@ -30,7 +30,7 @@ SCALE = {np.uint8: 128, np.int16: 1 << 15, np.int32: 1 << 31, np.float32: 1, np.
 @pytest.fixture(autouse=True, scope="module")
 def plain() -> Iterator[None]:
     """The stand-in for the sound model."""
-    known = lossy_sound_coder.Named("sound-1", b"abcd", PlainCoder())
+    known = lossy_sound_coder.Named("sound-2", b"abcd", PlainCoder())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lossy_sound_coder, "named", lambda name, device: known)
         patched.setattr(lossy_sound_coder, "of_file", lambda header, device: known.coder)

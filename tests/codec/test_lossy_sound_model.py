@@ -47,7 +47,7 @@ def test_the_default_model_codes_sounds(
     notes: list[str] = []
     data = laconic.compress(tone, sample_rate=rate, quality=60, fallback=False, notes=notes)
     about = laconic.info(data)
-    assert (about.model, about.core_rate, notes) == ("sound-1", core, [])
+    assert (about.model, about.core_rate, notes) == ("sound-2", core, [])
     whole = laconic.decompress(data).samples.astype(int)
     assert whole.shape == tone.shape
     for first in (0, 4 * rate - 1000, 4 * rate - 7, len(tone) - 50):

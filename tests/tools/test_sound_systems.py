@@ -16,7 +16,7 @@ import laconic
 from laconic.models.sound import Sound
 from laconic.tools import sound_systems, train_sound
 
-WEIGHTS = str(Path(laconic.__file__).parents[1] / "assets" / "weights" / "sound-1.safetensors")
+WEIGHTS = str(Path(laconic.__file__).parents[1] / "assets" / "weights" / "sound-2.safetensors")
 SYSTEMS = {
     "default": ("--decoder", "default"),
     "wavehax": ("--decoder", "wavehax"),
