@@ -130,9 +130,9 @@ def test_effort_reaches_sizes_that_the_plain_pass_does_not(pixels: np.ndarray) -
 
 
 def test_qualities_rise_and_keep_their_range() -> None:
-    assert set(BETTER) == set(TUNES) == set(SEARCHES)
+    assert set(BETTER) == set(ITERATIONS) == set(TUNES) == set(SEARCHES)
     for tune in TUNES:
-        for iterations in ITERATIONS.values():
+        for iterations in ITERATIONS[tune]:
             coded = [Effort(tune, iterations).quality(asked) for asked in range(0, 10_001, 50)]
             assert coded == sorted(set(coded)) and coded[0] == 0 and coded[-1] == 10_000
         assert all(Effort(tune, 0).quality(asked) == asked for asked in (0, 1, 4_567, 10_000))
