@@ -83,7 +83,7 @@ def searched(
     """Return y_hat of a tile, float [1, M, h, w], that costs no more than plain rounding would, in bits and in error.
 
     Coded as y, it gives the symbols that were found. quality: quality x 100. each_step: is called before each iteration;
-    what it raises ends the search. The same input gives the same output on one machine.
+    what it raises ends the search. The same input gives the same output on one machine with the same number of threads.
     """
     state = State(model, tile, quality, TUNES[tune])
     few = iterations <= FEW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import files
 from typing import Any
 
@@ -44,6 +45,13 @@ def test_effort_is_spent_and_the_same_each_time(pixels: np.ndarray, tune: str) -
     assert found[0] == found[1] != plain and found[2] != found[0]
     laconic.verify(found[0])
     assert psnr_of(laconic.decompress(found[2], as_array=True), pixels) > 25
+
+
+def test_pixels_that_cannot_be_written_are_no_warning(pixels: np.ndarray) -> None:
+    fixed = pixels[:64, :64].copy()
+    fixed.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        laconic.compress(fixed, quality=45, effort=2)
 
 
 def test_the_default_is_an_effort_for_the_eye(pixels: np.ndarray) -> None:
