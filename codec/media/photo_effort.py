@@ -13,7 +13,7 @@ import numpy as np
 
 from laconic.entropy.errors import TargetOutOfReach
 from laconic.options import DEFAULT_TUNE, Options, Rate, Searched, Ssimulacra2
-from laconic.search import HUNDREDTHS, inside, search
+from laconic.search import HUNDREDTHS, between, inside, search
 
 DEFAULT_PHOTO_EFFORT = 4
 # Of the search, at efforts 1 to 9. At 768 x 512 pixels the default takes less than a second on two cores, 9 a minute on one.
@@ -68,7 +68,8 @@ def spent_towards(
     """Return the file that keeps a target, the effort spent on it. Raises TargetOutOfReach.
 
     plain, spent: make a file of a quality, 0 to 10,000, at no effort and at that asked for. The quality is searched with
-    plain files. What the effort then changes is taken off the target of the next search, until the file keeps the target.
+    plain files. What the effort then changes is taken off the target of the next search, until the file keeps the target;
+    between two files that lie on either side of it, the quality is interpolated.
     """
     made: dict[int, tuple[float, bytes]] = {}
     reached: dict[int, tuple[float, bytes]] = {}
@@ -95,10 +96,15 @@ def spent_towards(
         data = spent(units)
         value = measure(data)
         reached[units] = value, data
-        if inside(target, reached) and target.slack(value) <= target.tolerance:
+        if inside(target, {units: reached[units]}) and target.slack(value) <= target.tolerance:
             break
         before = known(units)[0]
         change = target.value * before / value if isinstance(target, Rate) else target.value + before - value
+        low = max((one for one in reached if reached[one][0] <= target.value), default=HUNDREDTHS)
+        high = min((one for one in reached if reached[one][0] > target.value), default=0)
+        if low + 1 < high:
+            units = between(target, low, high, reached[low][0], reached[high][0])
+            continue
         units = quality_for(replace(target, value=min(change, 100.0) if isinstance(target, Ssimulacra2) else change))
     kept = inside(target, reached) or inside(target, made)
     if not kept:
