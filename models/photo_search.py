@@ -23,11 +23,11 @@ from laconic.models.visual_distance import EyeDistance, MsSsimDistance
 
 MIDDLE_QUALITY = 55.0  # where the weights of the distances below hold
 GROWTH = 0.6  # exponent of lambda by which these weights follow the quality
-FEW = 6  # iterations: so few go straight on, with less hardening and little noise
+FEW = 4  # iterations: so few go straight on, with less hardening and little noise
 STEP = 0.07  # of the descent, in steps of the quantiser, over the root of the iterations
 FASTER = 0.02  # by which share the step of many iterations grows per point of quality above MIDDLE
 MIDDLE = 50.0
-HARDNESS, HARDNESS_OF_SOME, HARDNESS_OF_FEW = (0.35, 0.08), (0.35, 0.2), (0.25, 0.2)  # temperatures, first and last
+HARDNESS, HARDNESS_OF_SOME, HARDNESS_OF_FEW = (0.35, 0.08), (0.35, 0.2), (0.35, 0.28)  # temperatures, first and last
 NOISE, NOISE_OF_FEW = (0.22, 0.15), (0.05, 0.05)  # deviation of what is added between two soft roundings, first and last
 MANY = 30  # iterations from which on rounding hardens to the end
 SYMBOL_MAX = 32_000
@@ -49,7 +49,7 @@ class Tune:
 
 
 TUNES = {
-    "eye": Tune(0.25, 0.045, 0.35, EyeDistance, 10.0),
+    "eye": Tune(0.25, 0.045, 0.35, EyeDistance, 40.0),
     "psnr": Tune(1.0, 0.03),
     "ms-ssim": Tune(0.25, 0.045, 8.0, MsSsimDistance),
 }
@@ -83,7 +83,7 @@ def searched(
     """Return y_hat of a tile, float [1, M, h, w], that costs no more than plain rounding would, in bits and in error.
 
     Coded as y, it gives the symbols that were found. quality: quality x 100. each_step: is called before each iteration;
-    what it raises ends the search. The same input gives the same output on one machine.
+    what it raises ends the search. The same input gives the same output on one machine with the same number of threads.
     """
     state = State(model, tile, quality, TUNES[tune])
     few = iterations <= FEW

@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
 import laconic
-from laconic.options import TUNES
 from laconic.payloads import DEFAULT_MAX_PIXELS
 from laconic.suffixes import PICTURES, SOUNDS
 from laconic.tools.process import printable
@@ -35,6 +34,7 @@ COMPLETION = (
     ' For the shell you use: in ~/.bashrc or, below compinit, in ~/.zshrc: eval "$(laconic completion bash)" or zsh; '
     "in ~/.config/fish/config.fish: laconic completion fish | source"
 )
+TUNES = ("eye", "psnr", "ms-ssim")  # those of options.py, whose import takes NumPy's time
 SHELLS = ("bash", "zsh", "fish")
 
 T = TypeVar("T")

@@ -202,7 +202,7 @@ class PhotoCoder:
             seen = tile.grown(SEEN, grid.height, grid.width).scaled(LATENT).common(grid.whole())
             own, around, corner = y[(..., *tile.slices)], y_hat[(..., *outer.slices)], seen.within(outer.scaled(LATENT))
             job = photo_search.Tile(
-                to_tensor(pixels[seen.slices]).to(self.device),
+                to_tensor(cut_padded(pixels, seen)).to(self.device),
                 own,
                 self._mean(z, tile, fields),
                 self._rows(z, tile, fields),

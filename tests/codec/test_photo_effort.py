@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import files
 from typing import Any
 
@@ -44,6 +45,13 @@ def test_effort_is_spent_and_the_same_each_time(pixels: np.ndarray, tune: str) -
     assert found[0] == found[1] != plain and found[2] != found[0]
     laconic.verify(found[0])
     assert psnr_of(laconic.decompress(found[2], as_array=True), pixels) > 25
+
+
+def test_pixels_that_cannot_be_written_are_no_warning(pixels: np.ndarray) -> None:
+    fixed = pixels[:64, :64].copy()
+    fixed.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        laconic.compress(fixed, quality=45, effort=2)
 
 
 def test_the_default_is_an_effort_for_the_eye(pixels: np.ndarray) -> None:
@@ -130,9 +138,9 @@ def test_effort_reaches_sizes_that_the_plain_pass_does_not(pixels: np.ndarray) -
 
 
 def test_qualities_rise_and_keep_their_range() -> None:
-    assert set(BETTER) == set(TUNES) == set(SEARCHES)
+    assert set(BETTER) == set(ITERATIONS) == set(TUNES) == set(SEARCHES)
     for tune in TUNES:
-        for iterations in ITERATIONS.values():
+        for iterations in ITERATIONS[tune]:
             coded = [Effort(tune, iterations).quality(asked) for asked in range(0, 10_001, 50)]
             assert coded == sorted(set(coded)) and coded[0] == 0 and coded[-1] == 10_000
         assert all(Effort(tune, 0).quality(asked) == asked for asked in (0, 1, 4_567, 10_000))

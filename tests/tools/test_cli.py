@@ -28,7 +28,9 @@ from PIL import Image
 
 from laconic import registry
 from laconic.models.hclt_learn import LearnConfig, Learner
+from laconic.options import TUNES
 from laconic.tools import cli, files
+from laconic.tools.arguments import TUNES as OFFERED
 from laconic.tools.cli import main
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
@@ -605,6 +607,7 @@ def test_effort_and_tune_of_a_photo(photo: Path) -> None:
 
 
 def test_a_tune_is_for_pictures(photo: Path, sound: Path, tmp_path: Path) -> None:
+    assert OFFERED == TUNES
     assert main(["compress", "-q", "30", "--tune", "psnr", str(tmp_path), "-o", f"{tmp_path}/packed/"]) == 0
     assert names(tmp_path / "packed") == ["photo.lac"] and sound.exists()
 
