@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import chain, count
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +17,8 @@ from laconic.entropy.errors import BadInput, TargetOutOfReach
 from laconic.options import Rate, Searched
 
 HUNDREDTHS = 10_000  # the highest quality, in the units of the search
-FIRST_STEP = 400  # from where a search starts: a tenth or so of a rate
+FIRST_STEP = 400  # from where a search starts, in units of the quality
+UNITS_PER_OCTAVE = 3_200  # by which a rate doubles, a little more than most need: the first step is to reach the other side
 T = TypeVar("T")
 
 
@@ -37,29 +39,49 @@ def search(
             files[units] = measure(data), data
         return files[units][0]
 
+    def is_met(units: int) -> bool:
+        return lowest <= reached(units) <= highest and target.slack(reached(units)) <= target.tolerance
+
     lowest, highest = target.window()
-    low, high = (0, HUNDREDTHS) if start is None else around(start, lambda units: reached(units) <= target.value)
+    low, high = 0, HUNDREDTHS
+    if start is not None:
+        step = first_step(target, reached(start))
+        low, high = around(start, step, lambda units: reached(units) <= target.value, is_met)
     if (low == 0 and reached(low) > highest) or (high == HUNDREDTHS and reached(high) < lowest):
         raise TargetOutOfReach(
             f"{target.name}: found {target.value:g} {target.unit}, "
             f"expected {reached(0):.4g} to {reached(HUNDREDTHS):.4g} {target.unit} for this {what}"
         )
     while high - low > 1:  # invariant: reached(low) <= target, or low is 0; likewise high
-        if any(target.slack(value) <= target.tolerance for value, _ in inside(target, files)):
+        if any(map(is_met, files)):
             break
         middle = between(target, low, high, reached(low), reached(high))
         low, high = (middle, high) if reached(middle) <= target.value else (low, middle)
     return best(target, files)
 
 
-def around(start: int, is_low: Callable[[int], bool]) -> tuple[int, int]:
-    """Return two qualities near one, or near an end, of which the first is low and the second is not."""
-    step, low = FIRST_STEP, is_low(start)
-    while True:
-        further = min(max(start + (step if low else -step), 0), HUNDREDTHS)
+def first_step(target: Searched, value: float) -> int:
+    """Return how far a target probably is from a quality that reaches a value, and a little further."""
+    if not isinstance(target, Rate) or value <= 0:
+        return FIRST_STEP
+    return min(max(round(UNITS_PER_OCTAVE * abs(math.log2(target.value / value))), FIRST_STEP // 10), HUNDREDTHS)
+
+
+def around(
+    start: int, step: int, is_low: Callable[[int], bool], is_met: Callable[[int], bool] = lambda units: False
+) -> tuple[int, int]:
+    """Return two qualities near one, or near an end, of which the first is low and the second is not; or one that is met.
+
+    step: the first one; the next is half as long, since the first was a good guess, and the others double.
+    """
+    low, steps = is_low(start), chain((step, (step + 1) // 2), (step << i for i in count()))
+    while not is_met(start):
+        width = next(steps)
+        further = min(max(start + (width if low else -width), 0), HUNDREDTHS)
         if further in (0, HUNDREDTHS) or is_low(further) != low:
             return min(start, further), max(start, further)
-        start, step = further, 3 * step
+        start = further
+    return start, start
 
 
 def between(target: Searched, low: int, high: int, at_low: float, at_high: float) -> int:
