@@ -114,7 +114,7 @@ def integers(values: Tensor) -> Symbols:
 
 
 def tables_of(model: Any) -> Tables:
-    """Return the tables of one of CompressAI's entropy models, made from its integers alone: the same on every machine."""
+    """Return the tables of one of CompressAI's entropy models, made from its integers alone."""
     rows = zip(model.quantized_cdf.cpu().numpy(), model.cdf_length.tolist(), strict=True)
     pmfs = [np.diff(cdf[: n - 1]) / TOTAL for cdf, n in rows]  # what a row lacks to 1 is its escape's
     return Tables.from_pmf(pmfs, model.offset.cpu().numpy())
