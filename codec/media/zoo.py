@@ -37,7 +37,7 @@ Z, Y, ALPHA = 1, 2, 3  # kinds of chunks
 KINDS = {Z: "z", Y: "y", ALPHA: "alpha", **METADATA}
 LIMITS = {"width": (1, MAX_SIDE), "height": (1, MAX_SIDE), "gray": (0, 1)}
 UNIT = 64  # pixels: sides are padded to multiples of at most this
-MOST_PIXELS = 1 << 25  # padded: the networks see the whole picture at once and take some 600 bytes per pixel
+MOST_PIXELS = 1 << 25  # padded: the networks see the whole picture at once and take up to 800 bytes per pixel
 MOST_FACTS = 255  # characters
 
 

@@ -178,6 +178,15 @@ def test_symbols_other_than_those_written_are_an_error(kind: int, folder: Path) 
         laconic.decompress(rewritten(data, kind, lambda payload: payload[:2]))
 
 
+def test_threads_do_not_matter(folder: Path) -> None:
+    pixels, model = picture(130, 193), save(network(), folder / "some.pth")
+    data = laconic.compress(pixels, model=model, threads=1)
+    assert laconic.compress(pixels, model=model, threads=2) == data
+    notes: list[str] = []
+    laconic.decompress(data, threads=2, notes=notes)
+    assert not notes
+
+
 def test_what_was_made_elsewhere_is_read_with_a_note(folder: Path) -> None:
     data = laconic.compress(picture(70, 70), model=save(network(), folder / "some.pth"))
     notes: list[str] = []
@@ -189,7 +198,7 @@ def test_what_was_made_elsewhere_is_read_with_a_note(folder: Path) -> None:
 
 
 def test_networks_that_compute_otherwise_end_in_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An h_s whose scales come out larger than where the file was written stands for another machine."""
+    """One row of y that comes out other than where the file was written stands for another machine."""
     data = rewritten(laconic.compress(picture(70, 70), model=save(network(), folder / "some.pth")), -1, None, ELSEWHERE)
     prior = zoo.ZooNetwork.prior
 
