@@ -5,7 +5,7 @@
                     └── less its mean, rounded ──► symbols of y ─ g_s ─► pixels
 
 The architectures are bmshj2018-factorized, where y is coded as z is above, bmshj2018-hyperprior (Balle et al. 2018) and
-mbt2018-mean (Minnen et al. 2018). Symbols, rows and tables are those of CompressAI's own coder, in 15 bits instead of 16.
+mbt2018-mean (Minnen et al. 2018). Symbols, rows and tables are those of CompressAI's own coder, in 15 bits for 16.
 
 The networks are float, and h_s chooses table rows. It runs in float64, where a scale is hardly ever so near the border
 of two rows that the rounding of another machine moves it across.
@@ -36,10 +36,10 @@ Rows = NDArray[np.int32]
 
 
 class ZooNetwork:
-    """Runs a network of CompressAI. `parse` asks for the symbols of each latent, in the order in which `encode` gives them."""
+    """Runs a network of CompressAI. `parse` asks for the symbols of latents in the order of `encode`."""
 
     def __init__(self, net: Any, device: str = "cpu") -> None:
-        """Take a network of `load`; its tables are the checkpoint's or, where that has none, what CompressAI makes now."""
+        """Take a network of `load`; its tables are the checkpoint's, or CompressAI makes them now."""
         with torch.no_grad():
             net.update()
         self.net, self.device, self.kind = net.to(device), device, architecture_of(net.state_dict())
@@ -55,7 +55,7 @@ class ZooNetwork:
 
     @torch.no_grad()
     def encode(self, pixels: NDArray[np.uint8]) -> list[tuple[Symbols, Rows, Tables]]:
-        """Return symbols, table rows and tables of each latent of a picture, uint8 [H, W, 3]: of z and y, or of y alone."""
+        """Return symbols, table rows and tables of z and y, or of y alone, of a picture, uint8 [H, W, 3]."""
         height, width = pixels.shape[:2]
         padded = np.pad(pixels, ((0, -height % self.unit), (0, -width % self.unit), (0, 0)), "edge")
         y = self.net.g_a(torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float() / 255)
@@ -135,7 +135,7 @@ def pretrained(name: str) -> Path:
 
 
 def load(path: Path) -> Any:
-    """Return CompressAI's network of a checkpoint: a state dict or a dictionary with one. Its layers tell the architecture.
+    """Return CompressAI's network of a checkpoint: a state dict or a dictionary with one.
 
     Raises BadInput for other files and architectures, ModelMissing where CompressAI is not installed.
     """

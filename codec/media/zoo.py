@@ -3,8 +3,8 @@
     pixels ─ models/zoo.py ─► symbols and table rows ─ entropy ─► chunks z and y
     alpha, metadata ────────────────────────────────────────────► chunks
 
-The networks are float: on another machine they may choose other table rows, and with them other symbols. So a file says
-what computed it, the reader notes where that differs, and a checksum of the symbols makes an error of what came out wrong.
+The networks are float: on another machine they may choose other table rows, and with them other symbols. So a file
+says what computed it, the reader notes where that differs, and a checksum of the symbols makes an error of wrong ones.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Fields:
 
     def check_size(self, max_pixels: int, error: type[LaconicError]) -> None:
         """Raise an error for more pixels than are allowed, or than the networks can take at once."""
-        expect(self.width * self.height <= max_pixels, error, "pixels", self.width * self.height, f"at most {max_pixels}")
+        n_pixels = self.width * self.height
+        expect(n_pixels <= max_pixels, error, "pixels", n_pixels, f"at most {max_pixels} (--max-pixels)")
         padded = -(-self.width // UNIT) * -(-self.height // UNIT) * UNIT**2
         expect(padded <= MOST_PIXELS, error, "padded pixels", padded, f"at most {MOST_PIXELS} for models of CompressAI")
 
@@ -144,33 +145,39 @@ def coded(network: ZooNetwork, pixels: NDArray[np.uint8], run: Run) -> list[Chun
 
 
 def parsed(file: Opened, run: Run) -> tuple[ZooNetwork, Any]:
-    """Return the network of a file and y_hat. Raises ModelMissing, BadFile, UnsupportedFile for symbols that came out wrong."""
-    header, here = file.header, facts(run.device)
-    network = network_of(weights_of(header.model, header.digest), run)
-    layers = {chunk.kind: chunk.payload for chunk in file.chunks if chunk.kind in (Z, Y)}
-    expected = [Y] if network.factorised else [Z, Y]
-    expect(list(layers) == expected, BadFile, "chunks", list(layers), f"{expected}, in this order")
-    for kind, payload in layers.items():
-        expect(payload is not None, BadFile, KINDS[kind], "damage", "a whole chunk, as all pixels need it")
-    left = iter(layers.items())
-    made_by = file.fields.made_by
+    """Return the network of a file and y_hat, with a note where the file was made elsewhere.
+
+    Raises ModelMissing, BadFile, UnsupportedFile for symbols other than those that were written.
+    """
+    network = network_of(weights_of(file.header.model, file.header.digest), run)
+    layers = iter(layers_of(file, [Y] if network.factorised else [Z, Y]))
+    made_by, here = file.fields.made_by, facts(run.device)
     if made_by != here:
-        run.note(
-            f"made by {made_by}, read by {here}: this model chooses by floats, which may differ; other symbols would be an error"
-        )
+        why = "this model chooses by floats, which may differ; other symbols would be an error"
+        run.note(f"made by {made_by}, read by {here}: {why}")
 
     def read(rows: NDArray[np.int32], tables: entropy.Tables) -> NDArray[np.int32]:
-        kind, payload = next(left)
-        wrong = f"those of {made_by}; here is {here}: read it where it was made"
+        what, payload = next(layers)
+        expected = f"those of {made_by}; here is {here}: read it where it was made"
         try:
-            symbols = entropy.decode(bytes(payload or b"")[CRC_BYTES:], rows, tables, threads=run.threads)
+            symbols = entropy.decode(payload[CRC_BYTES:], rows, tables, threads=run.threads)
         except BadFile as error:
-            raise UnsupportedFile(f"symbols of {KINDS[kind]}: found others ({error}), expected {wrong}") from None
-        right = checksum(symbols) == bytes(payload or b"")[:CRC_BYTES]
-        expect(right, UnsupportedFile, f"symbols of {KINDS[kind]}", "others", wrong)
+            raise UnsupportedFile(f"symbols of {what}: found others ({error}), expected {expected}") from None
+        expect(checksum(symbols) == payload[:CRC_BYTES], UnsupportedFile, f"symbols of {what}", "others", expected)
         return symbols.astype(np.int32)
 
     return network, network.parse((file.fields.height, file.fields.width), read)
+
+
+def layers_of(file: Opened, kinds: list[int]) -> list[tuple[str, bytes]]:
+    """Return name and payload of the chunks of latents, which are of these kinds. Raises BadFile."""
+    chunks = [chunk for chunk in file.chunks if chunk.kind in (Z, Y)]
+    found = [chunk.kind for chunk in chunks]
+    expect(found == kinds, BadFile, "chunks", found, f"{kinds}, in this order")
+    for chunk in chunks:
+        whole = chunk.payload is not None
+        expect(whole, BadFile, KINDS[chunk.kind], "damage", "a whole chunk, as all pixels need it")
+    return [(KINDS[chunk.kind], bytes(chunk.payload or b"")) for chunk in chunks]
 
 
 def checksum(symbols: NDArray[Any]) -> bytes:
@@ -179,7 +186,7 @@ def checksum(symbols: NDArray[Any]) -> bytes:
 
 
 def facts(device: str) -> str:
-    """Return what the networks' floats depend on here: the version of torch, and the processor's kind or the GPU's name."""
+    """Return what the networks' floats depend on here: torch's version, the processor's kind or the GPU's name."""
     import torch
 
     if device == "cuda":
@@ -207,7 +214,7 @@ def unpack(data: bytes) -> Fields:
 
 
 def alpha_of(file: Opened, run: Run) -> NDArray[np.uint8] | None:
-    """Return the alpha of a picture, uint8 [H, W], if it has any; note where partial reading left it out. Raises BadFile."""
+    """Return the alpha of a picture, uint8 [H, W], if there is any; note where it is damaged. Raises BadFile."""
     for chunk in file.chunks:
         if chunk.kind == ALPHA and chunk.payload is not None:
             return picture.decode_alpha(bytes(chunk.payload), file.fields.height, file.fields.width)
@@ -242,7 +249,7 @@ def named(model: str | None, run: Run) -> tuple[str, Path]:
 
 
 def weights_of(name: str, digest: bytes | None = None) -> Path:
-    """Return the weights that a name stands for, with the digest that a file asks for. Raises BadInput, ModelMissing."""
+    """Return the weights of a name, and of the digest that a file asks for. Raises BadInput, ModelMissing."""
     rest = name.removeprefix(f"{registry.COMPRESSAI}:")
     found = list(beside(rest)) if rest.endswith(registry.CHECKPOINTS) else [pretrained(rest)]
     for path in found:

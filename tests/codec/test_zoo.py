@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ from laconic.tools.cli import main
 
 KINDS = zoo.KINDS
 MEAN = "mbt2018-mean"
+ABSENT = "compressai is not installed: pip install laconic-codec[zoo]"
 ELSEWHERE = "torch 9.9.9, riscv64 DEFAULT"
+
+sides = st.integers(1, 1 << 24)
 
 
 def network(kind: str = MEAN, gain: float = 30.0, seed: int = 1, channels: int = 12) -> Any:
-    """Return a random network of CompressAI whose symbols are about as wide as their table rows, 2 bits each at gain 30."""
-    models = pytest.importorskip("compressai.models", reason="compressai is not installed: pip install laconic-codec[zoo]")
+    """Return a random network of CompressAI with symbols about as wide as their table rows."""
+    models = pytest.importorskip("compressai.models", reason=ABSENT)
     torch.manual_seed(seed)
     net = getattr(models, zoo.CLASSES[KINDS.index(kind)])(8, channels).eval().requires_grad_(False)
     net.g_a[-1].weight *= gain
@@ -130,7 +134,8 @@ def test_gray_alpha_and_metadata_come_back(folder: Path) -> None:
     means = (colours.sum(2, keepdims=True, dtype=int) + 1) // 3
     assert np.array_equal(laconic.decompress(data, as_array=True), means)
     info = laconic.info(data)
-    assert isinstance(info, laconic.ZooInfo) and (info.width, info.height, info.channels, info.gray) == (20, 33, 1, True)
+    assert isinstance(info, laconic.ZooInfo) and info.gray
+    assert (info.width, info.height, info.channels) == (20, 33, 1)
     assert info.made_by == medium.facts("cpu") and torch.__version__ in info.made_by
 
 
@@ -155,7 +160,7 @@ def rewritten(data: bytes, kind: int, change: Any, made_by: str | None = None) -
     header, chunks = container.read(data, medium.KINDS)
     fields = medium.unpack(header.fields)
     new = medium.Fields(fields.width, fields.height, fields.gray, made_by or fields.made_by)
-    parts = [Chunk(c.kind, change(bytes(c.payload or b"")) if c.kind == kind else c.payload, c.optional) for c in chunks]
+    parts = [replace(c, payload=change(bytes(c.payload or b""))) if c.kind == kind else c for c in chunks]
     return container.write(Header(header.medium, header.model, header.digest, new.pack()), parts)
 
 
@@ -208,7 +213,7 @@ def test_networks_that_compute_otherwise_end_in_an_error(folder: Path, monkeypat
 
     monkeypatch.setattr(zoo.ZooNetwork, "prior", other)
     notes: list[str] = []
-    with pytest.raises(laconic.UnsupportedFile, match=f"symbols of y: found .*, expected those of {ELSEWHERE}; here is"):
+    with pytest.raises(laconic.UnsupportedFile, match=f"symbols of y: found .*, expected those of {ELSEWHERE}; here"):
         laconic.decompress(data, notes=notes)
     assert len(notes) == 1 and notes[0].startswith(f"made by {ELSEWHERE}")
 
@@ -219,7 +224,7 @@ def test_the_weights_are_found_by_name_and_digest(folder: Path, tmp_path_factory
     data = laconic.compress(picture(30, 30), model=save(network(), beside / "some.pth"), notes=notes)
     assert notes[0] == "readers need some.pth in a folder of LACONIC_MODELS, where it is not"
     assert laconic.info(data).model == "compressai:some.pth"
-    with pytest.raises(laconic.ModelMissing, match=r"model compressai:some.pth: found no some.pth, expected weights with"):
+    with pytest.raises(laconic.ModelMissing, match=r"compressai:some.pth: found no some.pth, expected weights with"):
         laconic.decompress(data)
     save(network(seed=2), folder / "some.pth")
     with pytest.raises(laconic.ModelMissing, match=r"some.pth with [0-9a-f]{8}, expected weights with digest"):
@@ -279,12 +284,12 @@ def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(laconic.BadInput, match=said):
             laconic.compress(pixels, model=str(folder / name))
     for name in ("mbt2018:3", "cheng2020-anchor:3", "mbt2018-mean:9", "../some.pth"):
-        with pytest.raises(laconic.LaconicError, match="found .*, expected (one of bmshj2018-fac|a quality of 1, 2|weights)"):
+        with pytest.raises(laconic.LaconicError, match="found .*, expected (one of bmshj2018-|a quality of 1, 2|weights)"):
             laconic.compress(pixels, model=f"compressai:{name}")
 
 
 def test_a_model_must_be_named() -> None:
-    with pytest.raises(laconic.BadInput, match="model: found None, expected compressai:ARCHITECTURE:QUALITY, or a checkpoint"):
+    with pytest.raises(laconic.BadInput, match="model: found None, expected compressai:ARCHITECTURE:QUALITY, or a check"):
         laconic.compress(picture(9, 9), medium="compressai")
     assert registry.medium_of("photo-3") is None and registry.medium_of(None) is None
 
@@ -307,7 +312,7 @@ def test_a_file_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch)
         laconic.compress(picture(9, 9), model="compressai:mbt2018-mean:3")
 
 
-@given(st.integers(1, 1 << 24), st.integers(1, 1 << 24), st.booleans(), st.text(string.ascii_letters + " +.,", max_size=255))
+@given(sides, sides, st.booleans(), st.text(string.ascii_letters + " +.,", max_size=255))
 def test_fields_come_back(width: int, height: int, gray: bool, made_by: str) -> None:
     fields = medium.Fields(width, height, gray, made_by)
     assert medium.unpack(fields.pack()) == fields
