@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from laconic.media.lossy_sound_stream import SoundDecoder, SoundEncoder
     from laconic.media.photo import PhotoInfo
     from laconic.media.sound_parts import SoundInfo
+    from laconic.media.zoo import ZooInfo
     from laconic.medium import LaconicWarning
     from laconic.registry import ModelInfo, PictureModel, list_models, register
     from laconic.sound import Sound
@@ -47,6 +48,7 @@ else:
         "SoundDecoder": "media.lossy_sound_stream",
         "SoundEncoder": "media.lossy_sound_stream",
         "SoundInfo": "media.sound_parts",
+        "ZooInfo": "media.zoo",
         "compress": "api",
         "compress_archive": "media.archive",
         "decompress": "api",
@@ -89,6 +91,7 @@ __all__ = [
     "SoundInfo",
     "TargetOutOfReach",
     "UnsupportedFile",
+    "ZooInfo",
     "compress",
     "compress_archive",
     "decompress",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypedDict, Unpack, cas
 
 from numpy.typing import NDArray
 
-from laconic import container, media
+from laconic import container, media, registry
 from laconic.container import Data
 from laconic.entropy.errors import BadInput, UnsupportedFile, expect
 from laconic.entropy.threads import n_threads
@@ -67,7 +67,8 @@ class DecompressOptions(SelectionOptions, CodecOptions, total=False):
 class Codec:
     """Compresses and decompresses with the networks kept warm. It can be pickled: networks load again where it arrives.
 
-    model: a name of `laconic.list_models()` or of a registered model; None is the default.
+    model: a name of `laconic.list_models()` or of a registered model; `compressai:ARCHITECTURE:QUALITY` or the path of a
+    checkpoint of CompressAI (extra `zoo`); None is the default.
     device: "cpu" or "cuda". precision: "float32" (default, and what a target in dB is measured with) or "bf16" (faster;
     pixels agree with float32 to 48 dB or better). float32 pixels of two machines agree to 60 dB or better.
     threads: of the entropy coder and the networks; None is one per core. max_pixels: larger pictures are refused.
@@ -290,13 +291,16 @@ class Codec:
 
     def _options(self, given: CompressOptions, target: Target | None, kind: str, note: Note) -> Options:
         """Return the keywords of `compress` for a kind of source, whose default target is told of in a note."""
+        own = registry.medium_of(self.model)
+        if own and target is not None:
+            raise BadInput(f"target: found {target.name}, expected none: the model {self.model} has one quality, its own")
         if target is None:
             target, text = default_target(kind)
             if text:
                 note(text)
         effort, strip, tune = given.get("effort"), bool(given.get("strip")), given.get("tune")
         expect(tune is None or kind == "picture", BadInput, "tune", tune, f"none: the source is a {kind}")
-        return Options(target, self.model, given.get("medium"), effort, strip, given.get("fallback", True), tune)
+        return Options(target, self.model, given.get("medium") or own, effort, strip, given.get("fallback", True), tune)
 
 
 def compress(

@@ -31,6 +31,8 @@ DIGEST_BYTES = 4
 DEFAULT_PHOTO, DEFAULT_SOUND = "photo-3", "sound-2"
 # The classes that a card may name.
 PHOTO, CIRCUIT, SOUND = "laconic.models.photo.Photo", "laconic.models.hclt.Hclt", "laconic.models.sound.Sound"
+COMPRESSAI = "compressai"  # begins the names of its models, and names their medium
+CHECKPOINTS = (".pth", ".pth.tar", ".pt", ".ckpt")  # suffixes of its models' files
 MAX_CARD_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 32
 
@@ -89,6 +91,13 @@ def register(model: PictureModel) -> None:
 def registered(name: str) -> PictureModel | None:
     """Return the user's model of that name, if there is one."""
     return _registered.get(name)
+
+
+def medium_of(model: str | None) -> str | None:
+    """Return the name of the one medium that a model codes for: CompressAI's have their own. None for all others."""
+    if model is None or model in _registered:
+        return None
+    return COMPRESSAI if model.startswith(f"{COMPRESSAI}:") or model.endswith(CHECKPOINTS) else None
 
 
 def list_models() -> list[ModelInfo]:

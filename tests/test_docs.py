@@ -29,6 +29,7 @@ def code_of(page: Path) -> list[str]:
 CODE = {page.name: [code for code in code_of(page) if "compressai" not in code] for page in PAGES}
 ENTROPY = ROOT / "docs" / "entropy.md"
 (EXAMPLE,) = [code for code in code_of(ENTROPY) if "compressai" in code]
+(PICTURE_EXAMPLE,) = [code for code in code_of(ROOT / "docs" / "new-model.md") if "compressai" in code]
 COMMANDS = re.findall(r"^    python -m laconic\.tools\.bench (.*)", ENTROPY.read_text(), re.MULTILINE)
 
 
@@ -96,6 +97,24 @@ def test_the_compressai_example_codes_as_compressai_does(monkeypatch: pytest.Mon
     rows = names["rows"].reshape(names["y"].shape)
     theirs = names["gaussian"].compress(names["y"], torch.from_numpy(rows), means=names["means"])[0]
     assert len(names["data"]) < 1.002 * len(theirs) + 4 * 8  # states of 8 lanes
+
+
+def test_the_example_of_a_picture_of_compressai_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With small random weights under the name of the published ones."""
+    models = pytest.importorskip("compressai.models", reason="compressai is not installed: pip install laconic-codec[zoo]")
+    import torch
+    from compressai.zoo.image import model_urls
+    from PIL import Image
+
+    weights = tmp_path / "hub" / "checkpoints" / model_urls["mbt2018-mean"]["mse"][3].rsplit("/", 1)[1]
+    weights.parent.mkdir(parents=True)
+    torch.save(models.MeanScaleHyperprior(8, 12).state_dict(), weights)
+    Image.new("RGB", (70, 40), (90, 120, 130)).save(tmp_path / "photo.png")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run(PICTURE_EXAMPLE, tmp_path)
+    with Image.open("back.png") as back:
+        assert back.size == (70, 40)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "entropy", "adaptive"])

@@ -133,7 +133,8 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
     no_fallback = "keep the photo model for what is no photo (default: what is smaller or far better is coded without loss)"
     add("--no-fallback", dest="fallback", action="store_false", help=no_fallback)
     add("--strip", action="store_true", help="leave out EXIF, ICC, XMP and tags (default: they are kept)")
-    add("-m", "--model", help="a name of `laconic models` (default: the photo model of this version)")
+    model = "a name of `laconic models`, compressai:ARCHITECTURE:QUALITY, or a checkpoint of CompressAI (default: ours)"
+    add("-m", "--model", help=model)
     add_file_options(parser, "photo.lac beside photo.png; stdout for -")
 
 

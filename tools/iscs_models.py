@@ -12,14 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import laconic
 from laconic import registry
-from laconic.entropy.errors import expect
+from laconic.models import zoo
 from laconic.models.iscs import GRIDS, Z_SIDE, Latents, Neighbours, PhotoLatents, rounded_energy
 from laconic.tools.metrics import needed
 
-ZOO = "laconic-codec[zoo], in an environment of its own: it needs numpy 1"
-KINDS = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean")
+KINDS = zoo.KINDS
 WIDEST = 1024  # symbols on each side of the median that a factorised prior is asked for
 LEAST = 1e-8  # CompressAI bounds a likelihood at 1e-9: what is near the bound is no probability
 
@@ -31,53 +29,11 @@ def load(name: str, quality: float = 50.0) -> Latents:
     CompressAI keeps in torch.hub's folder; or the path of a checkpoint of CompressAI's training. Raises ModelMissing,
     BadInput, or Absent where CompressAI is not installed. Nothing is downloaded.
     """
-    if name.startswith("compressai:"):
-        return ZooLatents(pretrained(name))
-    if Path(name).is_file():
-        return ZooLatents(checkpoint(Path(name)))
+    library, _, published = name.partition(":")
+    if library == registry.COMPRESSAI or Path(name).is_file():
+        needed("compressai", zoo.EXTRA)
+        return ZooLatents(zoo.load(zoo.pretrained(published) if library == registry.COMPRESSAI else Path(name)))
     return PhotoLatents(registry.load_photo(registry.find(name)), quality)
-
-
-def pretrained(name: str) -> Any:
-    """Return the published model of `compressai:ARCHITECTURE:QUALITY`, from torch.hub's folder."""
-    needed("compressai", ZOO)
-    from compressai.zoo.image import model_urls
-
-    architecture, _, level = name.removeprefix("compressai:").partition(":")
-    expect(architecture in KINDS, laconic.BadInput, "MODEL", name, f"compressai: and one of {', '.join(KINDS)}")
-    urls = {str(key): url for key, url in model_urls[architecture]["mse"].items()}
-    expect(level in urls, laconic.BadInput, "MODEL", name, f"a quality of {', '.join(urls)} at the end")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / urls[level].rsplit("/", 1)[1]
-    expect(path.exists(), laconic.ModelMissing, name, f"no {path}", f"the weights from {urls[level]}")
-    return checkpoint(path)
-
-
-def checkpoint(path: Path) -> Any:
-    """Return the network of a checkpoint, a state dict or a dictionary with one. The architecture is told by its layers."""
-    needed("compressai", ZOO)
-    from compressai.models import FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
-    from compressai.zoo import load_state_dict
-
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        weights = load_state_dict(stored.get("state_dict", stored))
-        kinds = (FactorizedPrior, ScaleHyperprior, MeanScaleHyperprior)
-        model = dict(zip(KINDS, kinds, strict=True))[architecture_of(weights)].from_state_dict(weights)
-    except laconic.LaconicError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a file that is no checkpoint fails in torch in many ways
-        raise laconic.BadInput(f"MODEL: found {str(path)!r} ({error}), expected a checkpoint of {', '.join(KINDS)}") from None
-    return model.eval().requires_grad_(False)
-
-
-def architecture_of(weights: dict[str, Tensor]) -> str:
-    """Return the name, of `KINDS`, of the architecture that a state dict is of."""
-    expect("g_a.1.beta" in weights, laconic.BadInput, "MODEL", "no GDN layers", f"a checkpoint of {', '.join(KINDS)}")
-    serial = any(name.startswith("context_prediction") for name in weights)
-    expect(not serial, laconic.BadInput, "MODEL", "an autoregressive prior", f"a checkpoint of {', '.join(KINDS)}")
-    if "h_s.4.weight" not in weights:
-        return KINDS[0]
-    return KINDS[1 if len(weights["h_s.4.weight"]) == len(weights["g_a.6.weight"]) else 2]
 
 
 class ZooLatents:
@@ -88,7 +44,7 @@ class ZooLatents:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.n_channels = len(model.g_a[-1].weight)
-        kind = architecture_of(model.state_dict())
+        kind = zoo.architecture_of(model.state_dict())
         self.factorised, self.has_means = kind == KINDS[0], kind == KINDS[2]
 
     def decode(self, y_hat: Tensor) -> Tensor:

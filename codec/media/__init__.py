@@ -15,6 +15,7 @@ TABLE = {  # number: module, loaded when first needed; each has its medium under
     3: "laconic.media.lossless_sound",
     4: "laconic.media.archive",
     5: "laconic.media.lossy_sound",
+    6: "laconic.media.zoo",
 }
 OWN = range(128, 256)  # numbers that stay free for media of users
 
