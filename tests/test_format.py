@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import laconic
 from laconic import entropy, registry
 from laconic.entropy import blocks
 from laconic.media.photo import opened
@@ -100,10 +101,10 @@ def parse_tile(payload: bytes, p: np.ndarray, weights: dict[str, np.ndarray]) ->
     return y
 
 
-@pytest.mark.parametrize("name", ["photo-low", "photo-high"])
+@pytest.mark.parametrize("name", ["photo-low", "photo-high", "photo-3-low"])
 def test_a_second_parser_finds_the_same_symbols(name: str) -> None:
     data = Path(str(files("laconic.assets") / "golden" / f"{name}.lac")).read_bytes()
-    model = registry.find("photo")
+    model = registry.find(laconic.info(data).model)
     z, tiles = parse(data, load_file(model.path))
     file = opened(data, Run())
     ours = PhotoCoder(registry.load_photo(model)).parse(layers_of(file), file.fields)
