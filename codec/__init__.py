@@ -20,7 +20,7 @@ from laconic.entropy.errors import (
 )
 
 if TYPE_CHECKING:
-    from laconic.api import Codec, compress, decompress, info, open_archive, verify
+    from laconic.api import Codec, compress, decompress, info, open_archive, preview, verify
     from laconic.file_info import FileInfo, PictureInfo
     from laconic.golden import selftest
     from laconic.media.archive import Archive, ArchiveInfo, compress_archive
@@ -55,6 +55,7 @@ else:
         "info": "api",
         "list_models": "registry",
         "open_archive": "api",
+        "preview": "api",
         "register": "registry",
         "selftest": "golden",
         "verify": "api",
@@ -98,6 +99,7 @@ __all__ = [
     "info",
     "list_models",
     "open_archive",
+    "preview",
     "register",
     "selftest",
     "verify",

@@ -1,4 +1,7 @@
-"""Compress and decompress: the front door. It finds the medium and knows nothing else of it (codec/medium.py)."""
+"""Compress and decompress: the front door. It finds the medium and knows nothing else of it (codec/medium.py).
+
+It is longer than 500 lines because every keyword is spelled out, for type checkers and for help().
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,22 @@ from laconic.container import Data
 from laconic.entropy.errors import BadInput, UnsupportedFile, expect
 from laconic.entropy.threads import n_threads
 from laconic.file_info import FileInfo
-from laconic.medium import Batched, Medium, Note, Progress, Region, Result, Run, Selection, Set, Symbolic, Symbols, warn
+from laconic.medium import (
+    Batched,
+    DamageOptions,
+    Medium,
+    Note,
+    Progress,
+    Region,
+    Result,
+    Run,
+    Selection,
+    SelectionOptions,
+    Set,
+    Symbolic,
+    Symbols,
+    warn,
+)
 from laconic.options import TARGETS, CompressOptions, Lossless, Options, Quality, Target, default_target, one_target
 from laconic.payloads import DEFAULT_MAX_PIXELS
 from laconic.sound import Sound
@@ -35,24 +53,6 @@ class CodecOptions(TypedDict, total=False):
     precision: str
     threads: int | None
     max_pixels: int
-
-
-class SelectionOptions(TypedDict, total=False):
-    """Names the keywords of `decompress` that choose a part of a file or say what happens to damage."""
-
-    region: Region | None
-    seek: float | None
-    duration: float | None
-    member: str | int | None
-    partial: bool
-    notes: list[str] | None
-
-
-class DamageOptions(TypedDict, total=False):
-    """Names the keywords of `decompress` that fit every medium."""
-
-    partial: bool
-    notes: list[str] | None
 
 
 class DamageAndCodecOptions(DamageOptions, CodecOptions, total=False):
@@ -99,6 +99,7 @@ class Codec:
         max_error: int | None = None,
         effort: int | None = None,
         tune: str | None = None,
+        progressive: bool = False,
         sample_rate: int | None = None,
         strip: bool = False,
         fallback: bool = True,
@@ -115,6 +116,7 @@ class Codec:
         sounds), max_error (of a picture's samples, 0..255).
         effort: 1..9: slower and smaller, or with loss better (default 7, with loss 4 of photos and 3 of sounds).
         tune: what a photo with loss is searched for: "eye" (default), "psnr" or "ms-ssim".
+        progressive: a photo whose first bytes show all of it, and later ones more and more detail: see `preview`.
         strip: leave out metadata and tags.
         fallback: code without loss what is no photo (all of a picture, or parts), where that is better; a note says so.
         medium: the name of the medium to use, where several would do. notes: a list that is told what was changed, and of a
@@ -135,6 +137,7 @@ class Codec:
             max_error=max_error,
             effort=effort,
             tune=tune,
+            progressive=progressive,
             sample_rate=sample_rate,
             strip=strip,
             fallback=fallback,
@@ -201,6 +204,8 @@ class Codec:
         seek: float | None = None,
         duration: float | None = None,
         member: str | int | None = None,
+        slices: int | None = None,
+        preview: bool = False,
         partial: bool = False,
         as_array: bool = False,
         notes: list[str] | None = None,
@@ -209,6 +214,8 @@ class Codec:
 
         region: x, y, width, height in pixels: only the tiles that it needs are decoded. seek, duration: seconds of a
         sound: only the segments that they need are decoded. member: a picture of an archive, by name or number from 0.
+        slices: of a progressive photo only the first so many, from 1 on (`info` tells how many it has).
+        preview: a photo that is cut off at its end gives what is there: see the method `preview`.
         partial: a damaged file gives what it still holds. as_array: also 16-bit colour, which PIL has not.
         notes: a list that is told what is missing then; None warns (LaconicWarning).
         Raises BadFile, ModelMissing, BadInput.
@@ -216,9 +223,31 @@ class Codec:
         run = self._run(notes, partial)
         with opened(data) as file:
             medium = medium_of(file)
-            selection = checked(Selection(region, seek, duration, member), medium)
+            selection = checked(Selection(region, seek, duration, member, slices, preview or None), medium)
             found: Image | NDArray[Any] | Sound = medium.decode(file, selection, run).value(as_array)
             return found
+
+    @overload
+    def preview(
+        self, data: Coded, *, as_array: Literal[True], slices: int | None = None, notes: list[str] | None = None
+    ) -> NDArray[Any]: ...
+    @overload
+    def preview(
+        self, data: Coded, *, as_array: Literal[False] = False, slices: int | None = None, notes: list[str] | None = None
+    ) -> Image: ...
+    def preview(
+        self, data: Coded, *, as_array: bool = False, slices: int | None = None, notes: list[str] | None = None
+    ) -> Image | NDArray[Any]:
+        """Return the picture that the first bytes of a photo's file give: a PIL.Image, or array [H, W, C].
+
+        data: the file, or what has come of it, at least its header. A progressive file shows the whole picture from the
+        first slice on; in the normal order tiles come one after the other. slices: use at most so many of a progressive
+        file. notes: a list that is told what is missing yet; None tells nobody.
+        Raises BadFile for damage, or a file that ends within its header, ModelMissing, BadInput.
+        """
+        told = list[str]() if notes is None else notes
+        found = self.decompress(data, preview=True, slices=slices, as_array=as_array, notes=told)
+        return cast("Image | NDArray[Any]", found)
 
     def decompress_to(
         self,
@@ -238,8 +267,9 @@ class Codec:
         run = self._run(options.get("notes"), options.get("partial", False), progress)
         with opened(data) as raw:
             medium = medium_of(raw)
-            wanted = (options.get("region"), options.get("seek"), options.get("duration"), options.get("member"))
-            selection = checked(Selection(*wanted), medium)
+            part = (options.get("region"), options.get("seek"), options.get("duration"), options.get("member"))
+            first = (options.get("slices"), options.get("preview") or None)
+            selection = checked(Selection(*part, *first), medium)
             medium.decode(raw, selection, run).write(file, checked_format(format, medium), run.note)
 
     def compress_batch(self, images: Iterable[Source], **options: Unpack[CompressOptions]) -> list[bytes]:
@@ -275,7 +305,7 @@ class Codec:
     def coded(self, data: Coded) -> Symbols:
         """Return (symbols int16, table indices uint8) of a photo in the order they are coded: z, then the passes of each tile.
 
-        Raises BadInput for a medium that has none, BadFile, ModelMissing.
+        Of a progressive file they come in the same order, which is not that of its slices. Raises BadInput for a medium that has none, BadFile, ModelMissing.
         """
         with opened(data) as file:
             return symbolic(file).coded(file, self._run(None))
@@ -299,8 +329,11 @@ class Codec:
             if text:
                 note(text)
         effort, strip, tune = given.get("effort"), bool(given.get("strip")), given.get("tune")
-        expect(tune is None or kind == "picture", BadInput, "tune", tune, f"none: the source is a {kind}")
-        return Options(target, self.model, given.get("medium") or own, effort, strip, given.get("fallback", True), tune)
+        progressive = bool(given.get("progressive"))
+        for name, value in (("tune", tune), ("progressive", progressive)):
+            expect(not value or kind == "picture", BadInput, name, value, f"none: the source is a {kind}")
+        fallback = given.get("fallback", True)
+        return Options(target, self.model, given.get("medium") or own, effort, strip, fallback, tune, progressive)
 
 
 def compress(
@@ -316,6 +349,7 @@ def compress(
     max_error: int | None = None,
     effort: int | None = None,
     tune: str | None = None,
+    progressive: bool = False,
     sample_rate: int | None = None,
     strip: bool = False,
     fallback: bool = True,
@@ -336,6 +370,7 @@ def compress(
         max_error=max_error,
         effort=effort,
         tune=tune,
+        progressive=progressive,
         sample_rate=sample_rate,
         strip=strip,
         fallback=fallback,
@@ -382,6 +417,27 @@ def decompress(data: Coded, *, as_array: bool = False, **options: Any) -> Image 
     """Decompress the bytes of a file: see `Codec.decompress`, and `Codec` for the other options."""
     own = {name: options.pop(name) for name in CodecOptions.__annotations__ if name in options}
     return Codec(**own).decompress(data, as_array=as_array, **options)
+
+
+@overload
+def preview(
+    data: Coded,
+    *,
+    as_array: Literal[True],
+    slices: int | None = None,
+    notes: list[str] | None = None,
+    **options: Unpack[CodecOptions],
+) -> NDArray[Any]: ...
+@overload
+def preview(
+    data: Coded, *, slices: int | None = None, notes: list[str] | None = None, **options: Unpack[CodecOptions]
+) -> Image: ...
+def preview(
+    data: Coded, *, as_array: Any = False, slices: int | None = None, notes: list[str] | None = None, **options: Any
+) -> Image | NDArray[Any]:
+    """Return the picture that the first bytes of a photo's file give: see `Codec.preview`, and `Codec` for the options."""
+    found: Image | NDArray[Any] = Codec(**options).preview(data, as_array=as_array, slices=slices, notes=notes)
+    return found
 
 
 def info(data: Coded) -> FileInfo:

@@ -66,7 +66,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Holds a part of a file. payload is None where partial reading found damage."""
+    """Holds a part of a file. payload is None where partial reading found damage, or the file is cut off before."""
 
     kind: int
     payload: bytes | memoryview | None
@@ -152,18 +152,21 @@ def head(header: Header, table: list[bytes]) -> bytes:
     return bytes(out + zlib.crc32(out).to_bytes(4, "little"))
 
 
-def read(data: bytes, known: Container[int], partial: bool = False) -> tuple[Header, list[Chunk]]:
+def read(data: bytes, known: Container[int], partial: bool = False, cut: bool = False) -> tuple[Header, list[Chunk]]:
     """Read header and chunks of a file, in file order, every checksum checked; payloads are views, not copies.
 
     known: the kinds that the caller understands; others are left out where optional, else UnsupportedFile.
     partial: a chunk that is damaged or cut off comes with payload None; header and table must be sound all the same.
+    cut: the file may end early, and what is cut off comes with payload None; damage is an error.
     Raises BadFile.
     """
-    header, table = read_table(data, known, partial)
+    header, table = read_table(data, known, partial or cut)
+    end = table[-1].start + table[-1].length if table else len(data)
+    expect(not cut or len(data) <= end, BadFile, "file length", len(data), f"at most {end} bytes")
     view, chunks = memoryview(data), []
     for entry in table:
         part = view[entry.start : entry.start + entry.length]
-        sound = is_whole(part, entry, partial)
+        sound = is_whole(part, entry, partial or cut and len(part) < entry.length)
         if entry.kind in known:
             chunks.append(Chunk(entry.kind, part if sound else None, entry.optional))
     return header, chunks

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,28 @@ class Selection:
     seek: float | None = None
     duration: float | None = None
     member: str | int | None = None
+    slices: int | None = None
+    preview: bool | None = None
+
+
+class SelectionOptions(TypedDict, total=False):
+    """Names the keywords of `decompress` that choose a part of a file or say what happens to damage."""
+
+    region: Region | None
+    seek: float | None
+    duration: float | None
+    member: str | int | None
+    slices: int | None
+    preview: bool
+    partial: bool
+    notes: list[str] | None
+
+
+class DamageOptions(TypedDict, total=False):
+    """Names the keywords of `decompress` that fit every medium."""
+
+    partial: bool
+    notes: list[str] | None
 
 
 class Result(Protocol):

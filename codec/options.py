@@ -38,6 +38,7 @@ class CompressOptions(TypedDict, total=False):
     max_error: int | None
     effort: int | None
     tune: str | None
+    progressive: bool
     sample_rate: int | None
     strip: bool
     fallback: bool
@@ -204,7 +205,7 @@ class Options:
     model: the name of a model; medium: the name of a medium; None leaves the choice to Laconic. effort: 1 to 9, slower and
     smaller or better; None is the medium's default. tune: of TUNES, what a photo with loss is searched for; None is the
     default. strip: leave out metadata. fallback: another way of coding than the one asked for
-    may be taken where it is better, with a note.
+    may be taken where it is better, with a note. progressive: cut a photo into slices, so that its first bytes show it all.
     """
 
     target: Target
@@ -214,12 +215,16 @@ class Options:
     strip: bool = False
     fallback: bool = True
     tune: str | None = None
+    progressive: bool = False
 
     def __post_init__(self) -> None:
+        exact = isinstance(self.target, (Lossless, MaxError))
         if self.tune is not None:
             expect(self.tune in TUNES, BadInput, "tune", self.tune, f"one of {', '.join(TUNES)}")
-            exact = isinstance(self.target, (Lossless, MaxError))
             expect(not exact, BadInput, "tune", self.tune, f"none: {self.target.name} leaves no choice")
+        if self.progressive:
+            expected = f"none: photos alone have slices, and the target is {self.target.name}"
+            expect(not exact, BadInput, "progressive", self.progressive, expected)
 
     def level(self) -> int:
         """Return the effort, or the default one. Raises BadInput."""

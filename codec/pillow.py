@@ -13,7 +13,7 @@ from laconic.file_info import FileInfo, PictureInfo
 from laconic.options import TARGETS
 from laconic.payloads import read_metadata
 
-OPTIONS = (*(target.name for target in TARGETS), "effort", "tune", "strip", "fallback", "medium")
+OPTIONS = (*(target.name for target in TARGETS), "effort", "tune", "progressive", "strip", "fallback", "medium")
 MODES = {(8, 1): "L", (8, 2): "LA", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}  # by bits and channels
 ANY_KIND = range(256)  # any chunk: what this version cannot decode is said when the pixels are asked for
 

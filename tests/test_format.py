@@ -14,11 +14,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 import laconic
 from laconic import entropy, registry
 from laconic.entropy import blocks
+from laconic.media import photo_encode, photo_slices
 from laconic.media.photo import opened
 from laconic.media.photo_coder import PhotoCoder
 from laconic.media.photo_models import layers_of
@@ -58,9 +60,9 @@ def index(rows: np.ndarray) -> np.ndarray:
 
 
 def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3")."""
+    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3 and photo-4")."""
     model, fields, chunks = plain.container(data)
-    assert model == 3
+    assert model in (3, 6)
     width, at = plain.varint(fields, 0)
     height, at = plain.varint(fields, at)
     quality, at = plain.varint(fields, at)
@@ -77,14 +79,40 @@ def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list
     whole += line(weights["scale_offset"], quality)[:, None, None]
     tiles = []
     corners = [(top, left) for top in range(0, 4 * h, tile) for left in range(0, 4 * w, tile)]
-    for (top, left), (kind, payload) in zip(corners, chunks[1:], strict=False):
-        assert kind == 2
-        tiles.append(parse_tile(payload, whole[:, top : top + tile, left : left + tile], weights))
+    for number, (top, left) in enumerate(corners):
+        own = chunks[1 + number :: len(corners)] if chunks[1][0] == 50 else [chunks[1 + number]]
+        assert {kind for kind, _ in own} == {chunks[1][0]} <= {2, 50}
+        tiles.append(parse_tile([payload for _, payload in own], whole[:, top : top + tile, left : left + tile], weights))
     return z, tiles
 
 
-def parse_tile(payload: bytes, p: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """The four passes of a y chunk."""
+def slices_of(rows: list[int], n: int) -> list[list[int]]:
+    """Which symbols of a pass each slice holds (section "Progressive photo"); all 256 channels have as many."""
+    size = len(rows) // 256
+    rank = [row + sum(rows[s // size * size :][:size]) // size for s, row in enumerate(rows)]
+    weight = [max(row - 7, 0) for row in rows]
+    found: list[list[int]] = [[] for _ in range(n)]
+    before, whole = 0, sum(weight)
+    for s in sorted(range(len(rows)), key=lambda s: -rank[s]):
+        k = next((k for k in range(n - 1) if 2 ** (n - 1) * before < 2**k * whole), n - 1)
+        found[k].append(s)
+        before += weight[s]
+    return [sorted(part) for part in found]
+
+
+def parse_pass(payloads: list[bytes], rows: list[int]) -> list[int]:
+    """The symbols of a pass that is cut into slices."""
+    out = [0] * len(rows)
+    for payload, places in zip(payloads, slices_of(rows, len(payloads)), strict=True):
+        symbols, at = plain.symbols(payload, 0, [rows[s] for s in places], ROWS)
+        assert at == len(payload)
+        for s, symbol in zip(places, symbols, strict=True):
+            out[s] = symbol
+    return out
+
+
+def parse_tile(payloads: list[bytes], p: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """The four passes of a y chunk, or of the slices of a tile."""
     channel, row, column = np.indices(p.shape)
     pass_of = (row % 2 + 2 * ((row + column) % 2)) ^ (channel % 4)
     y, at = np.zeros_like(p), 0
@@ -96,8 +124,12 @@ def parse_tile(payload: bytes, p: np.ndarray, weights: dict[str, np.ndarray]) ->
             for name in ("enter", "dw", "pw"):
                 x = q(layer(weights, f"c_scale.{n - 1}.{name}", x))
             rows = p + layer(weights, f"c_scale.{n - 1}.leave", x)
-        y[pass_of == n], at = plain.symbols(payload, at, index(rows)[pass_of == n].tolist(), ROWS)
-    assert at == len(payload)
+        indices, per_pass = index(rows)[pass_of == n].tolist(), len(payloads) // 4
+        if per_pass:
+            y[pass_of == n] = parse_pass(payloads[n * per_pass : (n + 1) * per_pass], indices)
+        else:
+            y[pass_of == n], at = plain.symbols(payloads[0], at, indices, ROWS)
+    assert per_pass or at == len(payloads[0])
     return y
 
 
@@ -110,6 +142,21 @@ def test_a_second_parser_finds_the_same_symbols(name: str) -> None:
     ours = PhotoCoder(registry.load_photo(model)).parse(layers_of(file), file.fields)
     assert np.array_equal(ours.z[0].numpy().astype(int), z)
     assert all(np.array_equal(a, b) for a, b in zip(ours.y.values(), tiles, strict=True))
+
+
+def test_a_second_parser_finds_the_symbols_of_a_progressive_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four tiles of unequal size, two slices of each pass and more."""
+    fields = photo_encode.Fields
+    monkeypatch.setattr(photo_encode, "Fields", lambda *a, **k: fields(*a, **k, tile=64))
+    monkeypatch.setattr(photo_slices, "per_pass", lambda tiles: 3)
+    pixels = np.asarray(Image.open(str(files("laconic.assets") / "sample.webp")).convert("RGB"))[100:200, 300:420]
+    data = laconic.compress(pixels, quality=60, effort=1, model="photo-3", progressive=True)
+    model = registry.find("photo-3")
+    z, tiles = parse(data, load_file(model.path))
+    file = opened(data, Run())
+    ours = PhotoCoder(registry.load_photo(model)).parse(layers_of(file), file.fields)
+    assert len(tiles) == 4 and np.array_equal(ours.z[0].numpy().astype(int), z)
+    assert all(np.array_equal(a, b) and np.any(b) for a, b in zip(ours.y.values(), tiles, strict=True))
 
 
 @pytest.mark.parametrize("lane_code", range(4))

@@ -20,8 +20,8 @@ def compress_archive(args: argparse.Namespace) -> int:
     """Compress a folder of small pictures to one archive. Returns the exit status."""
     if not args.lossless or len(args.inputs) != 1 or not os.path.isdir(args.inputs[0]):
         raise UsageError("--archive: expected --lossless and one folder of pictures of one size")
-    if args.strip or args.effort is not None:
-        flag = "--strip" if args.strip else "--effort"
+    if args.strip or args.progressive or args.effort is not None:
+        flag = "--strip" if args.strip else "--progressive" if args.progressive else "--effort"
         raise UsageError(f"{flag}: found with --archive, expected without: it keeps samples alone, coded in one way")
     folder = Path(args.inputs[0])
     search = Search(frozenset({PICTURE}))
@@ -55,7 +55,7 @@ def decompress_members(args: argparse.Namespace) -> int:
     """Decompress all pictures of an archive into a folder, by their names. Returns the exit status."""
     if len(args.inputs) != 1 or not args.output or args.output == "-":
         raise UsageError("--members: expected one archive, and -o with a folder")
-    for flag in ("region", "seek", "duration", "member", "partial"):
+    for flag in ("region", "seek", "duration", "member", "slices", "preview", "partial"):
         if getattr(args, flag) is not None and getattr(args, flag) is not False:
             raise UsageError(f"--{flag}: found with --members, expected without: all pictures are written, whole")
     source = None if args.inputs[0] == "-" else Path(args.inputs[0])

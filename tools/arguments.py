@@ -129,6 +129,8 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
     )
     tune = "what a photo with loss is searched for: how it looks, PSNR or MS-SSIM (default: eye)"
     add("--tune", choices=TUNES, help=tune)
+    progressive = "slices of a photo, which shows in full from its first bytes on, at about 1 %% more (see --preview)"
+    add("--progressive", action="store_true", help=f"{progressive} (default: tiles one after the other)")
     add("--archive", action="store_true", help="one file of a folder of small pictures of one size, with --lossless")
     no_fallback = "keep the photo model for what is no photo (default: what is smaller or far better is coded without loss)"
     add("--no-fallback", dest="fallback", action="store_false", help=no_fallback)
@@ -146,6 +148,8 @@ def add_decompress_options(parser: argparse.ArgumentParser) -> None:
     add("--duration", type=positive, metavar="S", help="so many seconds of a sound (default: to its end)")
     add("--member", type=member, metavar="NAME|INDEX", help="this picture of an archive; numbers begin at 0")
     add("--members", action="store_true", help="all pictures of an archive, into the folder OUT")
+    add("--slices", type=n_slices, metavar="N", help="only the first N slices of a progressive photo (default: all)")
+    add("--preview", action="store_true", help="of a photo that is cut off at its end, what is there (default: an error)")
     add("--partial", action="store_true", help="give what a damaged file still holds (default: damage is an error)")
     add_file_options(parser, "photo.png beside photo.lac; stdout for -")
 
@@ -214,6 +218,11 @@ def n_threads(text: str) -> int:
 
 def n_pixels(text: str) -> int:
     """Return a number of pixels."""
+    return parsed(text, int, lambda value: value > 0, "at least 1")
+
+
+def n_slices(text: str) -> int:
+    """Return a number of slices."""
     return parsed(text, int, lambda value: value > 0, "at least 1")
 
 

@@ -81,7 +81,7 @@ def compress(args: argparse.Namespace) -> int:
         return compress_archive(args)
     codec = laconic.Codec(args.model, args.device, args.precision, args.threads, args.max_pixels)
     targets = ("quality", "bpp", "bitrate", "size", "psnr", "ssimulacra2", "lossless", "max_error")
-    options = {name: getattr(args, name) for name in (*targets, "effort", "tune", "strip", "fallback")}
+    options = {name: getattr(args, name) for name in (*targets, "effort", "tune", "progressive", "strip", "fallback")}
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
         with sample_bar(args) as bar:
@@ -92,7 +92,7 @@ def compress(args: argparse.Namespace) -> int:
 
 def taken(args: argparse.Namespace) -> frozenset[str]:
     """Return the kinds of files that the target is for: of a folder, no others are coded."""
-    if any(getattr(args, name) is not None for name in ("bpp", "psnr", "ssimulacra2", "max_error", "tune")):
+    if args.progressive or any(getattr(args, name) is not None for name in ("bpp", "psnr", "ssimulacra2", "max_error", "tune")):
         return frozenset({PICTURE})
     return frozenset({SOUND} if args.bitrate is not None else {PICTURE, SOUND})
 
@@ -115,7 +115,7 @@ def decompress(args: argparse.Namespace) -> int:
     if args.members:
         return decompress_members(args)
     codec = laconic.Codec(None, args.device, args.precision, args.threads, args.max_pixels)  # each file names its model
-    options = {name: getattr(args, name) for name in ("region", "seek", "duration", "member", "partial")}
+    options = {name: getattr(args, name) for name in ("region", "seek", "duration", "member", "slices", "preview", "partial")}
 
     def work(source: Any, out: Path | None, file: BinaryIO, notes: list[str]) -> None:
         format = format_of(out)

@@ -2,6 +2,8 @@
 
     pixels ─ photo_coder ─► payloads of z and of each y tile ─┐
     alpha, metadata ──────────────────────────────────────────┴─► chunks
+
+A progressive file has slices of y in place of tiles (photo_slices.py), and may be read before its end has come.
 """
 
 from __future__ import annotations
@@ -21,7 +23,18 @@ from laconic.media import overlay
 from laconic.media.photo_effort import effort_of
 from laconic.media.photo_encode import ALPHA, OVERLAY, PHOTO, encode, encoded, looked_at, quality_of, read_picture
 from laconic.media.photo_fields import unpack
-from laconic.media.photo_models import Network, Opened, Pixels, Y, Z, model_of
+from laconic.media.photo_models import (
+    SLICE,
+    Network,
+    Opened,
+    Pixels,
+    Y,
+    Z,
+    model_of,
+    n_slices,
+    slices_of,
+)
+from laconic.media.photo_slices import Slices, known_slices
 from laconic.media.tiles import Window
 from laconic.medium import Common, Medium, Note, Region, Run, Selection, Symbols, checked_region
 from laconic.options import Options
@@ -29,19 +42,25 @@ from laconic.payloads import MAX_SIDE, METADATA, read_metadata
 from laconic.picture import Picture
 from laconic.suffixes import PICTURE_OUTPUTS
 
-KINDS = {Z: "z", Y: "y", OVERLAY: "overlay", ALPHA: "alpha", **METADATA}
+KINDS = {Z: "z", Y: "y", SLICE: "slice", OVERLAY: "overlay", ALPHA: "alpha", **METADATA}
 BATCH_PIXELS = 1 << 25  # pixels that a GPU codes at once
+WHOLE = Selection()
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class PhotoInfo(PictureInfo):
-    """Describes a photo. quality: 0 to 100. tile: pixels per side. exact_share: of its pixels, those that are exact."""
+    """Describes a photo.
+
+    quality: 0 to 100. tile: pixels per side. exact_share: of its pixels, those that are exact. slices: of a progressive
+    file, else 1.
+    """
 
     gray: bool
     quality: float
     tile: int
     exact_share: float
+    slices: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,7 @@ class PhotoMedium:
     number, name = PHOTO, "photo"
     kinds = KINDS
     accepts = frozenset(("picture", target) for target in ("quality", "bpp", "size", "psnr", "ssimulacra2"))
-    selects = frozenset({"region"})
+    selects = frozenset({"region", "slices", "preview"})
     outputs = PICTURE_OUTPUTS
 
     def info(self, header: Header, common: Common, data: Data) -> FileInfo:
@@ -77,18 +96,19 @@ class PhotoMedium:
         bpp = 8 * n_bytes / (fields.width * fields.height)
         shape = (fields.width, fields.height, channels, 8, bpp)
         share = exact_pixels(data) / (fields.width * fields.height)
-        return PhotoInfo(*common, *shape, fields.gray, fields.quality / 100, fields.tile, min(share, 1.0))
+        slices = max(1, sum(name == KINDS[SLICE] for name, _ in chunks) // fields.n_tiles)
+        return PhotoInfo(*common, *shape, fields.gray, fields.quality / 100, fields.tile, min(share, 1.0), slices)
 
     def encode(self, source: Any, options: Options, run: Run, file: BinaryIO) -> None:
         """Write a picture's file, at the quality that keeps the target. Raises BadInput, TargetOutOfReach."""
         read = read_picture(source, options, run)
         data, fallen = encode(read, options, run, decoder(run))
-        tell(run, *read.notes, fallen)
+        tell(run, *read.notes, fallen, unsliced(data, options))
         file.write(data)
 
     def decode(self, data: Data, selection: Selection, run: Run) -> PictureResult:
-        """Decode a photo, or the tiles that a region needs. Raises BadFile, ModelMissing, BadInput."""
-        file = opened(data, run)
+        """Decode a photo, the tiles that a region needs, or its first slices. Raises BadFile, ModelMissing, BadInput."""
+        file = opened(data, run, selection)
         x, y, width, height = checked_region(selection.region, file.fields.width, file.fields.height)
         pixels = model_of(file.header, run).decode(file, Window(y, y + height, x, x + width))
         return PictureResult(picture_of(file, pixels, (x, y, width, height), run))
@@ -108,13 +128,13 @@ class PhotoMedium:
         if effort_of(options).iterations:  # which fills the device with one picture
             for one in read:
                 data, fallen = encode(one, options, run, decoder(run))
-                tell(run, *one.notes, fallen)
+                tell(run, *one.notes, fallen, unsliced(data, options))
                 yield data
             return
         for group in groups(read, lambda one: one.pixels.shape[0] * one.pixels.shape[1], batch_pixels(run)):
             for one, first in zip(group, encoded(group, quality_of(options), options, run), strict=True):
                 data, fallen = looked_at(one, first, options, run, decoder(run))
-                tell(run, *one.notes, fallen)
+                tell(run, *one.notes, fallen, unsliced(data, options))
                 yield data
 
     def decode_batch(self, files: Iterable[bytes], run: Run) -> Iterator[PictureResult]:
@@ -154,11 +174,22 @@ def tell(run: Run, *notes: str) -> None:
             run.note(note)
 
 
-def opened(data: Data, run: Run) -> Opened:
-    """Read the container of a photo and bound its fields. Raises BadFile."""
-    header, chunks = container.read(bytes(data[0 : len(data)]), KINDS, partial=run.partial)
+def unsliced(data: bytes, options: Options) -> str:
+    """Return a note where a progressive file was asked for and the picture was coded without loss."""
+    whole = options.progressive and container.read_table(data)[0].medium != PHOTO
+    return "not progressive: only photos coded with loss have slices" if whole else ""
+
+
+def opened(data: Data, run: Run, selection: Selection = WHOLE) -> Opened:
+    """Read the container of a photo and bound its fields. Raises BadFile, BadInput for slices that it has not."""
+    header, chunks = container.read(bytes(data[0 : len(data)]), KINDS, run.partial, bool(selection.preview))
     expect(header.medium == PHOTO, UnsupportedFile, "medium", header.medium, f"{PHOTO} (photo)")
-    return Opened(header, chunks, unpack(header.fields, run.max_pixels))
+    file = Opened(header, chunks, unpack(header.fields, run.max_pixels), selection.slices, bool(selection.preview))
+    n, asked = n_slices(file), selection.slices
+    expected = f"1 to {n}" if n > 1 else "none: the file is not progressive"
+    fits = asked is None or n > 1 and isinstance(asked, int) and 1 <= asked <= n
+    expect(fits, BadInput, "slices", asked, expected)
+    return file
 
 
 def alpha_of(file: Opened) -> Pixels | None:
@@ -191,23 +222,41 @@ def picture_of(file: Opened, pixels: Pixels, region: Region, run: Run) -> Pictur
     if file.fields.gray:
         pixels = ((pixels.sum(2, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
     size = (file.fields.width, file.fields.height)
-    tell(run, *missing_parts(file), *overlay.apply(pixels, overlays_of(file), size, file.fields.tile, region, run.threads))
+    lost = overlay.apply(pixels, overlays_of(file), size, file.fields.tile, region, run.threads)
+    tell(run, *([to_come(file)] if file.preview else [*missing_parts(file), *lost]))
     return Picture(pixels, alpha, metadata)
 
 
+def to_come(file: Opened) -> str:
+    """Return what a preview is still without, if anything."""
+    tiles = tiles_of(file)
+    known, n = [known_slices(tile) for tile in tiles], n_slices(file)
+    found, whole, what = (min(known), n, "slices") if n > 1 else (sum(known), len(tiles), "tiles")
+    others = dict.fromkeys(KINDS[chunk.kind] for chunk in file.chunks if chunk.payload is None and chunk.kind not in (Z, Y, SLICE))
+    said = [f"{found} of {whole} {what}"] * (found < whole) + [f"without {', '.join(others)}"] * bool(others)
+    return f"preview: {', '.join(said)}" if said else ""
+
+
 def missing_parts(file: Opened) -> list[str]:
-    """Return what partial reading left out, a line for each damaged chunk."""
-    found, n_tiles, side = [], 0, file.fields.tile
-    across = -(-file.fields.width // side)
-    for chunk in file.chunks:
-        name = KINDS[chunk.kind]
-        if chunk.kind == Y:
-            row, column = divmod(n_tiles, across)
-            name = f"y of the tile at {column * side},{row * side} ({side} x {side} pixels)"
-            n_tiles += 1
-        if chunk.payload is None and chunk.kind != OVERLAY:
-            found.append(f"damaged, left out: {name}")
-    return found
+    """Return what partial reading left out, a line for each tile that lacks something and each other damaged chunk."""
+    others = [KINDS[chunk.kind] for chunk in file.chunks if chunk.payload is None and chunk.kind not in (Y, SLICE, OVERLAY)]
+    return [f"damaged, left out: {name}" for name in [*missing_tiles(file), *others]]
+
+
+def missing_tiles(file: Opened) -> Iterator[str]:
+    """Yield the name of each tile that lacks y, or some of the slices that were asked for."""
+    side, across = file.fields.tile, -(-file.fields.width // file.fields.tile)
+    for number, tile in enumerate(tiles_of(file)):
+        row, column = divmod(number, across)
+        name = f"y of the tile at {column * side},{row * side} ({side} x {side} pixels)"
+        known, wanted = known_slices(tile), file.slices or len(tile)
+        if known < wanted:
+            yield name + (f" from slice {known + 1} of {len(tile)} on" if len(tile) > 1 else "")
+
+
+def tiles_of(file: Opened) -> list[Slices]:
+    """Return the slices of y of each tile; in the normal order a tile is one."""
+    return slices_of(file) or [[chunk.payload] for chunk in file.chunks if chunk.kind == Y]
 
 
 def batch_pixels(run: Run) -> int:

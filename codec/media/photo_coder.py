@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -24,8 +24,10 @@ from laconic import entropy
 from laconic.entropy.blocks import end_of
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.threads import each, stop_if_over
+from laconic.media import photo_slices
 from laconic.media.photo_effort import Effort
 from laconic.media.photo_fields import Fields
+from laconic.media.photo_slices import Slices
 from laconic.media.tiles import LATENT, PER_Z, Grid, Window, z_window
 from laconic.medium import Progress
 from laconic.models import photo_search
@@ -33,7 +35,8 @@ from laconic.models.photo import N_PASSES, Photo, bin_bits, pass_masks, scale_of
 
 Pixels = NDArray[np.uint8]
 Symbols = NDArray[np.int16]
-Payloads = list[memoryview | bytes | None]
+Payload = memoryview | bytes | Slices  # of a tile: its passes back to back, or its slices
+Payloads = Sequence[Payload | None]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -59,14 +62,7 @@ class PhotoCoder:
         effort: to be spent on a search for better symbols; None is plain rounding. progress: is told of the search, as a
         share of the samples.
         """
-        with torch.no_grad():
-            y, z = self._latents(pixels, fields)
-            if effort:
-                self._search(y, z, pixels, fields, effort, progress)
-        z_symbols = numbers(z.flatten())
-        first = entropy.encode(
-            z_symbols, self._z_indices(fields, z.shape[1:]), entropy.gaussian_tables(), threads=self.threads
-        )
+        y, z = self._found(pixels, fields, effort, progress)
 
         def code(tile: Window) -> bytes:
             passes = self._tile_passes(y[(..., *tile.slices)], z, tile, fields)
@@ -75,7 +71,22 @@ class PhotoCoder:
                 for s, i in passes
             )
 
-        return [first, *self._each(code, Grid(fields).tiles())]
+        return [self._encode_z(z, fields), *self._each(code, Grid(fields).tiles())]
+
+    def encode_slices(
+        self, pixels: Pixels, fields: Fields, effort: Effort | None = None, progress: Progress | None = None
+    ) -> list[bytes]:
+        """Encode as `encode` does, to the payloads of a progressive file: z, then a slice of every tile, then the next."""
+        y, z = self._found(pixels, fields, effort, progress)
+
+        def passes(tile: Window) -> photo_slices.Passes:
+            found = self._tile_passes(y[(..., *tile.slices)], z, tile, fields)
+            return [(numbers(symbols), indices.cpu().numpy()) for symbols, indices in found]
+
+        tiles = self._each(passes, Grid(fields).tiles())
+        n, channels = photo_slices.per_pass(tiles), self.model.config.latent_channels
+        payloads = self._each(lambda one: photo_slices.encode(one, channels, n, self.threads), tiles)
+        return [self._encode_z(z, fields), *chain.from_iterable(zip(*payloads, strict=True))]
 
     def encode_batch(self, pictures: list[tuple[Pixels, Fields]]) -> list[list[bytes]]:
         """Encode each picture as `encode` does; on a GPU the symbols of all are coded there, in one launch."""
@@ -115,9 +126,10 @@ class PhotoCoder:
         symbols = self._each(lambda job: self._parse_tile(job[1], z, job[0], fields), found)
         return Parsed(z, dict(zip([tile for tile, _ in found], symbols, strict=True)))
 
-    def parse_batch(self, files: list[tuple[Payloads, Fields]]) -> list[Parsed]:
+    def parse_batch(self, files: Sequence[tuple[Payloads, Fields]]) -> list[Parsed]:
         """Parse each whole picture as `parse` does; on a GPU a pass of all tiles of all pictures is decoded in one launch."""
-        if not self.codes_on_gpu:
+        sliced = any(isinstance(payload, list) for payloads, _ in files for payload in payloads)
+        if not self.codes_on_gpu or sliced:
             return [self.parse(*file) for file in files]
         with torch.inference_mode():
             firsts = [memoryview(z_payload(payloads)) for payloads, _ in files]
@@ -129,6 +141,7 @@ class PhotoCoder:
                 (result, tile, self._tile_symbols(result.z, tile, fields), memoryview(payload))
                 for result, (payloads, fields) in zip(parsed, files, strict=True)
                 for tile, payload in self._needed(payloads, fields, None)
+                if not isinstance(payload, list)
             ]
             indices = [next(passes) for _, _, passes, _ in jobs]
             rests = [payload for _, _, _, payload in jobs]
@@ -173,6 +186,20 @@ class PhotoCoder:
     @property
     def codes_on_gpu(self) -> bool:
         return self.device == "cuda" and find_spec("triton") is not None
+
+    def _found(
+        self, pixels: Pixels, fields: Fields, effort: Effort | None, progress: Progress | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return y, real, and z, rounded, of the whole picture, after the search that the effort pays for."""
+        with torch.no_grad():
+            y, z = self._latents(pixels, fields)
+            if effort:
+                self._search(y, z, pixels, fields, effort, progress)
+        return y, z
+
+    def _encode_z(self, z: Tensor, fields: Fields) -> bytes:
+        rows = self._z_indices(fields, z.shape[1:])
+        return entropy.encode(numbers(z.flatten()), rows, entropy.gaussian_tables(), threads=self.threads)
 
     def _latents(self, pixels: Pixels, fields: Fields) -> tuple[Tensor, Tensor]:
         """Return y, real, and z, rounded, of the whole picture."""
@@ -245,8 +272,11 @@ class PhotoCoder:
             symbols.view(-1)[where] = (yield self._indices(n, rows, symbols, where)).to(symbols)
         yield symbols[0].short()
 
-    def _parse_tile(self, payload: memoryview | bytes, z: Tensor, tile: Window, fields: Fields) -> Tensor:
-        passes, rest = self._tile_symbols(z, tile, fields), memoryview(payload)
+    def _parse_tile(self, payload: Payload, z: Tensor, tile: Window, fields: Fields) -> Tensor:
+        passes = self._tile_symbols(z, tile, fields)
+        if isinstance(payload, list):
+            return photo_slices.decode(payload, passes, self.model.config.latent_channels, self.threads)
+        rest = memoryview(payload)
         indices = next(passes)
         for _ in range(N_PASSES):
             found, rest = entropy.decode_next(
@@ -276,9 +306,7 @@ class PhotoCoder:
             y_hat.view(-1)[where] = residual.view(-1)[where] + pass_mean
         return y_hat
 
-    def _needed(
-        self, payloads: Payloads, fields: Fields, region: Window | None
-    ) -> list[tuple[Window, memoryview | bytes]]:
+    def _needed(self, payloads: Payloads, fields: Fields, region: Window | None) -> list[tuple[Window, Payload]]:
         """Return the tiles that a region (or all) needs and the file holds, with their payloads."""
         grid = Grid(fields)
         needed = grid.latents(region or grid.whole()).grown(self.model.config.synthesis_halo, grid.height, grid.width)
@@ -388,7 +416,7 @@ def codelength(coded: list[tuple[Symbols, NDArray[np.uint8]]]) -> float:
 def z_payload(payloads: Payloads) -> bytes | memoryview:
     """Return the payload of z. Raises BadFile where it is damaged."""
     first = payloads[0]
-    if first is None:
+    if first is None or isinstance(first, list):
         raise BadFile("z chunk: found damage, expected an intact chunk: nothing decodes without it")
     return first
 

@@ -23,7 +23,7 @@ from laconic.media import fallback, lossless_picture, overlay
 from laconic.media.fallback import Mask
 from laconic.media.photo_effort import PLAIN, Effort, effort_of, spent_towards
 from laconic.media.photo_fields import TILE, Fields
-from laconic.media.photo_models import Job, Pixels, Y, Z, model_named
+from laconic.media.photo_models import SLICE, Job, Pixels, Y, Z, model_named
 from laconic.medium import Run
 from laconic.options import DEFAULT_EFFORT, Options, Quality, Rate, Searched, Ssimulacra2
 from laconic.payloads import metadata_chunks
@@ -85,7 +85,7 @@ def looked_at(source: Picture, data: bytes, options: Options, run: Run, decode: 
 
 def pixel_bytes(data: bytes) -> int:
     """Return the bytes of a photo's file that hold what the network made of the pixels."""
-    return sum(entry.length for entry in container.read_table(data)[1] if entry.kind in (Z, Y))
+    return sum(entry.length for entry in container.read_table(data)[1] if entry.kind in (Z, Y, SLICE))
 
 
 def searched(source: Picture, target: Searched, options: Options, run: Run, decode: Decode) -> Way:
@@ -169,9 +169,9 @@ def lossless(source: Picture, run: Run) -> bytes:
 def read_picture(source: Any, options: Options, run: Run) -> Picture:
     """Read what is to be coded. Raises BadInput."""
     effort_of(options)
-    for name in ("effort", "tune"):
+    for name, what in (("effort", "search"), ("tune", "search"), ("progressive", "slices")):
         given, own = getattr(options, name), registry.registered(options.model or registry.DEFAULT_PHOTO)
-        expect(given is None or own is None, BadInput, name, given, f"none: the model {options.model} has no search")
+        expect(not given or own is None, BadInput, name, given, f"none: the model {options.model} has no {what}")
     read = picture.read(source, max_pixels=run.max_pixels)
     return replace(read, metadata=picture.stripped(read.metadata)) if options.strip else read
 
@@ -192,7 +192,8 @@ def encoded(
     model = model_named(options.model, run)
     files = []
     over = overlays or [[] for _ in sources]
-    for source, (_, fields), layers, exact in zip(sources, jobs, model.encode(jobs, effort), over, strict=True):
+    coded = model.encode(jobs, effort, options.progressive)
+    for source, (_, fields), layers, exact in zip(sources, jobs, coded, over, strict=True):
         header = Header(PHOTO, model.name, model.digest[: registry.DIGEST_BYTES], fields.pack())
         exact_chunks = [Chunk(OVERLAY, payload) for payload in exact]
         alpha = [] if source.alpha is None else [Chunk(ALPHA, picture.encode_alpha(source.alpha))]

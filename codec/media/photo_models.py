@@ -13,6 +13,7 @@ from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadFile, BadInput, ModelMissing, expect
 from laconic.media.photo_effort import PLAIN, Effort
 from laconic.media.photo_fields import Fields
+from laconic.media.photo_slices import N_PASSES, Slices
 from laconic.media.tiles import Window
 from laconic.medium import Run
 
@@ -21,16 +22,22 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 Job = tuple[Pixels, Fields]
-Z, Y = 1, 2  # kinds of chunks
+Z, Y, SLICE = 1, 2, 50  # kinds of chunks
+MOST_PER_PASS = 8  # slices
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Holds a file whose container was read and whose fields were bounded."""
+    """Holds a file whose container was read and whose fields were bounded.
+
+    slices: how many are asked for; None is all. preview: the file may end early.
+    """
 
     header: Header
     chunks: list[Chunk]
     fields: Fields
+    slices: int | None = None
+    preview: bool = False
 
 
 class Layers(Protocol):
@@ -44,8 +51,11 @@ class Layers(Protocol):
     def digest(self) -> bytes:
         """32 bytes that tell its weights from others."""
 
-    def encode(self, jobs: list[Job], effort: Effort = PLAIN) -> list[list[Chunk]]:
-        """Return the chunks z and y of each picture, uint8 [H, W, 3]. Raises BadInput for an effort that it cannot make."""
+    def encode(self, jobs: list[Job], effort: Effort = PLAIN, progressive: bool = False) -> list[list[Chunk]]:
+        """Return the chunks z and y of each picture, uint8 [H, W, 3], or z and slices of y.
+
+        A model without search and slices gives what it has: who calls it has refused them.
+        """
 
     def decode(self, file: Opened, window: Window) -> Pixels:
         """Return uint8 [H, W, 3] of a window, in pixels. Raises BadFile."""
@@ -86,14 +96,17 @@ class Network:
             torch.set_num_threads(self.run.threads)
         return PhotoCoder(registry.load_photo(self.model, self.run.device), self.run.device, self.run.precision, self.run.threads)
 
-    def encode(self, jobs: list[Job], effort: Effort = PLAIN) -> list[list[Chunk]]:
-        """Return the chunks z and y of each picture, each searched alone where there is an effort."""
-        coder = self.coder()
-        if effort.iterations:
-            coded = [coder.encode(*job, effort, self.run.progress) for job in jobs]
+    def encode(self, jobs: list[Job], effort: Effort = PLAIN, progressive: bool = False) -> list[list[Chunk]]:
+        """Return the chunks z and y, or slices, of each picture, coded alone where there is an effort or there are slices."""
+        coder, spent = self.coder(), effort if effort.iterations else None
+        if progressive:
+            coded = [coder.encode_slices(*job, spent, self.run.progress) for job in jobs]
+        elif spent:
+            coded = [coder.encode(*job, spent, self.run.progress) for job in jobs]
         else:
             coded = coder.encode_batch(jobs)
-        return [[Chunk(Z, first), *(Chunk(Y, payload) for payload in rest)] for first, *rest in coded]
+        kind = SLICE if progressive else Y
+        return [[Chunk(Z, first), *(Chunk(kind, payload) for payload in rest)] for first, *rest in coded]
 
     def parse(self, file: Opened, window: Window | None = None) -> Any:
         """Return the symbols that a window needs. Raises BadFile."""
@@ -133,7 +146,7 @@ class OwnModel:
         """The model's digest."""
         return self.model.digest
 
-    def encode(self, jobs: list[Job], effort: Effort = PLAIN) -> list[list[Chunk]]:
+    def encode(self, jobs: list[Job], effort: Effort = PLAIN, progressive: bool = False) -> list[list[Chunk]]:
         """Return what the model makes of each picture. Raises BadInput where that is not bytes."""
         return [[Chunk(Z, self.payload(pixels, fields))] for pixels, fields in jobs]
 
@@ -184,10 +197,38 @@ def model_named(name: str | None, run: Run) -> Layers:
     return OwnModel(own) if own else Network(registry.find(name or registry.DEFAULT_PHOTO), run)
 
 
-def layers_of(file: Opened) -> list[bytes | memoryview | None]:
-    """Return the payloads of z and of each y tile. Raises BadFile where one is missing or out of order."""
+def layers_of(file: Opened) -> list[bytes | memoryview | Slices | None]:
+    """Return the payloads of z and of each y tile, of a progressive file its slices. Raises BadFile where one is missing or
+    out of order."""
+    tiles = slices_of(file)
+    if tiles:
+        return [file.chunks[0].payload, *tiles]
     kinds = ["z" if chunk.kind == Z else "y" for chunk in file.chunks if chunk.kind in (Z, Y)]
     n_tiles = file.fields.n_tiles
     right = len(kinds) == n_tiles + 1 and kinds == ["z"] + ["y"] * n_tiles
     expect(right, BadFile, "photo chunks", kinds[:3], f"z and {n_tiles} y, in this order")
     return [chunk.payload for chunk in file.chunks if chunk.kind in (Z, Y)]
+
+
+def slices_of(file: Opened) -> list[Slices]:
+    """Return the slices of each tile of a progressive file, None where they are not there or not asked for; else no tiles.
+
+    Raises BadFile where slices are missing or out of order.
+    """
+    kinds = [chunk.kind for chunk in file.chunks if chunk.kind in (Z, Y, SLICE)]
+    if SLICE not in kinds:
+        return []
+    n_tiles = file.fields.n_tiles
+    per_pass, rest = divmod(len(kinds) - 1, n_tiles * N_PASSES)
+    right = kinds == [Z] + [SLICE] * (len(kinds) - 1) and file.chunks[0].kind == Z
+    counted = f"{kinds.count(SLICE)} of {n_tiles} tiles" if right else "others among them"
+    expected = f"z, then 1 to {MOST_PER_PASS} for each of {N_PASSES} passes of each tile"
+    expect(right and not rest and 1 <= per_pass <= MOST_PER_PASS, BadFile, "slices", counted, expected)
+    payloads = [chunk.payload for chunk in file.chunks if chunk.kind == SLICE]
+    limit = n_slices(file) if file.slices is None else file.slices
+    return [[one if k < limit else None for k, one in enumerate(payloads[tile::n_tiles])] for tile in range(n_tiles)]
+
+
+def n_slices(file: Opened) -> int:
+    """Return the number of slices of y of a progressive file; in the normal order the whole is one."""
+    return max(1, sum(chunk.kind == SLICE for chunk in file.chunks) // file.fields.n_tiles)

@@ -612,6 +612,21 @@ def test_a_tune_is_for_pictures(photo: Path, sound: Path, tmp_path: Path) -> Non
     assert names(tmp_path / "packed") == ["photo.lac"] and sound.exists()
 
 
+def test_a_progressive_photo_and_its_first_part(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "--progressive", "--no-fallback", "-e", "1", "-q", "80", str(photo)]) == 0
+    file = photo.with_suffix(".lac")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    capsys.readouterr()
+    for flags, status in (([], 1), (["--slices", "1"], 1), (["--preview"], 0), (["--preview", "--slices", "1"], 0), (["--partial"], 0)):
+        out = photo.with_name(f"out{''.join(flags)}.png")
+        assert main(["decompress", str(file), "-o", str(out), *flags]) == status
+        assert out.exists() == (status == 0)
+    said = capsys.readouterr().err
+    assert "file length: found" in said and "preview: " in said and "from slice" in said
+    with pytest.raises(SystemExit):
+        main(["decompress", str(file), "--slices", "0"])
+
+
 def test_flags_of_another_medium_are_errors(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compress", "--lossless", "-e", "1", str(photo)]) == 0
     for flags in (["--seek", "1"], ["--member", "x"], ["--duration", "2"]):
