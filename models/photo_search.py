@@ -19,6 +19,7 @@ from torch import Tensor
 
 from laconic.entropy.tables import gaussian_tables
 from laconic.models.photo import Photo, pass_masks
+from laconic.models.precision import multiplies_bf16
 from laconic.models.visual_distance import EyeDistance, MsSsimDistance
 
 MIDDLE_QUALITY = 55.0  # where the weights of the distances below hold
@@ -183,7 +184,7 @@ class State:
     def quickly(self) -> torch.autocast:
         """Return what runs the float networks in bf16 where that is faster."""
         device = self.tile.y.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=device == "cuda" or has_bf16())
+        return torch.autocast(device, torch.bfloat16, enabled=multiplies_bf16(device))
 
 
 def soft_round(x: Tensor, hardness: float) -> Tensor:
@@ -209,9 +210,3 @@ def bit_tables(device: str) -> tuple[Tensor, Tensor, Tensor]:
     tables = gaussian_tables()
     found = torch.from_numpy(tables.bits), torch.from_numpy(tables.offsets).long(), torch.from_numpy(tables.sizes).long() - 1
     return found[0].to(device), found[1].to(device), found[2].to(device)
-
-
-@cache
-def has_bf16() -> bool:
-    """Tell whether this processor multiplies in bf16; where it does not, that is slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from laconic.entropy.pmf import quantise
+from laconic.models.precision import multiplies_bf16
 
 FRAME_RATE = 62.5  # frames a second
 BINS = 256  # of a frame, 31.25 Hz each: the core is 8 kHz wide
@@ -382,15 +382,6 @@ def coarse(module: nn.Module, x: Tensor) -> torch.autocast:
     """
     enabled = module.training or (torch.is_grad_enabled() and multiplies_bf16(x.device.type))
     return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
-
-
-@cache
-def multiplies_bf16(device: str) -> bool:
-    """Tell whether a kind of device has instructions for bfloat16."""
-    if device == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", None)  # older versions of torch cannot tell
-        return bool(capabilities and capabilities().get("avx512_bf16"))
-    return True
 
 
 def coded(target: Tensor, mean: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
