@@ -99,9 +99,9 @@ class ZooMedium:
 
     def encode(self, source: Any, options: Options, run: Run, file: BinaryIO) -> None:
         """Write a picture's file. The model alone decides on the quality. Raises BadInput, ModelMissing."""
-        for name in ("effort", "tune"):
+        for name in ("effort", "tune", "progressive"):
             given = getattr(options, name)
-            expect(given is None, BadInput, name, given, "none: models of CompressAI have no search")
+            expect(not given, BadInput, name, given, "none: models of CompressAI have neither search nor slices")
         name, path = named(options.model, run)
         read = picture.read(source, max_pixels=run.max_pixels)
         height, width, n_colours = read.pixels.shape

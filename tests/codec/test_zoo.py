@@ -267,6 +267,7 @@ def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
         ({"lossless": True}, "target: found lossless, expected none"),
         ({"effort": 3}, "effort: found 3, expected none"),
         ({"tune": "eye"}, "tune: found 'eye', expected none"),
+        ({"progressive": True}, "progressive: found True, expected none"),
         ({"precision": "bf16"}, "precision: found 'bf16', expected float32"),
         ({"max_pixels": 399}, "found 400, expected at most 399"),
     ):
