@@ -17,7 +17,7 @@ import laconic
 from laconic import registry
 from laconic.media import lossy_sound
 from laconic.medium import Run
-from laconic.models.sound import Sound, SoundConfig
+from laconic.models.sound import RATES_AT, Sound, SoundConfig
 
 HERE = Path(__file__).parent
 plain = SimpleNamespace(**runpy.run_path(str(HERE / "plain_lossy_sound.py")))
@@ -30,7 +30,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tensors of a small model of random weights, found by the name of the default."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
-    registry.save(Sound(SMALL), folder, registry.DEFAULT_SOUND)
+    model = Sound(SMALL)
+    model.typical_rates.copy_(torch.linspace(1, 31, len(RATES_AT)))  # so that sounds have bands above 8 kHz
+    registry.save(model, folder, registry.DEFAULT_SOUND)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LACONIC_MODELS", str(folder))
         yield plain_frames.weights(str(next(folder.glob("*.safetensors"))))
@@ -56,6 +58,7 @@ def test_a_second_decoder_finds_the_same(
     ours = decoder.fields
     assert (fields["rate"], fields["channels"], fields["bits"], fields["floating"]) == (rate, channels, 16, False)
     assert (fields["quality"], fields["length"], fields["levels"]) == (3750, len(given.samples), list(ours.levels))
+    assert fields["core"] == {44100: 48000}.get(rate, 16000)
     assert fields["seed"] == ours.seed and len(segments) == ours.n_segments
     for i, segment in enumerate(segments):
         parsed = decoder.parse(i)
@@ -63,8 +66,10 @@ def test_a_second_decoder_finds_the_same(
         for run, frames in zip(segment["runs"], parsed.frames, strict=True):
             assert (not run) == (frames is None)
             if frames is not None:
-                components, shape = plain_frames.frames(run, segment["frames"], fields["quality"], weights)
+                run_of = (run, segment["frames"], fields["quality"], weights, {16000: 0, 24000: 2, 48000: 4}[fields["core"]])
+                components, shape, levels = plain_frames.frames(*run_of)
                 assert np.array_equal(components, frames.components) and np.array_equal(shape, frames.shape)
+                assert np.array_equal(levels, frames.levels)
 
 
 def test_silent_segments_and_channels_have_no_runs() -> None:

@@ -176,7 +176,7 @@ def damaged(file: bytes) -> Iterator[bytes]:
     rng = np.random.default_rng(1)
     lengths = [n for _, n in laconic.info(file).chunks]
     boundaries = [len(file) - sum(lengths[i:]) for i in range(len(lengths))]
-    for cut in {*rng.integers(0, len(file), 200).tolist(), 0, 1, 5, 20, len(file) - 1, *boundaries}:
+    for cut in {*rng.choice(len(file), 200, replace=False).tolist(), 0, 1, 5, 20, len(file) - 1, *boundaries}:
         yield file[:cut]
     for _ in range(2000):
         bad = bytearray(file)
