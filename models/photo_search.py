@@ -20,6 +20,7 @@ from torch import Tensor
 from laconic.entropy.tables import gaussian_tables
 from laconic.models.photo import Photo, pass_masks
 from laconic.models.precision import multiplies_bf16
+from laconic.models.soft_rounding import between, soft_round
 from laconic.models.visual_distance import EyeDistance, MsSsimDistance
 
 MIDDLE_QUALITY = 55.0  # where the weights of the distances below hold
@@ -112,7 +113,7 @@ class State:
         device = tile.y.device
         self.model, self.tile, self.tune = model, tile, tune
         self.quality = torch.tensor([quality / 100], device=device)
-        self.places = places(*tile.y.shape[1:], str(device))
+        self.places = pass_places(*tile.y.shape[1:], str(device))
         self.moved = [tile.y.flatten()[where].clone().requires_grad_() for where in self.places]
         lambda_, middle = (float(model.lambda_of(q)) for q in (self.quality, torch.tensor(MIDDLE_QUALITY)))
         n_pixels = tile.picture.shape[2] * tile.picture.shape[3]
@@ -187,21 +188,11 @@ class State:
         return torch.autocast(device, torch.bfloat16, enabled=multiplies_bf16(device))
 
 
-def soft_round(x: Tensor, hardness: float) -> Tensor:
-    """Return a staircase that is soft at a high temperature and hard at a low one."""
-    middle = x.detach().floor() + 0.5
-    return middle + torch.tanh((x - middle) / hardness) / (2 * math.tanh(0.5 / hardness))
-
-
-def between(ends: tuple[float, float], progress: float) -> float:
-    """Return the geometric mean of two ends, weighted by progress in 0..1."""
-    return float(ends[0] * (ends[1] / ends[0]) ** progress)
-
-
 @lru_cache(maxsize=8)
-def places(channels: int, height: int, width: int, device: str) -> tuple[Tensor, ...]:
-    """Return the flat places in [channels, height, width] of the samples of each pass."""
-    return tuple(mask.flatten().nonzero()[:, 0].to(device) for mask in pass_masks(channels, height, width))
+def pass_places(channels: int, height: int, width: int, device: str) -> tuple[Tensor, ...]:
+    """Return the flat places in [channels, height, width] of the samples of each pass, in the order they are coded."""
+    with torch.inference_mode(False):  # whoever asks first: a search needs tensors that gradients may go by
+        return tuple(mask.flatten().nonzero()[:, 0].to(device) for mask in pass_masks(channels, height, width))
 
 
 @cache

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from laconic.entropy.pmf import quantise
 from laconic.models.precision import multiplies_bf16
+from laconic.models.soft_rounding import soft_round
 
 FRAME_RATE = 62.5  # frames a second
 BINS = 256  # of a frame, 31.25 Hz each: the core is 8 kHz wide
@@ -44,6 +45,7 @@ FLATTENING = 0.4  # exponent: how much of the envelope is taken out of the shape
 TILT = 2.5  # octaves by which the gain falls per 4 kHz, at the start
 RATE_WEIGHTS = (0.079, 0.0085)  # of a kbit/s against the distance in training, at quality 0 and 100
 RATES_AT = tuple(range(0, 101, 10))
+HARDNESS = 0.2  # temperature of the staircase whose gradient training takes
 LARGE = 1 << 12  # weights with more numbers are stored in float16
 
 
@@ -388,17 +390,16 @@ def coded(target: Tensor, mean: Tensor, log_scale: Tensor) -> tuple[Tensor, Tens
     """Return the target as decoded, rounded around the mean, and bits [B, T]; both differentiable."""
     mean = mean + ((mean / MEAN_STEP).round() * MEAN_STEP - mean).detach()
     difference = target - mean
-    symbol = soft_round(difference)
+    symbol = rounded(difference)
     log_scale = log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX)
     bits = logistic_bits(symbol.detach(), log_scale)
     to_target = logistic_bits(difference, log_scale.detach())  # the rate's gradient, at the number before rounding
     return symbol + mean, (bits + (to_target - to_target.detach())).sum(2)
 
 
-def soft_round(x: Tensor, sharpness: float = 5.0) -> Tensor:
-    """Round; the gradient is that of a soft staircase (Agustsson and Theis 2020)."""
-    middle = x.detach().floor() + 0.5
-    soft = middle + torch.tanh(sharpness * (x - middle)) / (2 * math.tanh(sharpness / 2))
+def rounded(x: Tensor) -> Tensor:
+    """Round; the gradient is that of a soft staircase."""
+    soft = soft_round(x, HARDNESS)
     return soft + (x.round() - soft).detach()
 
 

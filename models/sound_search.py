@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.models.soft_rounding import between, soft_round
 from laconic.models.sound import (
     BINS,
     FLATTENING,
@@ -126,17 +127,6 @@ def softly(
     share = symbol - below
     bits = logistic_bits(below, log_scale) * (1 - share) + logistic_bits(below + 1, log_scale) * share
     return symbol + mean, bits.sum(), (left.round() + mean).detach()
-
-
-def soft_round(x: Tensor, hardness: float) -> Tensor:
-    """Return a staircase that is soft at a high temperature and hard at a low one."""
-    middle = x.detach().floor() + 0.5
-    return middle + torch.tanh((x - middle) / hardness) / (2 * math.tanh(0.5 / hardness))
-
-
-def between(ends: tuple[float, float], progress: float) -> float:
-    """Return the geometric mean of two ends, weighted by progress in 0..1."""
-    return float(ends[0] * (ends[1] / ends[0]) ** progress)
 
 
 @cache

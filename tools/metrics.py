@@ -79,17 +79,10 @@ def ms_ssim() -> Metric:
 
 def ssimulacra2() -> Metric:
     """Load SSIMULACRA2."""
-    library = needed("ssimulacra2", "ssimulacra2")
-    from PIL import Image
+    needed("ssimulacra2", "ssimulacra2")
+    from laconic.search import ssimulacra2_of
 
-    def measure(a: Item, b: Item) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [os.path.join(folder, name) for name in ("a.ppm", "b.ppm")]
-            for path, item in zip(paths, (a, b), strict=True):
-                Image.fromarray(item.data).save(path)
-            return float(library.compute_ssimulacra2(*paths))
-
-    return measure
+    return lambda a, b: ssimulacra2_of(a.data, b.data)
 
 
 def butteraugli() -> Metric:

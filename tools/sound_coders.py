@@ -235,6 +235,7 @@ def ogg_packets(data: bytes) -> list[int]:
         page = data[at : at + 27]
         expect(page[:4] == b"OggS" and len(page) == 27, BadFile, f"Ogg page at {at}", page[:4], "OggS and 23 bytes")
         lacing = data[at + 27 : at + 27 + page[26]]
+        expect(len(lacing) == page[26], BadFile, f"Ogg page at {at}", f"{len(lacing)} lacing values", f"{page[26]}")
         for size in lacing:
             open_size += size
             if size < 255:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain, islice
 from typing import TypeVar
@@ -31,7 +30,8 @@ from laconic.media.photo_slices import Slices
 from laconic.media.tiles import LATENT, PER_Z, Grid, Window, z_window
 from laconic.medium import Progress
 from laconic.models import photo_search
-from laconic.models.photo import N_PASSES, Photo, bin_bits, pass_masks, scale_of
+from laconic.models.photo import N_PASSES, Photo, bin_bits, scale_of
+from laconic.models.photo_search import SYMBOL_MAX, pass_places
 
 Pixels = NDArray[np.uint8]
 Symbols = NDArray[np.int16]
@@ -41,7 +41,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 HYPER_HALO = 4  # samples of y that z looks at beyond its own
-SYMBOL_MAX = 32_000
 SEEN = 2  # samples of y around a searched tile whose pixels are to stay near too
 
 
@@ -399,12 +398,6 @@ class Parsed:
 
     z: Tensor  # float, integers, [1, Z, h, w]
     y: dict[Window, Tensor]  # by tile: int16 [M, h, w]
-
-
-@lru_cache(maxsize=8)
-def pass_places(channels: int, height: int, width: int, device: str) -> tuple[Tensor, ...]:
-    """Return the flat places in [channels, height, width] of the samples of each pass, in the order they are coded."""
-    return tuple(mask.flatten().nonzero()[:, 0].to(device) for mask in pass_masks(channels, height, width))
 
 
 def codelength(coded: list[tuple[Symbols, NDArray[np.uint8]]]) -> float:
