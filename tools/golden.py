@@ -20,9 +20,13 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     write_lossy_sounds(folder)
     photo = np.asarray(Image.open(str(files("laconic.assets") / "sample.webp")).convert("RGB"))
-    cases = {"photo-low": (photo[100:228, 200:391], 10.0), "photo-high": (photo[60:157, 300:365], 90.0)}
-    for name, (pixels, quality) in cases.items():
-        data = laconic.compress(pixels, quality=quality)
+    cases = {
+        "photo-low": (photo[100:228, 200:391], 10.0, False),
+        "photo-high": (photo[60:157, 300:365], 90.0, False),
+        "photo-slices": (photo[100:228, 200:391], 70.0, True),
+    }
+    for name, (pixels, quality, progressive) in cases.items():
+        data = laconic.compress(pixels, quality=quality, progressive=progressive)
         (folder / f"{name}.lac").write_bytes(data)
         (folder / f"{name}.json").write_text(json.dumps(bit_digests(data)) + "\n")
         with (folder / f"{name}.png").open("wb") as file:
@@ -44,7 +48,8 @@ def write_lossy_sounds(folder: Path) -> None:
 
 
 def lossy_sounds() -> dict[str, tuple[laconic.Sound, float]]:
-    """Return sounds and qualities: voiced and hissing, of one channel; two channels at another rate; one with silence."""
+    """Return sounds and qualities: voiced and hissing, of one channel; two channels at another rate, which has levels above
+    8 kHz; one of the widest core, which has more of them; one with silence."""
     t = np.arange(44100, dtype=np.int64)
     pulse = t * (90 + t // 3000) % 16000  # a pitch that rises, and three decaying waves in each of its periods
     formants = ((600, 2), (1500, 4), (2700, 8))
@@ -58,6 +63,7 @@ def lossy_sounds() -> dict[str, tuple[laconic.Sound, float]]:
     return {
         "lossy-voice": (laconic.Sound(voice[:24000, None], 16000, 16), 30.0),
         "lossy-stereo": (laconic.Sound(music, 44100, 16), 70.0),
+        "lossy-wide": (laconic.Sound(music[:20000, :1], 44100, 16), 90.0),
         "lossy-silence": (laconic.Sound(part[:, None], 16000, 16), 50.0),
     }
 
