@@ -305,7 +305,8 @@ class Codec:
     def coded(self, data: Coded) -> Symbols:
         """Return (symbols int16, table indices uint8) of a photo in the order they are coded: z, then the passes of each tile.
 
-        Of a progressive file they come in the same order, which is not that of its slices. Raises BadInput for a medium that has none, BadFile, ModelMissing.
+        Of a progressive file they come in the same order, which is not that of its slices. Raises BadInput for a medium
+        that has none, BadFile, ModelMissing.
         """
         with opened(data) as file:
             return symbolic(file).coded(file, self._run(None))

@@ -17,8 +17,8 @@ from laconic.entropy.errors import BadInput, TargetOutOfReach
 from laconic.options import Rate, Searched
 
 HUNDREDTHS = 10_000  # the highest quality, in the units of the search
-FIRST_STEP = 400  # from where a search starts, in units of the quality
-UNITS_PER_OCTAVE = 3_200  # by which a rate doubles, a little more than most need: the first step is to reach the other side
+FIRST_STEP = 400  # from the start of a search for what is no rate, in units of the quality
+UNITS_PER_OCTAVE = 3_200  # in which a rate doubles, a little too many, so that the first step mostly passes the target
 T = TypeVar("T")
 
 
@@ -70,9 +70,11 @@ def first_step(target: Searched, value: float) -> int:
 def around(
     start: int, step: int, is_low: Callable[[int], bool], is_met: Callable[[int], bool] = lambda units: False
 ) -> tuple[int, int]:
-    """Return two qualities near one, or near an end, of which the first is low and the second is not; or one that is met.
+    """Return two qualities that the target lies between, found by steps away from a start.
 
-    step: the first one; the next is half as long, since the first was a good guess, and the others double.
+    is_low tells whether a quality reaches no more than the target. Where the steps come to the lowest or highest quality, the
+    target may lie beyond it. Where is_met likes a quality, it is returned twice. The first step is `step`, a good guess; the
+    next is half as long, the others double.
     """
     low, steps = is_low(start), chain((step, (step + 1) // 2), (step << i for i in count()))
     while not is_met(start):

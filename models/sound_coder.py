@@ -63,7 +63,7 @@ class SoundCoder:
         return SoundCoder.of(self.model, rate)
 
     def rate_for(self, sample_rate: int, quality: int) -> int:
-        """Return the rate of the core for a sound's rate, Hz, at a quality x 100: above 8 kHz costs what is below."""
+        """Return the rate of the core for a sound's rate, Hz, at a quality x 100, see `sound_high.core_rate`."""
         bitrate = float(np.interp(quality / 100, RATES_AT, self.model.typical_rates.cpu().numpy()))
         return sound_high.core_rate(sample_rate, bitrate)
 
@@ -99,7 +99,7 @@ class SoundCoder:
     def quality_at(self, bitrate: float) -> int:
         """Return the quality x 100 at which typical speech takes so many kbit/s: 0 or 10,000 beyond the range."""
         rates = self.model.typical_rates.cpu().numpy()
-        return round(100 * float(np.interp(np.log(max(bitrate, 1e-3)), np.log(rates), RATES_AT)))
+        return round(100 * float(np.interp(np.log(max(bitrate, 1e-3)), np.log(rates.clip(1e-3)), RATES_AT)))
 
     def room(self) -> Room:
         """Return what runs that go on from one another share, before the first."""

@@ -18,9 +18,9 @@ from laconic.models.sound import BINS, CORE_RATE
 EDGES = (256, 312, 384, 496, 768)  # bins: 8, 9.75, 12, 15.5, 24 kHz
 FRAMES_PER_LEVEL = 2
 LEAST_LEVEL, MOST_LEVEL = -32, 16  # log2 of power; the least is silence
-LEVEL_START = -16  # what a run's first levels are told from
+LEVEL_START = -16  # the level that each band is thought to have had before a run
 CORE_RATES = (16_000, 24_000, 48_000)  # Hz
-FULL_FROM = (0.0, 4.0, 9.0)  # kbit/s per channel from which these pay: below, what is above costs what is below too much
+FULL_FROM = (0.0, 4.0, 9.0)  # kbit/s per channel from which each is used; with less, all bits are needed below 8 kHz
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
