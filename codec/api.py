@@ -34,7 +34,17 @@ from laconic.medium import (
     Symbols,
     warn,
 )
-from laconic.options import TARGETS, CompressOptions, Lossless, Options, Quality, Target, default_target, one_target
+from laconic.options import (
+    PRECISIONS,
+    TARGETS,
+    CompressOptions,
+    Lossless,
+    Options,
+    Quality,
+    Target,
+    default_target,
+    one_target,
+)
 from laconic.payloads import DEFAULT_MAX_PIXELS
 from laconic.sound import Sound
 from laconic.sources import Coded, Source, identified, load, opened
@@ -69,20 +79,20 @@ class Codec:
 
     model: a name of `laconic.list_models()` or of a registered model; `compressai:ARCHITECTURE:QUALITY` or the path of a
     checkpoint of CompressAI (extra `zoo`); None is the default.
-    device: "cpu" or "cuda". precision: "float32" (default, and what a target in dB is measured with) or "bf16" (faster;
-    pixels agree with float32 to 48 dB or better). float32 pixels of two machines agree to 60 dB or better.
+    device: "cpu" or "cuda". precision: "auto" (default: the faster one on this device), "float32" (what a target in dB is
+    measured with; pixels of two machines agree to 60 dB or better) or "bf16" (pixels agree with float32 to 57 dB or better).
     threads: of the entropy coder and the networks; None is one per core. max_pixels: larger pictures are refused.
     """
 
     model: str | None = None
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "auto"
     threads: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
         expect(self.device in ("cpu", "cuda"), BadInput, "device", self.device, "cpu or cuda")
-        expect(self.precision in ("float32", "bf16"), BadInput, "precision", self.precision, "float32 or bf16")
+        expect(self.precision in PRECISIONS, BadInput, "precision", self.precision, ", ".join(PRECISIONS))
         n_threads(self.threads)
 
     def compress(

@@ -64,7 +64,7 @@ def photo_psnr(data: bytes, path: Path) -> float:
 
     from laconic.search import psnr_of
 
-    pixels = decompress(data, as_array=True)
+    pixels = decompress(data, as_array=True, precision="float32")
     assert not isinstance(pixels, Sound)
     return psnr_of(pixels, np.asarray(Image.open(path)).reshape(pixels.shape))
 

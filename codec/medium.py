@@ -46,13 +46,13 @@ def warn(text: str) -> None:
 class Run:
     """Says how the work is done: where, how exactly, in how many threads, and who is told.
 
-    device: "cpu" or "cuda". precision: "float32" or "bf16", of networks. threads: None is one per core. max_pixels: refuse
+    device: "cpu" or "cuda". precision: "auto", "float32" or "bf16", of networks. threads: None is one per core. max_pixels: refuse
     larger pictures. partial: give what a damaged file still holds. note: is told what was changed or is missing; call it in
     the caller's thread. progress: is called with (samples done, all samples) of sounds.
     """
 
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "auto"
     threads: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     partial: bool = False

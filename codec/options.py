@@ -22,6 +22,7 @@ DEFAULT_QUALITY = 60.0
 DEFAULT_EFFORT = 7
 TUNES = ("eye", "psnr", "ms-ssim")  # what a photo with loss is searched for
 DEFAULT_TUNE = "eye"
+PRECISIONS = ("auto", "float32", "bf16")
 MAX_ERROR = 255
 
 

@@ -34,7 +34,8 @@ COMPLETION = (
     ' For the shell you use: in ~/.bashrc or, below compinit, in ~/.zshrc: eval "$(laconic completion bash)" or zsh; '
     "in ~/.config/fish/config.fish: laconic completion fish | source"
 )
-TUNES = ("eye", "psnr", "ms-ssim")  # those of options.py, whose import takes NumPy's time
+TUNES = ("eye", "psnr", "ms-ssim")  # this and the next are those of options.py, whose import takes NumPy's time
+PRECISIONS = ("auto", "float32", "bf16")
 SHELLS = ("bash", "zsh", "fish")
 
 T = TypeVar("T")
@@ -161,7 +162,7 @@ def add_file_options(parser: argparse.ArgumentParser, beside: str) -> None:
     add("-o", "--output", type=file_name, metavar="OUT", help=f"file, folder, or - for stdout (default: {beside})")
     add("-f", "--force", action="store_true", help="overwrite existing files (default: they are an error)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="what the models run on (default: %(default)s)")
-    add("--precision", choices=("float32", "bf16"), default="float32", help="of the networks (default: %(default)s)")
+    add("--precision", choices=PRECISIONS, default="auto", help="of the networks (default: %(default)s, the faster one here)")
     add("--threads", type=n_threads, metavar="N", help="threads of the work on one file (default: one per core)")
     add("-j", "--jobs", type=n_threads, default=1, metavar="N", help="files at a time (default: %(default)s)")
     add("--max-pixels", type=n_pixels, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger ones (default: %(default)s)")

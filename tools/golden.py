@@ -30,7 +30,7 @@ def main() -> None:
         (folder / f"{name}.lac").write_bytes(data)
         (folder / f"{name}.json").write_text(json.dumps(bit_digests(data)) + "\n")
         with (folder / f"{name}.png").open("wb") as file:
-            laconic.Codec().decompress_to(file, data)
+            laconic.Codec(precision="float32").decompress_to(file, data)
     for name, (source, options) in exact_cases(photo).items():
         data = laconic.compress(source, **options)
         (folder / f"{name}.lac").write_bytes(data)

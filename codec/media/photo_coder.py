@@ -32,6 +32,7 @@ from laconic.medium import Progress
 from laconic.models import photo_search
 from laconic.models.photo import N_PASSES, Photo, bin_bits, scale_of
 from laconic.models.photo_search import SYMBOL_MAX, pass_places
+from laconic.models.precision import multiplies_bf16
 
 Pixels = NDArray[np.uint8]
 Symbols = NDArray[np.int16]
@@ -46,11 +47,11 @@ SEEN = 2  # samples of y around a searched tile whose pixels are to stay near to
 
 @dataclass(frozen=True)
 class PhotoCoder:
-    """Runs a photo network in one way: device and precision of its float parts."""
+    """Runs a photo network in one way: device and precision, "auto", "float32" or "bf16", of its float parts."""
 
     model: Photo
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "auto"
     threads: int | None = None
 
     def encode(
@@ -380,7 +381,8 @@ class PhotoCoder:
         return torch.tensor([fields.quality / 100], device=self.device)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+        in_bf16 = self.precision == "bf16" or (self.precision == "auto" and multiplies_bf16(self.device))
+        return torch.autocast(self.device, torch.bfloat16, enabled=in_bf16)
 
     def _each(self, work: Callable[[T], R], jobs: list[T]) -> list[R]:
         """Do the work on each job, in order, some at a time: coding releases the GIL."""

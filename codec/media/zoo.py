@@ -283,7 +283,7 @@ def network_of(path: Path, run: Run) -> ZooNetwork:
 
     if run.device == "cuda":
         expect(torch.cuda.is_available(), BadInput, "device", "no CUDA device", "one, or device cpu")
-    expect(run.precision == "float32", BadInput, "precision", run.precision, "float32 with a model of CompressAI")
+    expect(run.precision != "bf16", BadInput, "precision", run.precision, "float32 with a model of CompressAI")
     if run.threads:
         torch.set_num_threads(run.threads)
     return loaded(path, registry.sha256(path), run.device)

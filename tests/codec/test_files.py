@@ -239,5 +239,5 @@ def test_bad_metadata_is_found_by_verify(file: bytes) -> None:
 def test_bf16_decodes_the_same_symbols_to_nearly_the_same_pixels(file: bytes, photo: np.ndarray) -> None:
     original = photo[:200, :300]
     exact, fast = (laconic.decompress(file, precision=p, as_array=True) for p in ("float32", "bf16"))
-    assert psnr_of(exact, fast) >= 48
+    assert psnr_of(exact, fast) >= 55
     assert abs(psnr_of(exact, original) - psnr_of(fast, original)) <= 0.05

@@ -28,9 +28,10 @@ from PIL import Image
 
 from laconic import registry
 from laconic.models.hclt_learn import LearnConfig, Learner
-from laconic.options import TUNES
+from laconic.options import PRECISIONS, TUNES
 from laconic.tools import cli, files
-from laconic.tools.arguments import TUNES as OFFERED
+from laconic.tools.arguments import PRECISIONS as OFFERED_PRECISIONS
+from laconic.tools.arguments import TUNES as OFFERED_TUNES
 from laconic.tools.cli import main
 
 FORMATS = Path(__file__).parent.parent / "data" / "formats"
@@ -326,7 +327,7 @@ def test_a_full_disk_is_named(photo: Path) -> None:
 
 def test_help_states_defaults_and_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     for command, texts in (
-        ("compress", ("GPS", "--strip", "(default: 60 of pictures)", "(default: cpu)", "(default: float32)", "(default: 1)")),
+        ("compress", ("GPS", "--strip", "(default: 60 of pictures)", "(default: cpu)", "(default: auto,", "(default: 1)")),
         ("decompress", (".avif", "(default: cpu)", f"(default: {1 << 28})")),
     ):
         with pytest.raises(SystemExit):
@@ -607,7 +608,7 @@ def test_effort_and_tune_of_a_photo(photo: Path) -> None:
 
 
 def test_a_tune_is_for_pictures(photo: Path, sound: Path, tmp_path: Path) -> None:
-    assert OFFERED == TUNES
+    assert (OFFERED_TUNES, OFFERED_PRECISIONS) == (TUNES, PRECISIONS)
     assert main(["compress", "-q", "30", "--tune", "psnr", str(tmp_path), "-o", f"{tmp_path}/packed/"]) == 0
     assert names(tmp_path / "packed") == ["photo.lac"] and sound.exists()
 
