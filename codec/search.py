@@ -23,13 +23,19 @@ T = TypeVar("T")
 
 
 def search(
-    target: Searched, encode: Callable[[int], T], measure: Callable[[T], float], what: str, start: int | None = None
+    target: Searched,
+    encode: Callable[[int], T],
+    measure: Callable[[T], float],
+    what: str,
+    start: int | None = None,
+    tolerance: float | None = None,
 ) -> T:
     """Return the file that keeps a target best, by interpolation or bisection over the quality.
 
     encode: quality x 100 -> a file, or what stands for one. measure: a file -> what the target speaks of, in its unit; rises
-    with the quality. what: the word for the source in errors. start: a quality x 100 that will be near. Raises
-    TargetOutOfReach, which names the range that can be reached.
+    with the quality. what: the word for the source in errors. start: a quality x 100 that will be near.
+    tolerance: the slack with which a file is good enough to end the search; None is the target's. Raises TargetOutOfReach,
+    which names the range that can be reached.
     """
     files: dict[int, tuple[float, T]] = {}
 
@@ -40,9 +46,10 @@ def search(
         return files[units][0]
 
     def is_met(units: int) -> bool:
-        return lowest <= reached(units) <= highest and target.slack(reached(units)) <= target.tolerance
+        return lowest <= reached(units) <= highest and target.slack(reached(units)) <= near
 
     lowest, highest = target.window()
+    near = target.tolerance if tolerance is None else tolerance
     low, high = 0, HUNDREDTHS
     if start is not None:
         step = first_step(target, reached(start))

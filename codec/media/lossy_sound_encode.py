@@ -33,6 +33,7 @@ KEPT = 128  # runs of frames whose targets stay in memory for a search: some 30 
 SAMPLED = 32  # runs of a longer sound that are searched on
 PASSES = 4  # over a longer sound, to come from these to the whole
 PLAUSIBLE = 4  # times smaller than what zlib makes of them, samples hardly get without loss
+ROUGH = 0.03  # slack of a rate that suffices for the quality at which effort is spent; the rate changes with it
 SPOOLED = 1 << 26  # bytes of a file that wait in memory, not on disk
 SEED = 0
 DEFAULT_LOSSY_EFFORT = 3
@@ -239,8 +240,9 @@ class Search:
             chunks = each(partial(self.job.chunk, quality), segments, self.job.run.threads)
             return container.write(self.job.header(n_samples, quality), [*chunks, *extra])
 
-        found = search(target, partial(file_at, kept), measure, "sound", self.start)
-        if not self.job.iterations:
+        again = self.job.iterations > 0
+        found = search(target, partial(file_at, kept), measure, "sound", self.start, ROUGH if again else None)
+        if not again:
             return found
         quality = unpack(container.parse_head(found)[0].fields).quality
         improved = list(over_segments(partial(self.job.improved, quality), kept, self.job.run.threads))
