@@ -105,7 +105,7 @@ def exact_digests(data: bytes) -> dict[str, str]:
 
 
 def bit_digests(data: bytes, device: str = "cpu") -> dict[str, str]:
-    """Return the SHA-256 of all that must be equal on every machine: symbols, table indices, the symbols coded again."""
+    """Return the SHA-256 of all that must be equal on every machine: symbols, table indices, and the symbols as coded by Gaussians."""
     from laconic import entropy
     coded = Codec(device=device).coded(data)
     parts = {

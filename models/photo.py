@@ -21,13 +21,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from laconic.entropy.likelihood import gaussian_bits
-from laconic.entropy.tables import N_SCALES, SCALE_MAX, SCALE_MIN
+from laconic.entropy.pmf import TOTAL
+from laconic.entropy.tables import N_SCALES, SCALE_MAX, SCALE_MIN, Tables, gaussian_tables
 from laconic.models.exact import EXACT_LIMIT, SHIFT, ExactConv, interpolate, requantise, round_ste
 
 MAX_BITS = -math.log2(1e-9)  # per symbol: beyond that the gradient is 0
@@ -36,6 +38,7 @@ QUALITY_UNITS = 10_000  # quality is stored as an integer, quality x 100
 Z_CLAMP, Z_FACTOR = 7, 16  # the integer branch sees z clamped to +-7, times 16: activations within +-127
 HYPER = 64  # channels of the two branches of the hyper decoder
 N_PASSES = 4
+MASSES = "row_masses"  # the name of table rows in a weights file
 LEVELS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)  # magnitudes of symbols that the scale context tells apart
 LEVEL_STEP = 8  # an activation is at most 8 * 14 = 112
 
@@ -96,6 +99,7 @@ class Photo(nn.Module):
         self.gain_dec = log_gains(c.anchors, c.c8)
         self.scale_offset = nn.Parameter(torch.full((c.anchors, c.latent_channels), 16.0))  # table rows
         self.z_index = nn.Parameter(torch.full((c.anchors, c.hyper_channels), 24.0))  # table rows
+        self.tables = gaussian_tables()  # whose rows these are
 
     @classmethod
     def load(cls, path: str, config: dict[str, Any], device: str = "cpu") -> Photo:
@@ -196,8 +200,11 @@ class Photo(nn.Module):
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights of a file, as float32. Raises ValueError where they are no floats, or not proved exact.
 
-        Integers are refused: a scale that belongs to them is not in the file.
+        Integers are refused: a scale that belongs to them is not in the file. Those named MASSES are no weights but table
+        rows, see `learnt_tables`; a file that has none uses those of Gaussians.
         """
+        weights = dict(weights)
+        self.tables = learnt_tables(weights.pop(MASSES)) if MASSES in weights else gaussian_tables()
         for name, weight in weights.items():
             if not weight.dtype.is_floating_point:
                 raise ValueError(f"{name}: found weights of {weight.dtype}, expected floats")
@@ -332,6 +339,22 @@ class ScaleContext(nn.Module):
             x = requantise(self.enter(torch.cat([size, requantise(rows)], 1)))
             out: Tensor = self.leave(requantise(self.pw(requantise(self.dw(x)))))
         return out
+
+
+def learnt_tables(masses: Tensor) -> Tables:
+    """Return the rows that a weights file has in place of those of Gaussians, with the same first symbols and lengths.
+
+    masses: int16, the masses of one row after the other, the escape last in each. Raises ValueError.
+    """
+    like = gaussian_tables()
+    n = int(like.sizes.sum())
+    if masses.dtype != torch.int16 or masses.shape != (n,):
+        raise ValueError(f"{MASSES}: found {masses.dtype} {list(masses.shape)}, expected int16 [{n}]")
+    rows = np.split(masses.numpy().astype(np.int64), np.cumsum(like.sizes)[:-1])
+    for row, found in enumerate(rows):
+        if found.min() < 1 or found.sum() != TOTAL:
+            raise ValueError(f"{MASSES}: found a row {row} from {found.min()}, sum {found.sum()}, expected from 1, sum {TOTAL}")
+    return Tables.from_masses(rows, like.offsets)
 
 
 def pass_masks(channels: int, height: int, width: int, device: torch.device | None = None) -> list[Tensor]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from laconic.entropy.tables import gaussian_tables
+from laconic.entropy.tables import Tables
 from laconic.models.photo import Photo, pass_masks
 from laconic.models.precision import multiplies_bf16
 from laconic.models.soft_rounding import between, soft_round
@@ -120,7 +120,7 @@ class State:
         self.squares = tune.squares * lambda_ * 255**2 / 3
         self.weight = tune.weight * (lambda_ / middle) ** GROWTH * n_pixels
         self.distance = tune.distance(tile.picture) if tune.distance else None
-        self.tables = bit_tables(str(device))
+        self.tables = bit_tables(model.tables, str(device))
 
     def softly(self, hardness: float, noise: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return y_hat of the tile as softly rounded, and its bits on the lines between those of integers."""
@@ -195,9 +195,7 @@ def pass_places(channels: int, height: int, width: int, device: str) -> tuple[Te
         return tuple(mask.flatten().nonzero()[:, 0].to(device) for mask in pass_masks(channels, height, width))
 
 
-@cache
-def bit_tables(device: str) -> tuple[Tensor, Tensor, Tensor]:
+def bit_tables(tables: Tables, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return the bits of the entries of each table row, the first symbol of each row and its last entry, the escape."""
-    tables = gaussian_tables()
     found = torch.from_numpy(tables.bits), torch.from_numpy(tables.offsets).long(), torch.from_numpy(tables.sizes).long() - 1
     return found[0].to(device), found[1].to(device), found[2].to(device)

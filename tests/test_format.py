@@ -9,6 +9,7 @@ import ast
 import runpy
 import sys
 from importlib.resources import files
+from itertools import accumulate, islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,14 @@ LEVELS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
 PLAIN_DECODER = Path(__file__).with_name("plain_decoder.py")
 plain = SimpleNamespace(**runpy.run_path(str(PLAIN_DECODER)))
 ROWS = plain.gaussian_rows(str(files("laconic.entropy") / "gaussian.npz"))
+
+
+def rows_of(weights: dict[str, np.ndarray]) -> list[tuple[int, list[int]]]:
+    """The rows of a model, of Gaussians where it has none of its own."""
+    if "row_masses" not in weights:
+        return list(ROWS)
+    masses = iter(weights["row_masses"].tolist())
+    return [(first, [0, *accumulate(islice(masses, len(ends) - 1))]) for first, ends in ROWS]
 
 
 def layer(weights: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
@@ -60,9 +69,9 @@ def index(rows: np.ndarray) -> np.ndarray:
 
 
 def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3 and photo-4")."""
+    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3 and photo-5")."""
     model, fields, chunks = plain.container(data)
-    assert model in (3, 6)
+    assert model in (3, 7)
     width, at = plain.varint(fields, 0)
     height, at = plain.varint(fields, at)
     quality, at = plain.varint(fields, at)
@@ -71,7 +80,7 @@ def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list
     rows = np.repeat(index(line(weights["z_index"], quality)), h * w)
     kind, payload = chunks[0]
     assert kind == 1
-    z = np.array(plain.symbols(payload, 0, rows.tolist(), ROWS)[0]).reshape(-1, h, w)
+    z = np.array(plain.symbols(payload, 0, rows.tolist(), rows_of(weights))[0]).reshape(-1, h, w)
     x = 16 * np.clip(z, -7, 7)
     x = shuffle(q(layer(weights, "h_scale.enter", x)))
     x = shuffle(q(layer(weights, "h_scale.pw1", q(layer(weights, "h_scale.dw1", x)))))
@@ -100,11 +109,11 @@ def slices_of(rows: list[int], n: int) -> list[list[int]]:
     return [sorted(part) for part in found]
 
 
-def parse_pass(payloads: list[bytes], rows: list[int]) -> list[int]:
+def parse_pass(payloads: list[bytes], rows: list[int], tables: list[tuple[int, list[int]]]) -> list[int]:
     """The symbols of a pass that is cut into slices."""
     out = [0] * len(rows)
     for payload, places in zip(payloads, slices_of(rows, len(payloads)), strict=True):
-        symbols, at = plain.symbols(payload, 0, [rows[s] for s in places], ROWS)
+        symbols, at = plain.symbols(payload, 0, [rows[s] for s in places], tables)
         assert at == len(payload)
         for s, symbol in zip(places, symbols, strict=True):
             out[s] = symbol
@@ -115,7 +124,7 @@ def parse_tile(payloads: list[bytes], p: np.ndarray, weights: dict[str, np.ndarr
     """The four passes of a y chunk, or of the slices of a tile."""
     channel, row, column = np.indices(p.shape)
     pass_of = (row % 2 + 2 * ((row + column) % 2)) ^ (channel % 4)
-    y, at = np.zeros_like(p), 0
+    y, at, tables = np.zeros_like(p), 0, rows_of(weights)
     for n in range(4):
         rows = p
         if n:
@@ -126,9 +135,9 @@ def parse_tile(payloads: list[bytes], p: np.ndarray, weights: dict[str, np.ndarr
             rows = p + layer(weights, f"c_scale.{n - 1}.leave", x)
         indices, per_pass = index(rows)[pass_of == n].tolist(), len(payloads) // 4
         if per_pass:
-            y[pass_of == n] = parse_pass(payloads[n * per_pass : (n + 1) * per_pass], indices)
+            y[pass_of == n] = parse_pass(payloads[n * per_pass : (n + 1) * per_pass], indices, tables)
         else:
-            y[pass_of == n], at = plain.symbols(payloads[0], at, indices, ROWS)
+            y[pass_of == n], at = plain.symbols(payloads[0], at, indices, tables)
     assert per_pass or at == len(payloads[0])
     return y
 
@@ -148,7 +157,7 @@ def test_a_second_parser_finds_the_symbols_of_a_progressive_file(monkeypatch: py
     """Four tiles of unequal size, two slices of each pass and more."""
     fields = photo_encode.Fields
     monkeypatch.setattr(photo_encode, "Fields", lambda *a, **k: fields(*a, **k, tile=64))
-    monkeypatch.setattr(photo_slices, "per_pass", lambda tiles: 3)
+    monkeypatch.setattr(photo_slices, "per_pass", lambda tiles, tables: 3)
     pixels = np.asarray(Image.open(str(files("laconic.assets") / "sample.webp")).convert("RGB"))[100:200, 300:420]
     data = laconic.compress(pixels, quality=60, effort=1, model="photo-3", progressive=True)
     model = registry.find("photo-3")

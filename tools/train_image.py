@@ -299,7 +299,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return {k: v.float() for k, v in load_file(path).items()}
+        weights = load_file(path)  # with table rows, perhaps, which tools/row_tables.py makes of the weights
+        return {k: v.float() for k, v in weights.items() if v.is_floating_point()}
     average: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["ema"]
     return average
 

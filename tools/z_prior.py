@@ -3,7 +3,7 @@
     python -m laconic.tools.z_prior TRAIN VALID
 
 The channels of z at one place are the variables of a hidden Chow-Liu tree (models/circuit_shapes.py), learnt from the
-photos of one folder and measured on those of another. The factorised prior is what photo files use. All in bits,
+photos of one folder and measured on those of another. The factorised prior is what photo files use, with the rows of Gaussians. All in bits,
 ideally coded; the verdict stands in docs/circuits.md.
 """
 

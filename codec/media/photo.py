@@ -149,16 +149,21 @@ class PhotoMedium:
     def coded(self, data: Data, run: Run) -> Symbols:
         """Return the symbols and table indices of a photo: z, then the passes of each tile."""
         file = opened(data, run)
-        model = model_of(file.header, run)
-        expect(isinstance(model, Network), BadInput, "model", file.header.model, "one of the package")
-        assert isinstance(model, Network)
+        model = network_of(file, run)
         return model.coder().coded(model.parse(file), file.fields)
 
     def codelength(self, data: Data, run: Run) -> float:
-        """Return the ideal bits of a photo's symbols, by unquantised Gaussians."""
-        from laconic.media.photo_coder import codelength
+        """Return the ideal bits of a photo's symbols under the table rows of its model."""
+        tables = network_of(opened(data, run), run).coder().model.tables
+        return sum(tables.codelength(*coded) for coded in self.coded(data, run))
 
-        return codelength(self.coded(data, run))
+
+def network_of(file: Opened, run: Run) -> Network:
+    """Return the network of a file. Raises BadInput for a model that only codes pixels, ModelMissing."""
+    model = model_of(file.header, run)
+    expect(isinstance(model, Network), BadInput, "model", file.header.model, "one of the package")
+    assert isinstance(model, Network)
+    return model
 
 
 def decoder(run: Run) -> Callable[[bytes], Pixels]:

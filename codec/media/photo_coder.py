@@ -30,7 +30,7 @@ from laconic.media.photo_slices import Slices
 from laconic.media.tiles import LATENT, PER_Z, Grid, Window, z_window
 from laconic.medium import Progress
 from laconic.models import photo_search
-from laconic.models.photo import N_PASSES, Photo, bin_bits, scale_of
+from laconic.models.photo import N_PASSES, Photo
 from laconic.models.photo_search import SYMBOL_MAX, pass_places
 from laconic.models.precision import multiplies_bf16
 
@@ -67,7 +67,7 @@ class PhotoCoder:
         def code(tile: Window) -> bytes:
             passes = self._tile_passes(y[(..., *tile.slices)], z, tile, fields)
             return b"".join(
-                entropy.encode(numbers(s), i.cpu().numpy(), entropy.gaussian_tables(), threads=self.threads)
+                entropy.encode(numbers(s), i.cpu().numpy(), self.model.tables, threads=self.threads)
                 for s, i in passes
             )
 
@@ -84,8 +84,8 @@ class PhotoCoder:
             return [(numbers(symbols), indices.cpu().numpy()) for symbols, indices in found]
 
         tiles = self._each(passes, Grid(fields).tiles())
-        n, channels = photo_slices.per_pass(tiles), self.model.config.latent_channels
-        payloads = self._each(lambda one: photo_slices.encode(one, channels, n, self.threads), tiles)
+        n, channels = photo_slices.per_pass(tiles, self.model.tables), self.model.config.latent_channels
+        payloads = self._each(lambda one: photo_slices.encode(one, channels, n, self.model.tables, self.threads), tiles)
         return [self._encode_z(z, fields), *chain.from_iterable(zip(*payloads, strict=True))]
 
     def encode_batch(self, pictures: list[tuple[Pixels, Fields]]) -> list[list[bytes]]:
@@ -106,7 +106,7 @@ class PhotoCoder:
                     parts += [(symbols.short(), indices) for symbols, indices in passes]
                     counts[-1].append(len(passes))
         symbols, indices = (torch.cat(column) for column in zip(*parts, strict=True))
-        data, sizes = rans_cuda.encode_batch(symbols, indices, [len(s) for s, _ in parts], entropy.gaussian_tables())
+        data, sizes = rans_cuda.encode_batch(symbols, indices, [len(s) for s, _ in parts], self.model.tables)
         file, lengths = data.cpu().numpy().tobytes(), iter(sizes.tolist())
         position, payloads = 0, []
         for picture in counts:
@@ -120,7 +120,7 @@ class PhotoCoder:
     def parse(self, payloads: Payloads, fields: Fields, region: Window | None = None) -> Parsed:
         """Parse payloads to all symbols that the region (or all) needs. Integers only; raises BadFile on damage."""
         first, shape = z_payload(payloads), self._z_shape(fields)
-        flat = entropy.decode(first, self._z_indices(fields, shape), entropy.gaussian_tables(), threads=self.threads)
+        flat = entropy.decode(first, self._z_indices(fields, shape), self.model.tables, threads=self.threads)
         z = torch.from_numpy(flat.reshape(1, *shape).astype(np.float32)).to(self.device)
         found = self._needed(payloads, fields, region)
         symbols = self._each(lambda job: self._parse_tile(job[1], z, job[0], fields), found)
@@ -199,7 +199,7 @@ class PhotoCoder:
 
     def _encode_z(self, z: Tensor, fields: Fields) -> bytes:
         rows = self._z_indices(fields, z.shape[1:])
-        return entropy.encode(numbers(z.flatten()), rows, entropy.gaussian_tables(), threads=self.threads)
+        return entropy.encode(numbers(z.flatten()), rows, self.model.tables, threads=self.threads)
 
     def _latents(self, pixels: Pixels, fields: Fields) -> tuple[Tensor, Tensor]:
         """Return y, real, and z, rounded, of the whole picture."""
@@ -275,12 +275,12 @@ class PhotoCoder:
     def _parse_tile(self, payload: Payload, z: Tensor, tile: Window, fields: Fields) -> Tensor:
         passes = self._tile_symbols(z, tile, fields)
         if isinstance(payload, list):
-            return photo_slices.decode(payload, passes, self.model.config.latent_channels, self.threads)
+            return photo_slices.decode(payload, passes, self.model.config.latent_channels, self.model.tables, self.threads)
         rest = memoryview(payload)
         indices = next(passes)
         for _ in range(N_PASSES):
             found, rest = entropy.decode_next(
-                rest, indices.cpu().numpy(), entropy.gaussian_tables(), threads=self.threads
+                rest, indices.cpu().numpy(), self.model.tables, threads=self.threads
             )
             indices = passes.send(torch.from_numpy(found))
         expect(not rest, BadFile, "y chunk", f"{len(rest)} bytes more", "the end")
@@ -292,7 +292,7 @@ class PhotoCoder:
 
         data = torch.from_numpy(np.frombuffer(bytearray(b"".join(payloads)), np.uint8)).to(self.device)
         sizes, lengths = [len(payload) for payload in payloads], [len(rows) for rows in indices]
-        symbols = rans_cuda.decode_batch(data, sizes, torch.cat(indices), lengths, entropy.gaussian_tables())
+        symbols = rans_cuda.decode_batch(data, sizes, torch.cat(indices), lengths, self.model.tables)
         return torch.split(symbols, lengths)
 
     def _decode_tile(self, symbols: Tensor | None, z: Tensor, tile: Window, fields: Fields) -> Tensor:
@@ -400,12 +400,6 @@ class Parsed:
 
     z: Tensor  # float, integers, [1, Z, h, w]
     y: dict[Window, Tensor]  # by tile: int16 [M, h, w]
-
-
-def codelength(coded: list[tuple[Symbols, NDArray[np.uint8]]]) -> float:
-    """Return the ideal bits of what `PhotoCoder.coded` gives: -log2 of the unquantised Gaussian bin at the scale of each row."""
-    pairs = ((torch.from_numpy(s).double(), torch.from_numpy(i).double()) for s, i in coded)
-    return sum(float(bin_bits(symbols, scale_of(indices)).sum()) for symbols, indices in pairs)
 
 
 def z_payload(payloads: Payloads) -> bytes | memoryview:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic import entropy
+from laconic.entropy.tables import Tables
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +33,8 @@ BYTES_PER_SLICE = 10  # its line in the table of chunks, head, state and roundin
 SHARE = 0.015  # of the file's bytes, which slices may cost
 
 
-def encode(passes: Passes, channels: int, n: int, threads: int | None) -> list[bytes]:
+def encode(passes: Passes, channels: int, n: int, tables: Tables, threads: int | None) -> list[bytes]:
     """Return the payloads of all slices of a tile, n of each pass. channels: of y."""
-    tables = entropy.gaussian_tables()
     return [
         entropy.encode(symbols[where], rows[where], tables, threads=threads)
         for symbols, rows in passes
@@ -42,7 +42,7 @@ def encode(passes: Passes, channels: int, n: int, threads: int | None) -> list[b
     ]
 
 
-def decode(payloads: Slices, passes: Generator[Tensor, Tensor], channels: int, threads: int | None) -> Tensor:
+def decode(payloads: Slices, passes: Generator[Tensor, Tensor], channels: int, tables: Tables, threads: int | None) -> Tensor:
     """Return the symbols of a tile, int16 [M, h, w], up to the first slice that is not there, and zeros from there on.
 
     passes: yields the table indices of a pass, takes its symbols, and at last yields what is returned (`_tile_symbols` of
@@ -50,7 +50,7 @@ def decode(payloads: Slices, passes: Generator[Tensor, Tensor], channels: int, t
     """
     import torch
 
-    tables, left = entropy.gaussian_tables(), iter(payloads[: known_slices(payloads)])
+    left = iter(payloads[: known_slices(payloads)])
     indices = next(passes)
     for _ in range(N_PASSES):
         rows = indices.cpu().numpy()
@@ -83,8 +83,7 @@ def places(rows: Rows, channels: int, n: int) -> list[NDArray[np.intp]]:
     return [np.sort(part) for part in np.split(order, edges)]
 
 
-def per_pass(tiles: Sequence[Passes]) -> int:
+def per_pass(tiles: Sequence[Passes], tables: Tables) -> int:
     """Return how many slices a pass of a picture is worth: MOST_PER_PASS, or as few as keep their cost within SHARE."""
-    tables = entropy.gaussian_tables()
     n_bytes = sum(float(tables.costs(*coded).sum(dtype=np.float64)) for passes in tiles for coded in passes) / 8
     return max(1, min(MOST_PER_PASS, int(SHARE * n_bytes / (BYTES_PER_SLICE * N_PASSES * len(tiles)))))

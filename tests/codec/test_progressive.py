@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import laconic
-from laconic import container, registry
+from laconic import container, entropy, registry
 from laconic.container import Chunk
 from laconic.media import photo_encode, photo_slices
 from laconic.media.photo import KINDS
@@ -228,7 +228,7 @@ def test_slices_share_a_pass_out_by_falling_rank(shape: tuple[int, int], data: s
 
 def test_slices_that_hold_nothing_are_empty_and_read_back() -> None:
     passes = [(np.zeros(10, np.int16), np.zeros(10, np.uint8))] * 4
-    payloads = photo_slices.encode(passes, 5, 3, 1)
+    payloads = photo_slices.encode(passes, 5, 3, entropy.gaussian_tables(), 1)
     assert [not payload for payload in payloads] == [True, True, False] * 4
 
 

@@ -80,9 +80,7 @@ def test_soft_rounding_hardens() -> None:
 
 
 def test_bits_are_those_of_the_tables() -> None:
-    from laconic.entropy.tables import gaussian_tables
-
-    state, tables = State(CODER.model, tile(64, 64), QUALITY, TUNES["psnr"]), gaussian_tables()
+    state, tables = State(CODER.model, tile(64, 64), QUALITY, TUNES["psnr"]), CODER.model.tables
     symbols, rows = np.arange(-300, 301), np.arange(601) % 64
     expected = tables.bits[rows, tables.entries(symbols, rows)]
     assert np.array_equal(state.bits(torch.from_numpy(rows), torch.from_numpy(symbols).float()).numpy(), expected)
