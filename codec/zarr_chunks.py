@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.api import compress, decompress
-from laconic.container import Data
 from laconic.entropy.errors import BadFile, BadInput, UnsupportedFile, expect
-from laconic.options import CompressOptions, MaxError, Quality
+from laconic.options import MAX_ERROR, CompressOptions, Quality
 from laconic.payloads import MAX_SIDE
 from laconic.sound import MAX_CHANNELS, MAX_RATE, Sound
 
@@ -61,8 +60,8 @@ class Pictures:
     def __post_init__(self) -> None:
         one = self.max_error is None or self.quality is None
         expect(one, BadInput, "targets", "max_error and quality", "one of them at most")
-        if self.max_error is not None:
-            MaxError(self.max_error)
+        fits = self.max_error is None or (type(self.max_error) is int and 0 <= self.max_error <= MAX_ERROR)
+        expect(fits, BadInput, "max_error", self.max_error, f"an integer, 0 to {MAX_ERROR}")
         if self.quality is not None:
             Quality(self.quality)
         check_effort(self.effort)
@@ -95,7 +94,7 @@ class Pictures:
         height, width, depth = pixels.shape[-3:]
         rows = pixels.reshape(-1, width, depth)
         n = self.rows_of_a_picture(height, width)
-        return colours, apart, ((len(part), self.picture(part)) for part in (rows[at : at + n] for at in cuts(rows, height, n)))
+        return colours, apart, ((end - at, self.picture(rows[at:end])) for at, end in cuts(len(rows), height, n))
 
     def rows_of_a_picture(self, height: int, width: int) -> int:
         """Return how many rows of a stack a picture takes: several planes, one, or a part of one."""
@@ -173,7 +172,7 @@ def encode(coder: Coder, array: NDArray[Any]) -> bytes:
     return body + CRC.pack(zlib.crc32(body))
 
 
-def decode(coder: Coder, data: Data, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+def decode(coder: Coder, data: bytes | memoryview, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     """Return the array of a chunk, laid out in memory as it was given.
 
     shape: what it must have, where that is known. Raises BadFile for damage and for chunks of another codec.
@@ -234,7 +233,7 @@ def pictures(found: Parsed) -> NDArray[Any]:
     return np.ascontiguousarray(np.moveaxis(whole, 0, -1)) if apart else whole
 
 
-def picture(data: Data, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+def picture(data: bytes | memoryview, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return a picture of a known shape. Raises BadFile."""
     array = decompress(bytes(data), as_array=True)
     expect(isinstance(array, np.ndarray), BadFile, "file in a chunk", type(array).__name__, "a picture")
@@ -266,13 +265,12 @@ def joined(parts: list[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[An
     return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape, dtype)
 
 
-def cuts(rows: NDArray[Any], height: int, n: int) -> Iterator[int]:
-    """Yield where pictures of n rows begin. A picture that is a part of a plane never reaches into the next one."""
-    if n >= height:
-        yield from range(0, len(rows), n)
-        return
-    for plane in range(0, len(rows), height):
-        yield from range(plane, plane + height, n)
+def cuts(n_rows: int, height: int, n: int) -> Iterator[tuple[int, int]]:
+    """Yield the rows of each picture: n, or what is left of the stack, or of a plane that is cut into several."""
+    whole = n_rows if n >= height else height
+    for first in range(0, n_rows, whole):
+        last = first + whole
+        yield from ((at, min(at + n, last)) for at in range(first, last, n))
 
 
 def configuration(coder: Coder) -> Options:
