@@ -1,5 +1,7 @@
-"""A Pillow plugin: after `import laconic.pillow`, Image.open("x.lac") and image.save("x.lac", quality=60) work."""
+"""A Pillow plugin: after `import laconic.pillow`, Image.open("x.lac") and image.save("x.lac", quality=60) work.
 
+So do imageio.v3.imread("x.lac") and imwrite("x.lac", array, quality=60), which go through Pillow.
+"""
 from __future__ import annotations
 
 from typing import IO, Any
@@ -8,7 +10,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from laconic import container, picture
 from laconic.api import compress, decompress, info, verify
-from laconic.entropy.errors import LaconicError, UnsupportedFile, expect
+from laconic.entropy.errors import BadInput, LaconicError, UnsupportedFile, expect
 from laconic.file_info import FileInfo, PictureInfo
 from laconic.options import TARGETS
 from laconic.payloads import read_metadata
@@ -81,12 +83,27 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     file.write(compress(image, **options))
 
 
+def save_all(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    """Write one image, as Image.save(save_all=True) and imageio ask, and refuse more. Raises BadInput."""
+    n = getattr(image, "n_frames", 1) + len(list(image.encoderinfo.get("append_images", ())))
+    expect(n == 1, BadInput, "pictures in a file", n, "1: a .lac file holds one")
+    save(image, file, filename)
+
+
 def accept(prefix: bytes) -> bool:
     """Tell whether a file that starts so is ours."""
     return prefix.startswith(container.MAGIC)
 
 
-Image.register_open(LaconicImageFile.format, LaconicImageFile, accept)
-Image.register_save(LaconicImageFile.format, save)
-Image.register_extension(LaconicImageFile.format, ".lac")
-Image.register_mime(LaconicImageFile.format, "image/x-laconic")
+def register() -> None:
+    """Make Pillow open and save .lac, and imageio by way of Pillow. Importing this module does it; again is harmless."""
+    if LaconicImageFile.format in Image.OPEN:
+        return
+    Image.register_open(LaconicImageFile.format, LaconicImageFile, accept)
+    Image.register_save(LaconicImageFile.format, save)
+    Image.register_save_all(LaconicImageFile.format, save_all)
+    Image.register_extension(LaconicImageFile.format, ".lac")
+    Image.register_mime(LaconicImageFile.format, "image/x-laconic")
+
+
+register()
