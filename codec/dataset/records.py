@@ -90,11 +90,12 @@ class ShardIndex:
         head, *rows = parsed(name, lambda: [json.loads(line) for line in data.splitlines()] or [{}])
         check_format(name, head)
         n = parsed(name, lambda: int(head["members"]))
-        expect(len(rows) == n + parsed(name, lambda: int(head["failures"])), BadFile, f"{name}: lines", len(rows) + 1, "as its head says")
+        told = 1 + n + parsed(name, lambda: int(head["failures"]))
+        expect(len(rows) + 1 == told, BadFile, f"{name}: lines", len(rows) + 1, f"{told}, as its head says")
         return parsed(
             name,
             lambda: cls(
-                *(head[key] for key in ("shard", "key", "n_bytes", "sha256")),
+                **{key: head[key] for key in ("shard", "key", "n_bytes", "sha256")},
                 members=tuple(map(member_of, rows[:n])),
                 failures=tuple(Failure(**row) for row in rows[n:]),
             ),
@@ -149,7 +150,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the JSON of the manifest."""
-        counts = {"members": self.members, "failures": len(self.failures), "n_bytes": self.n_bytes}
+        counts = {"members": self.members, "n_bytes": self.n_bytes}
         return json.dumps({"format": FORMAT, **counts, **asdict(self)}, indent=1).encode("ascii") + b"\n"
 
     @classmethod
@@ -160,7 +161,7 @@ class Manifest:
         return parsed(
             name,
             lambda: cls(
-                *(row[key] for key in ("laconic", "options", "models", "source")),
+                **{key: row[key] for key in ("laconic", "options", "models", "source")},
                 shards=tuple(Shard(**shard) for shard in row["shards"]),
                 failures=tuple(Failure(**failure) for failure in row["failures"]),
                 notes=dict(row["notes"]),
