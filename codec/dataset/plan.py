@@ -132,6 +132,7 @@ def coding_of(options: Mapping[str, Any]) -> Coding:
     asked = {name: value for name, value in options.items() if name not in own}
     standard = vars(Codec())
     codec = {name: value for name, value in vars(Codec(**own)).items() if value != standard[name]}
+    codec.setdefault("precision", "float32")  # "auto" would not be the same on every machine
     target_of(cast(CompressOptions, asked))  # it refuses other keywords
     compress = {name: value for name, value in asked.items() if value is not None and value is not DEFAULTS.get(name, False)}
     coding = Coding(compress, codec, models_here(codec.get("model")))
