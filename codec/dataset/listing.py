@@ -172,10 +172,14 @@ def members_of(file: File) -> Iterator[File]:
 
 
 def headers(raw: Any, tar: File) -> Iterator[File]:
-    """Yield the regular files that a tar's headers tell of."""
+    """Yield the regular files that a tar's headers tell of. Raises TarError where it is damaged."""
     with tarfile.open(fileobj=raw, mode="r:") as members:
-        for member in members:
+        while member := members.next():
             if member.isreg() and not member.issparse():
                 name = f"{tar.name}/{member.name.removeprefix('./')}"
                 yield File(name, tar.url, member.size, tar.named, member.offset_data, tar.name)
             members.members = []  # type: ignore[attr-defined]  # else the headers of all stay in memory
+        raw.seek(members.offset)
+        rest = raw.read(tarfile.BLOCKSIZE)
+        if rest.strip(b"\0"):  # tarfile takes a damaged header for the end
+            raise tarfile.ReadError(f"no header at byte {members.offset}")
