@@ -57,9 +57,17 @@ def list_files(sources: list[str], dest: str) -> list[File]:
 
 def prefixed(file: File, source: str, many: bool) -> File:
     """Return a file with the name of its folder before its own, where there are several sources."""
-    if not many or file.named:
+    path = local_path(source)
+    if not many or file.named or is_glob(source):
         return file
-    return replace(file, name=f"{source.rstrip('/').rpartition('/')[2]}/{file.name}")
+    folder = os.path.abspath(path) if path is not None else source.rstrip("/")
+    return replace(file, name=f"{folder.rpartition('/')[2]}/{file.name}")
+
+
+def is_glob(source: str) -> bool:
+    """Tell whether a source has wildcards, and is not a local file or folder whose name has them."""
+    path = local_path(source)
+    return WILD.search(source) is not None and (path is None or not path.exists())
 
 
 def files_of(source: str, dest: str) -> Iterator[File]:
@@ -89,13 +97,14 @@ def local_files(path: Path, dest: str) -> Iterator[File]:
     if path.is_dir():
         expect(os.path.realpath(path) != target, BadInput, "destination", dest, "another folder than the source")
         yield from (File(file[len(text.rstrip("/")) + 1 :], file, size_of(Path(file))) for file in walk(text, target))
-    elif path.exists() or not WILD.search(text):
+    elif not is_glob(text):
         expect(path.exists(), BadInput, "source", text, "a folder, glob, list or tar that is there")
         yield File(path.name, text, size_of(path), True)
     else:
         fixed = fixed_part(text)
         for file in glob.iglob(text, recursive=True):
-            if not os.path.isdir(file) and not os.path.realpath(file).startswith(target + "/"):
+            inside = target and os.path.realpath(file).startswith(target + "/")
+            if not os.path.isdir(file) and not inside:
                 yield File(file[len(fixed) :], file, size_of(Path(file)))
 
 
@@ -118,6 +127,8 @@ def remote_files(url: str, dest: str) -> Iterator[File]:
     fixed = fixed_part(path) if WILD.search(path) else path.rstrip("/") + "/"
     if WILD.search(path):
         found = fs.glob(path, detail=True)
+    elif not fs.exists(path):
+        raise BadInput(f"source: found {url!r}, expected a folder, glob, list or tar that is there")
     elif url.lower().endswith(".tar") or not fs.isdir(path):
         yield File(path.rpartition("/")[2], url, int(fs.info(path).get("size") or 0), True)
         return

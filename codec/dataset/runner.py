@@ -76,6 +76,8 @@ def pack(
     expect(0 <= i < n, BadInput, "rank", f"{i}/{n}", "i/n with i from 0 to n - 1")
     sources = [str(source)] if isinstance(source, (str, os.PathLike)) else [str(one) for one in source]
     place = str(dest)
+    in_memory = any(url.startswith("memory://") for url in (*sources, place))
+    expect(not in_memory or workers == 1, BadInput, "workers", workers, "1: no other process knows what memory:// holds")
     make = engine_of(engine)(make_shard, workers, address)
     plan = make_plan(list_files(sources, place), coding_of(options), shard_count, shard_size)
     store = store_of(place)

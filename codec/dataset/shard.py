@@ -51,6 +51,8 @@ def make_shard(task: Task) -> ShardReport:
     store = store_of(task.dest)
     kept = done(store, task)
     if kept:
+        for failure in kept.failures:
+            expect_none(failure, task)
         if task.verify:
             verify(kept, task, lambda part: store.read(task.shard, part.offset, part.length))
         return report_of(kept, task, True)
@@ -185,7 +187,8 @@ def add_side(tar: Tar, entry: Entry, failed: Callable[[Failure], None]) -> Side 
 def reason(error: Exception, path: str, file: File) -> str:
     """Return why a file failed. Raises the error where a disk is full: that is no fault of the file."""
     if isinstance(error, OSError) and error.errno in FULL:
-        raise error
+        where = f"{tempfile.gettempdir()}, the folder of temporary files (TMPDIR names another)"
+        raise OSError(error.errno, error.strerror, error.filename or where)
     text = plain(str(error), path, file)
     if isinstance(error, (LaconicError, OSError)):
         return text or type(error).__name__

@@ -180,6 +180,11 @@ def test_urls_make_the_same_bytes(protocol: str, source: Path, tmp_path: Path, e
     assert kept(pack(f"{root}/in", f"{root}/out", **OPTIONS)) == [False, True, True]
     made = pack(f"{root}/in/*/*.png", f"{root}/glob", **OPTIONS).manifest
     assert made is not None and made.members == N
+    with pytest.raises(BadInput, match="source: found"):
+        pack(f"{root}/nothing", f"{root}/out", **OPTIONS)
+    if protocol == "memory":
+        with pytest.raises(BadInput, match="workers: found 2, expected 1"):
+            pack(f"{root}/in", f"{root}/out", **OPTIONS | {"workers": 2})
 
 
 def test_tars_at_urls_are_read_in_parts(source: Path, tmp_path: Path) -> None:
@@ -309,6 +314,9 @@ def test_fail_fast_ends_the_run_at_the_first_failure(
     assert main(args) == 1
     assert "b/p3.png: picture: found no picture" in capsys.readouterr().err
     assert sorted(contents(tmp_path / "out")) == ["000000.jsonl", "000000.tar", "plan.json"]
+    assert main(args[:-1]) == 1 and "manifest.json" in contents(tmp_path / "out")
+    with pytest.raises(BadInput, match="b/p3.png: picture: found no picture"):
+        pack(source, tmp_path / "out", fail_fast=True, **OPTIONS)
 
 
 def test_verify_finds_damage_in_what_was_kept(source: Path, tmp_path: Path) -> None:
@@ -360,7 +368,7 @@ def test_a_full_disk_for_temporary_files_is_no_fault_of_the_input(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(laconic.Codec, "compress_to", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left.*TMPDIR"):
         pack(source, tmp_path / "out", **OPTIONS)
     assert sorted(contents(tmp_path / "out")) == ["plan.json"]
 

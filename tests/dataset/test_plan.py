@@ -183,10 +183,17 @@ def test_a_folder_is_listed_without_the_destination_in_it(tree: Path) -> None:
 def test_globs_are_named_from_their_fixed_part_on(tree: Path) -> None:
     assert names([f"{tree}/in/*/*.png"]) == ["a/x.png"]
     assert names([f"{tree}/in/**/*.png"]) == ["a/x.png", "b.png"]
+    assert names([f"{tree}/in/*.png", f"{tree}/in/a/*.png"], "s3://bucket/out") == ["b.png", "x.png"]
+    (tree / "in/[1]").mkdir()
+    (tree / "in/[1]/z.png").touch()
+    assert names([f"{tree}/in/[1]"]) == ["z.png"]
 
 
-def test_several_sources_keep_the_names_of_their_folders(tree: Path) -> None:
+def test_several_sources_keep_the_names_of_their_folders(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names([f"{tree}/in/a", f"{tree}/in/b.png"]) == ["a/x.json", "a/x.png", "b.png"]
+    monkeypatch.chdir(tree / "in/a")
+    assert names([".", "../b.png"]) == ["a/x.json", "a/x.png", "b.png"]
+    assert names(["."]) == ["x.json", "x.png"]
 
 
 def test_a_list_names_its_files_and_any_suffix_is_tried(tree: Path) -> None:
