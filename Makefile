@@ -27,7 +27,7 @@ kodak: .venv/installed-dev
 
 types:
 	rm -rf build/types && mkdir -p build/types/laconic
-	ln -s $(addprefix ../../../,$(wildcard codec/*.py) codec/py.typed codec/media entropy models tools assets) build/types/laconic/
+	ln -s $(addprefix ../../../,$(wildcard codec/*.py) codec/py.typed codec/media codec/dataset entropy models tools assets) build/types/laconic/
 
 lint: .venv/installed-dev types
 	$(BIN)/ruff check codec entropy models tools tests

@@ -19,6 +19,7 @@ from laconic.tools.process import printable
 
 MAX_THREADS = 1024  # far above any use; OpenMP dies, with no error to catch, where it cannot start a thread
 REPORTING = {  # commands of modules that are imported when the command is used
+    "pack": ("laconic.tools.pack", "code a whole data set into tars that webdataset reads"),
     "eval": ("laconic.tools.evaluate", "run codecs over a folder, with every figure kept"),
     "plot": ("laconic.tools.plot", "rate-distortion and speed figures, and a table, from results of eval"),
     "report": ("laconic.tools.report", "one HTML page from results of eval"),
@@ -111,6 +112,14 @@ class Parser(argparse.ArgumentParser):
 
 def add_compress_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `laconic compress`."""
+    add_coding_options(parser)
+    archive = "one file of a folder of small pictures of one size, with --lossless"
+    parser.add_argument("--archive", action="store_true", help=archive)
+    add_file_options(parser, "photo.lac beside photo.png; stdout for -")
+
+
+def add_coding_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how files are coded: the target, and the options beside it."""
     add = parser.add_mutually_exclusive_group().add_argument
     add("-q", "--quality", type=quality, metavar="Q", help="0 to 100, fractions allowed (default: 60 of pictures)")
     add("--bpp", type=positive, metavar="X", help="bits per pixel of a picture's file, within 2 %%")
@@ -132,13 +141,11 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
     add("--tune", choices=TUNES, help=tune)
     progressive = "slices of a photo, which shows in full from its first bytes on, at about 1 %% more (see --preview)"
     add("--progressive", action="store_true", help=f"{progressive} (default: tiles one after the other)")
-    add("--archive", action="store_true", help="one file of a folder of small pictures of one size, with --lossless")
     no_fallback = "keep the photo model for what is no photo (default: what is smaller or far better is coded without loss)"
     add("--no-fallback", dest="fallback", action="store_false", help=no_fallback)
     add("--strip", action="store_true", help="leave out EXIF, ICC, XMP and tags (default: they are kept)")
     model = "a name of `laconic models`, compressai:ARCHITECTURE:QUALITY, or a checkpoint of CompressAI (default: ours)"
     add("-m", "--model", help=model)
-    add_file_options(parser, "photo.lac beside photo.png; stdout for -")
 
 
 def add_decompress_options(parser: argparse.ArgumentParser) -> None:
@@ -161,13 +168,19 @@ def add_file_options(parser: argparse.ArgumentParser, beside: str) -> None:
     add("inputs", nargs="+", type=file_name, metavar="IN", help="files or folders; - is stdin")
     add("-o", "--output", type=file_name, metavar="OUT", help=f"file, folder, or - for stdout (default: {beside})")
     add("-f", "--force", action="store_true", help="overwrite existing files (default: they are an error)")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="what the models run on (default: %(default)s)")
     add("--precision", choices=PRECISIONS, default="auto", help="of the networks (default: %(default)s, the faster one here)")
     add("--threads", type=n_threads, metavar="N", help="threads of the work on one file (default: one per core)")
     add("-j", "--jobs", type=n_threads, default=1, metavar="N", help="files at a time (default: %(default)s)")
+    add_common_options(parser)
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of all commands that code: on what, how large, and what is printed."""
+    add = parser.add_argument
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="what the models run on (default: %(default)s)")
     add("--max-pixels", type=n_pixels, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger ones (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object per line (default: text)")
-    add("--quiet", action="store_true", help="print notes and failures only (default: one line per file)")
+    add("--quiet", action="store_true", help="print notes and failures only (default: one line each)")
 
 
 def quality(text: str) -> float:
