@@ -1,6 +1,6 @@
 """The command line: `laconic compress photo.png`. Uses only what a user of the library could.
 
-`main` parses (arguments.py) and runs one of the commands below; those that make files do so through jobs.py.
+`main` parses (parser.py, arguments.py) and runs one of the commands below; those that make files do so through jobs.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import laconic
 from laconic.suffixes import CODED as CODED_SUFFIX
-from laconic.tools import arguments, completion
+from laconic.tools import completion, parser
 from laconic.tools.archives import compress_archive, decompress_members
 from laconic.tools.folders import CODED, PICTURE, SOUND
 from laconic.tools.jobs import each_file, is_device, sample_bar, size_and_time
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 def build_parser(asked: list[str]) -> argparse.ArgumentParser:
     """Return the parser of all commands. asked: the command, if any."""
     runs = (compress, decompress, info, verify, models, selftest)
-    return arguments.build_parser({run.__name__: run for run in runs} | {"completion": complete}, asked)
+    return parser.build_parser({run.__name__: run for run in runs} | {"completion": complete}, asked)
 
 
 def compress(args: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-j", "--jobs", type=arguments.n_threads, metavar="N", help="workers, of one thread each (default: one per core)")
     rank = "make each N-th shard from I on; I is from 0 (default: RANK and WORLD_SIZE, or those of a Slurm array, or all)"
     add("--rank", type=rank_pair, metavar="I/N", help=rank)
-    precision = "of the networks (default: float32, which is the same on all machines)"
+    precision = "of the networks (default: float32; only some processors have bf16)"
     add("--precision", choices=arguments.PRECISIONS[1:], default="float32", help=precision)
     arguments.add_common_options(parser)
 

@@ -1,4 +1,4 @@
-"""Learn a photo model's table rows: `python -m laconic.tools.row_tables assets/weights/photo-5 --data PHOTOS`.
+"""Learn a photo model's table rows: `python -m laconic.tools.row_tables photo-5 --data PHOTOS`.
 
 What the integer branch calls a row is not quite a Gaussian of its scale: a symbol is 0, or far off, more often. The symbols
 that the shipped encoder makes of photos, plain and searched, are counted by row, and the rows stored with the weights.
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,41 +18,34 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+import laconic
+from laconic import registry
 from laconic.entropy.pmf import TOTAL, quantise
 from laconic.entropy.tables import Tables, gaussian_tables
-from laconic.media.photo_coder import PhotoCoder
-from laconic.media.photo_effort import Effort
-from laconic.media.photo_fields import Fields
-from laconic.models.photo import MASSES, Photo, PhotoConfig
+from laconic.models.photo import MASSES
 from laconic.tools.train_image import read_pictures
 
 SIDE = 256  # pixels of the crops
-EFFORTS = (Effort("eye", 0), Effort("eye", 3), Effort("psnr", 4))
+WAYS = ((1, None), (None, "eye"), (None, "psnr"))  # effort and tune
 PRIOR = 3000.0  # symbols that the Gaussian of a row counts for
 
 
 def main(argv: list[str] | None = None) -> None:
     """Write the rows into NAME.safetensors, and its digest into NAME.json; print what they save."""
     parser = argparse.ArgumentParser(prog="python -m laconic.tools.row_tables", description=__doc__)
-    parser.add_argument("name", type=Path, help="folder and name of the weights, without a suffix")
+    parser.add_argument("name", help="a photo model of `laconic models`")
     parser.add_argument("--data", type=Path, required=True, help="folder or tar of photos")
     parser.add_argument("--crops", type=int, default=120)
     args = parser.parse_args(argv)
-    weights, card = args.name.with_suffix(".safetensors"), args.name.with_suffix(".json")
-    described = json.loads(card.read_text())
-    config: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in described["architecture"]["config"].items()
-    }
-    model = Photo(PhotoConfig(**config))
-    model.load_weights({k: v for k, v in load_file(weights).items() if k != MASSES})
-    model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    counts, held_out = (counted(model, part) for part in parts(read_pictures(args.data), args.crops))
+    weights = Path(registry.find(args.name).path)
+    card = weights.with_suffix(".json")
+    counts, held_out = (counted(args.name, part) for part in parts(read_pictures(args.data), args.crops))
     tables = learnt(counts)
     save_file(load_file(weights) | {MASSES: flat(tables)}, weights)
     weights.chmod(0o644)
-    described["digest"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    described = json.loads(card.read_text()) | {"digest": hashlib.sha256(weights.read_bytes()).hexdigest()}
     card.write_text(json.dumps(described, indent=2) + "\n")
-    before, after = (float((held_out * t.bits[:, : held_out.shape[1]]).sum()) for t in (gaussian_tables(), tables))
+    before, after = (float((held_out * t.bits).sum()) for t in (gaussian_tables(), tables))
     print(f"{int(counts.sum())} symbols; of {int(held_out.sum())} others, the bits: {after / before - 1:+.2%}")
 
 
@@ -68,16 +60,15 @@ def parts(pictures: list[NDArray[np.uint8]], n: int) -> Iterator[list[NDArray[np
         yield [large[i][y : y + SIDE, x : x + SIDE] for i, (y, x) in zip(chosen, corners, strict=True)]
 
 
-def counted(model: Photo, crops: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
+def counted(name: str, crops: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
     """Return how often each entry of each row is coded, [rows, entries], with each way to encode, at all qualities."""
-    tables, coder = gaussian_tables(), PhotoCoder(model)
+    tables, codec = gaussian_tables(), laconic.Codec(model=name)
     counts = np.zeros(tables.bits.shape, np.int64)
     rng = np.random.default_rng(2)
     for crop in tqdm(crops, unit="crop", disable=None):
-        for effort in EFFORTS:
-            fields = Fields(crop.shape[1], crop.shape[0], int(rng.integers(500, 9500)))
-            payloads = coder.encode(np.ascontiguousarray(crop), fields, effort if effort.iterations else None)
-            for symbols, rows in coder.coded(coder.parse(payloads, fields), fields):
+        for effort, tune in WAYS:
+            data = codec.compress(crop, quality=float(rng.uniform(5, 95)), effort=effort, tune=tune, fallback=False)
+            for symbols, rows in codec.coded(data):
                 np.add.at(counts, (rows, tables.entries(symbols, rows)), 1)
     return counts
 

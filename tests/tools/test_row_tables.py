@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -72,14 +72,15 @@ def test_the_command_stores_rows_that_code_and_decode(
         Image.fromarray(photo[:256, 60 * i : 60 * i + 260]).save(tmp_path / "photos" / f"{i}.png")
     plain = {k: v for k, v in load_file(WEIGHTS / "photo-5.safetensors").items() if k != MASSES}
     save_file(plain, tmp_path / "own.safetensors")
-    shutil.copy(WEIGHTS / "photo-5.json", tmp_path / "own.json")
-    row_tables.main([str(tmp_path / "own"), "--data", str(tmp_path / "photos"), "--crops", "2"])
+    digest = hashlib.sha256((tmp_path / "own.safetensors").read_bytes()).hexdigest()
+    described = json.loads((WEIGHTS / "photo-5.json").read_text()) | {"name": "own", "digest": digest}
+    (tmp_path / "own.json").write_text(json.dumps(described))
+    monkeypatch.setenv("LACONIC_MODELS", str(tmp_path))
+    row_tables.main(["own", "--data", str(tmp_path / "photos"), "--crops", "2"])
     assert "symbols; of" in capsys.readouterr().out
     card = json.loads((tmp_path / "own.json").read_text())
     stored = load_file(tmp_path / "own.safetensors")
     assert stored.keys() - plain.keys() == {MASSES} and all(torch.equal(stored[k], v) for k, v in plain.items())
-    (tmp_path / "own.json").write_text(json.dumps(card | {"name": "own"}))
-    monkeypatch.setenv("LACONIC_MODELS", str(tmp_path))
     own, gaussian = Photo.load(str(tmp_path / "own.safetensors"), card["architecture"]["config"]), gaussian_tables()
     assert not np.array_equal(own.tables.cdf, gaussian.cdf)
     data = laconic.compress(photo[:100, :150], quality=50, effort=1, model="own")
