@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -113,11 +113,21 @@ def make_plan(files: list[File], coding: Coding, shard_count: int = SHARD_COUNT,
     left = ", ".join(f"{n} {suffix}" for suffix, n in skipped.items())
     expect(bool(samples), BadInput, "source", f"nothing to code{f' ({left})' if left else ''}", "pictures or sounds")
     shards = tuple(cut(samples, shard_count, shard_size))
-    rows = [[entry.file.name, entry.file.n_bytes] for sample in samples for entry in (*sample.media, *sample.sides)]
-    source = {"files": len(rows), "n_bytes": sum(sample.n_bytes for sample in samples), "sha256": digest(rows), "skipped": skipped}
+    source = {**totals(samples), "skipped": skipped}
     head = {"format": FORMAT, "laconic": coding.laconic, "options": coding.compress | coding.codec}
     head |= {"models": coding.models, "source": source, "shard_count": shard_count, "shard_size": shard_size}
     return Plan(shards, coding, head | {"shards": len(shards)})
+
+
+def totals(samples: list[Sample]) -> dict[str, Any]:
+    """Return how many files and bytes samples have, and the digest of all names and sizes."""
+    n_files = n_bytes = 0
+    listing = hashlib.sha256()
+    for sample in samples:
+        for entry in (*sample.media, *sample.sides):
+            n_files, n_bytes = n_files + 1, n_bytes + entry.file.n_bytes
+            listing.update(json.dumps([entry.file.name, entry.file.n_bytes]).encode("ascii"))
+    return {"files": n_files, "n_bytes": n_bytes, "sha256": listing.hexdigest()}
 
 
 def coding_of(options: Mapping[str, Any]) -> Coding:
@@ -189,8 +199,9 @@ def grouped(files: list[File], kinds: frozenset[str]) -> tuple[list[Sample], dic
     """Return the samples of files, sorted, and how many files of each suffix are left out. Raises BadInput."""
     shown = [file for file in files if file.named or not is_hidden(file.tar or file.name)]
     skipped = Counter({"hidden": len(files) - len(shown)} if len(files) > len(shown) else {})
-    loose = loose_samples([file for file in shown if not file.tar], kinds, skipped)
-    inside = tar_samples([file for file in shown if file.tar], kinds, skipped)
+    known = frozenset(suffix for kind in kinds for suffix in SUFFIXES[kind])
+    loose = loose_samples([file for file in shown if not file.tar], known, skipped)
+    inside = tar_samples([file for file in shown if file.tar], known, skipped)
     samples = sorted([*loose, *inside], key=lambda sample: sample.media[0].file.name)
     first: dict[str, Sample] = {}
     for sample in samples:
@@ -200,14 +211,15 @@ def grouped(files: list[File], kinds: frozenset[str]) -> tuple[list[Sample], dic
     return samples, dict(sorted(skipped.items()))
 
 
-def loose_samples(files: list[File], kinds: frozenset[str], skipped: Counter[str]) -> Iterator[Sample]:
-    """Yield a sample for each picture and sound that stands in no tar, with its side files."""
-    found = [file for file in files if is_medium(file, kinds)]
-    owners = owners_of(found)
-    sides: dict[str, list[File]] = {}
+def loose_samples(files: list[File], known: frozenset[str], skipped: Counter[str]) -> Iterator[Sample]:
+    """Yield a sample for each file of a known suffix that stands in no tar, with its side files."""
+    found: list[File] = []
+    others: list[File] = []
     for file in files:
-        if is_medium(file, kinds):
-            continue
+        (found if is_medium(file, known) else others).append(file)
+    owners = owners_of(found) if others else {}
+    sides: dict[str, list[File]] = {}
+    for file in others:
         fit = [] if is_coded(file) else next((owners[p] for p in prefixes(file.name) if p in owners), [])
         for owner in fit:
             sides.setdefault(owner.name, []).append(file)
@@ -231,7 +243,7 @@ def owners_of(found: list[File]) -> dict[str, list[File]]:
     return owners
 
 
-def tar_samples(files: list[File], kinds: frozenset[str], skipped: Counter[str]) -> Iterator[Sample]:
+def tar_samples(files: list[File], known: frozenset[str], skipped: Counter[str]) -> Iterator[Sample]:
     """Yield the samples of tars as webdataset sees them, less those in which nothing is to be coded."""
     groups: dict[tuple[str, str], list[tuple[File, str]]] = {}
     for file in files:
@@ -240,18 +252,18 @@ def tar_samples(files: list[File], kinds: frozenset[str], skipped: Counter[str])
             groups.setdefault((file.tar, match[1]), []).append((file, match[2]))
         else:
             skipped[suffix_of(file.name) or "without a suffix"] += 1
-    coded = {group: parts for group, parts in groups.items() if any(is_medium(file, kinds) for file, _ in parts)}
+    coded = {group: parts for group, parts in groups.items() if any(is_medium(file, known) for file, _ in parts)}
     skipped.update(suffix_of(file.name) for group, parts in groups.items() if group not in coded for file, _ in parts)
     repeated = len({key for _, key in coded}) < len(coded)
     for (tar, key), parts in coded.items():
-        yield tar_sample(f"{cleaned(tar)[: -len('.tar')]}/{key}" if repeated else key, parts, kinds, skipped)
+        yield tar_sample(f"{cleaned(tar)[: -len('.tar')]}/{key}" if repeated else key, parts, known, skipped)
 
 
-def tar_sample(key: str, parts: list[tuple[File, str]], kinds: frozenset[str], skipped: Counter[str]) -> Sample:
+def tar_sample(key: str, parts: list[tuple[File, str]], known: frozenset[str], skipped: Counter[str]) -> Sample:
     """Return the sample of files with one key and these extensions."""
-    found = [(file, extension) for file, extension in parts if is_medium(file, kinds)]
+    found = [(file, extension) for file, extension in parts if is_medium(file, known)]
     names = told_apart([(f"{key}.{short(extension)}", f"{key}.{extension}.lac") for _, extension in found])
-    sides = [(file, extension) for file, extension in parts if not is_medium(file, kinds) and not is_coded(file)]
+    sides = [(file, extension) for file, extension in parts if not is_medium(file, known) and not is_coded(file)]
     skipped.update({suffixes.CODED: len(parts) - len(found) - len(sides)} if len(parts) > len(found) + len(sides) else {})
     coded = tuple(Entry(file, name) for (file, _), name in zip(found, names, strict=True))
     return Sample(key, coded, tuple(Entry(file, f"{key}.{extension}") for file, extension in sides))
@@ -274,9 +286,9 @@ def told_apart(names: list[tuple[str, str]]) -> list[str]:
             chosen[i] = names[i][1]
 
 
-def is_medium(file: File, kinds: Iterable[str]) -> bool:
+def is_medium(file: File, known: frozenset[str]) -> bool:
     """Tell whether a file is to be coded, by its suffix. What has a problem is, so that it is listed."""
-    return bool(file.problem) or any(suffix_of(file.name) in SUFFIXES[kind] for kind in kinds)
+    return bool(file.problem) or suffix_of(file.name) in known
 
 
 def is_coded(file: File) -> bool:
@@ -286,7 +298,7 @@ def is_coded(file: File) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Tell whether a name begins with a dot, or that of a folder in it."""
-    return any(part.startswith(".") for part in name.split("/"))
+    return name.startswith(".") or "/." in name
 
 
 def cleaned(name: str) -> str:
@@ -311,12 +323,18 @@ def prefixes(name: str) -> Iterator[str]:
 
 def stem(name: str) -> str:
     """Return a name without its last suffix."""
-    return next(prefixes(name), name)
+    return name[: dot_of(name)]
 
 
 def suffix_of(name: str) -> str:
     """Return the last suffix of a name, in lower case; "" where it has none."""
-    return name[len(stem(name)) :].lower()
+    return name[dot_of(name) :].lower()
+
+
+def dot_of(name: str) -> int:
+    """Return where the last suffix of a name begins: at its end where it has none."""
+    dot = name.rfind(".")
+    return dot if dot > name.rfind("/") + 1 else len(name)
 
 
 def digest(value: object) -> str:

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -398,6 +399,16 @@ pack(sys.argv[1], sys.argv[2], lossless=True, shard_count=3, workers=1)
 """
 
 
+@contextmanager
+def interrupts_heard() -> Iterator[None]:
+    """Children begun in the block hear interrupts, also where a shell started the tests in the background, deaf to them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def wait_until(is_so: Any, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not is_so():
@@ -422,9 +433,8 @@ def test_an_interrupted_run_leaves_whole_files_and_goes_on(tmp_path: Path) -> No
     for i in range(60):
         save(tmp_path / f"in/{i}.png", i)
     args = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--lossless", "--shard-count", "1"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests deaf to it
-    process = subprocess.Popen([*RUN, *args, "-j", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, before)
+    with interrupts_heard():
+        process = subprocess.Popen([*RUN, *args, "-j", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert "made, 1 files" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -461,9 +471,11 @@ def test_processes_yield_all_results_and_take_no_more_tasks_than_they_need() -> 
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-def test_workers_end_with_their_parent() -> None:
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(sent: signal.Signals) -> None:
     script = "import time\nfrom laconic.dataset.local import in_processes\nlist(in_processes(time.sleep, 2, [600, 600]))"
-    process = subprocess.Popen([sys.executable, "-c", script])
+    with interrupts_heard():
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
 
     def workers() -> list[str]:
@@ -473,8 +485,8 @@ def test_workers_end_with_their_parent() -> None:
     wait_until(lambda: len(workers()) == 2)
     found = workers()
     time.sleep(2)  # they have begun to work
-    process.kill()
-    process.wait()
+    process.send_signal(sent)
+    process.wait(60)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), 60)
 
 
