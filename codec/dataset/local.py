@@ -49,7 +49,7 @@ def in_processes(work: Work[T, R], n: int, tasks: Iterable[T]) -> Iterator[R]:
     pool = ProcessPoolExecutor(n, context, initializer=begin_worker)
     try:
         while True:
-            begun |= {pool.submit(work, task) for task in islice(left, 2 * n - len(begun))}
+            begun |= {pool.submit(do, work, task) for task in islice(left, 2 * n - len(begun))}
             if not begun:
                 break
             over, begun = wait(begun, return_when=FIRST_COMPLETED)
@@ -66,8 +66,16 @@ def in_processes(work: Work[T, R], n: int, tasks: Iterable[T]) -> Iterator[R]:
 def begin_worker() -> None:
     """Prepare a process for its work: an interrupt is its parent's affair, and it does not outlive its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that temporary files are removed
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def do(work: Work[T, R], task: T) -> R:
+    """Do a task; where a signal ends it, end the process too, before it takes the next task."""
+    try:
+        return work(task)
+    except SystemExit:
+        os._exit(1)
 
 
 def end_with_parent() -> None:

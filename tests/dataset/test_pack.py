@@ -13,7 +13,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -473,7 +473,7 @@ def test_processes_yield_all_results_and_take_no_more_tasks_than_they_need() -> 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(sent: signal.Signals) -> None:
-    script = "import time\nfrom laconic.dataset.local import in_processes\nlist(in_processes(time.sleep, 2, [600, 600]))"
+    script = "import time\nfrom laconic.dataset.local import in_processes\nlist(in_processes(time.sleep, 2, [600] * 9))"
     with interrupts_heard():
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -484,10 +484,15 @@ def test_workers_end_with_their_parent(sent: signal.Signals) -> None:
 
     wait_until(lambda: len(workers()) == 2)
     found = workers()
-    time.sleep(2)  # they have begun to work
-    process.send_signal(sent)
-    process.wait(60)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), 60)
+    try:
+        time.sleep(2)  # they have begun to work
+        process.send_signal(sent)
+        process.wait(60)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), 60)
+    finally:
+        for pid in [process.pid, *map(int, found)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_an_unknown_engine_is_an_error(source: Path, tmp_path: Path) -> None:
