@@ -15,8 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -451,6 +454,28 @@ def test_an_interrupted_run_leaves_whole_files_and_goes_on(tmp_path: Path) -> No
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
+MANY = """
+import resource, sys
+from laconic.dataset import pack
+peaks = []
+note = lambda report: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+pack(sys.argv[1], sys.argv[2], lossless=True, shard_count=100, workers=1, progress=note)
+print(peaks[0], peaks[-1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux")
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
+    """With LACONIC_MANY_FILES=10000 it takes minutes."""
+    save(tmp_path / "in/0.png", 0)
+    n = int(os.environ.get("LACONIC_MANY_FILES", "400"))
+    for i in range(1, n):
+        os.link(tmp_path / "in/0.png", tmp_path / f"in/{i}.png")
+    script = [sys.executable, "-c", MANY, str(tmp_path / "in"), str(tmp_path / "out")]
+    first, last = map(int, subprocess.run(script, check=True, capture_output=True, text=True).stdout.split())
+    assert last - first < 16 << 10
+
+
 def test_a_worker_that_dies_is_an_error_and_not_a_wait() -> None:
     with pytest.raises(LaconicError, match="a worker: found it dead"):
         list(local.in_processes(os._exit, 2, [1]))
@@ -525,4 +550,29 @@ def test_a_damaged_index_or_manifest_is_an_error_of_ours(expected: dict[str, byt
     try:
         read(bytes(raw))
     except LaconicError:
+        return
+
+
+def test_a_list_of_urls_is_fetched_over_http(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="laconic-codec[cloud] is not installed")
+    handler = partial(QuietHandler, directory=str(source))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        urls = [f"{root}/a/p0.png", f"{root}/a/p2.png", f"{root}/a/p0.cls", f"{root}/a/none.png"]
+        (tmp_path / "list.txt").write_text("\n".join(urls))
+        packed = pack(tmp_path / "list.txt", tmp_path / "out", **OPTIONS)
+        server.shutdown()
+    assert [failure.name for failure in packed.failures] == [urls[3]]
+    members = index_of(tmp_path / "out").members
+    assert [member.name for member in members] == urls[:2]
+    assert members[0].key == f"http/127.0.0.1:{server.server_port}/a/p0" and len(members[0].sides) == 1
+    for member in members:
+        assert member.source_sha256 == hashlib.sha256((source / member.name[len(root) + 1 :]).read_bytes()).hexdigest()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, *_: Any) -> None:
         return
