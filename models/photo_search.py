@@ -173,7 +173,7 @@ class State:
 
     def rows(self, n: int, symbols: Tensor, where: Tensor) -> Tensor:
         """Return the table rows of the symbols of a pass, int64, by those of the passes before."""
-        return self.model.indices(self.model.pass_rows(n, self.tile.rows, symbols)).flatten()[where].long()
+        return self.model.indices(self.model.pass_rows(n, self.tile.rows, symbols).flatten()[where]).long()
 
     def bits(self, rows: Tensor, symbols: Tensor) -> Tensor:
         """Return the bits of symbols, whole numbers as float; of one outside its row those of the escape."""

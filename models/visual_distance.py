@@ -7,6 +7,7 @@ the multi-scale SSIM of Wang, Simoncelli and Bovik (2003).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,8 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from laconic.entropy.threads import each
 
 # The opsin of JPEG XL: linear light to the responses of cones, the bias before their cube root.
 OPSIN = ((0.30, 0.622, 0.078), (0.23, 0.692, 0.078), (0.24342268924547819, 0.20476744424496821, 0.5518098665095536))
@@ -44,10 +48,8 @@ class EyeDistance:
 
     def __call__(self, other: Tensor) -> Tensor:
         """Return the distance of a picture of the same shape; it has a gradient."""
-        total = other.new_zeros(())
-        for original, planes in zip(self.originals, xyb_scales(other), strict=True):
-            total = total + ScaleDistance.apply(planes, original)  # type: ignore[no-untyped-call]
-        return total
+        distance: Tensor = ScaleDistances.apply(self.originals, *xyb_scales(other))  # type: ignore[no-untyped-call]
+        return distance
 
 
 @dataclass(frozen=True)
@@ -65,42 +67,58 @@ class Scale:
 
 def scale_of(planes: Tensor) -> Scale:
     """Return what is known of an original's planes."""
-    mean, square = blurred(torch.cat([planes, planes.square()], 1)).chunk(2, 1)
+    blur = blurred if planes.is_cuda else blurred_compiled
+    mean, square = blur(torch.cat([planes, planes.square()], 1)).chunk(2, 1)
     return Scale(planes, mean, square - mean.square() + STABLE, 1 / (1 + (planes - mean).abs()))
 
 
-class ScaleDistance(torch.autograd.Function):
-    """Computes the distance of planes from an original's at one scale, and its gradient with it, by hand."""
+class ScaleDistances(torch.autograd.Function):
+    """Computes the distance of planes from an original's, summed over scales, and its gradient with it, by hand."""
 
     @staticmethod
-    def forward(ctx: Any, planes: Tensor, original: Scale) -> Tensor:
-        compute = scale_plain if planes.is_cuda else scale_compiled
-        distance, gradient = compute(planes, original, ctx.needs_input_grad[0])
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
+    def forward(ctx: Any, originals: list[Scale], *planes: Tensor) -> Tensor:
+        compute = scales_plain if planes[0].is_cuda else scales_compiled
+        distance, gradients = compute(planes, originals, any(ctx.needs_input_grad[1:]))
+        ctx.save_for_backward(*gradients)
         return distance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_distance: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return by_distance * gradient, None
+    def backward(ctx: Any, by_distance: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(by_distance * gradient for gradient in ctx.saved_tensors)
 
 
-def scale_compiled(planes: Tensor, original: Scale, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """Return what `scale_plain` does, by a kernel."""
-    from laconic.models.visual_kernel import scale_kernel
+def scales_compiled(
+    planes: Sequence[Tensor], originals: Sequence[Scale], with_gradient: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Return what `scales_plain` does, by a kernel, the planes shared among threads."""
+    from laconic.models.visual_kernel import plane_kernel
 
-    height, width = planes.shape[2:]
-    known = (original.planes, original.mean, original.variance, original.flatness)
-    arrays = [one.detach()[0].contiguous().numpy() for one in (planes, *known)]
-    ends = [(1 / share).numpy() for share in (end_coverage(height), end_coverage(width))]
+    kernel: Any = plane_kernel
     pools = np.array([1.0, STRUCTURE_NORM, EDGE, EDGE_NORM], np.float32)
-    gradient = np.empty(arrays[0].shape if with_gradient else (0, 0, 0), np.float32)
-    weights = np.array(PLANES, np.float32)
-    kernel: Any = scale_kernel
-    distance = kernel(*arrays, gaussian().numpy(), *ends, weights, pools, np.float32(STABLE), LEAST, gradient)
-    return planes.new_tensor(distance), torch.from_numpy(gradient)[None] if with_gradient else None
+    gradients = [torch.empty(one.shape if with_gradient else (1, 3, 0, 0)) for one in planes]
+
+    def distance(scale: int, plane: int) -> float:
+        known = originals[scale]
+        parts = (planes[scale].detach(), known.planes, known.mean, known.variance, known.flatness)
+        arrays = [one[0, plane].contiguous().numpy() for one in parts]
+        weight, out = np.float32(PLANES[plane]), gradients[scale][0, plane].numpy()
+        found = kernel(*arrays, gaussian().numpy(), *inverse_ends(planes[scale]), weight, pools, np.float32(STABLE), LEAST, out)
+        return float(found)
+
+    def work(job: list[tuple[int, int]]) -> float:
+        with torch.inference_mode():
+            return sum(distance(*one) for one in job)
+
+    finest = [[(0, plane)] for plane in range(3)]  # as much as all planes of the coarser scales together, each of them
+    coarser = [(scale, plane) for scale in range(1, len(planes)) for plane in range(3)]
+    return planes[0].new_tensor(sum(each(work, [*finest, coarser], None))), gradients if with_gradient else []
+
+
+def scales_plain(planes: Sequence[Tensor], originals: Sequence[Scale], with_gradient: bool) -> tuple[Tensor, list[Tensor]]:
+    """Return the sum of the distances of planes from an original's, and where asked for the gradients."""
+    found = [scale_plain(one, original, with_gradient) for one, original in zip(planes, originals, strict=True)]
+    return torch.stack([one for one, _ in found]).sum(), [one for _, one in found if one is not None]
 
 
 def scale_plain(planes: Tensor, original: Scale, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
@@ -210,6 +228,23 @@ def window_sums(planes: Tensor) -> Tensor:
     n, window = planes.shape[1], gaussian().to(planes.device)
     rows = F.conv2d(planes, window.view(1, 1, 1, -1).expand(n, 1, 1, -1), padding=(0, RADIUS), groups=n)
     return F.conv2d(rows, window.view(1, 1, -1, 1).expand(n, 1, -1, 1), padding=(RADIUS, 0), groups=n)
+
+
+def blurred_compiled(planes: Tensor) -> Tensor:
+    """Return what `blurred` does, by a kernel, without a gradient."""
+    from laconic.models.visual_kernel import blur_kernel
+
+    kernel: Any = blur_kernel
+    out = torch.empty(planes.shape)
+    ends, window = inverse_ends(planes), gaussian().numpy()
+    pairs = list(zip(planes[0].contiguous().numpy(), out[0].numpy(), strict=True))
+    each(lambda pair: kernel(*pair, window, *ends), pairs, None)
+    return out
+
+
+def inverse_ends(planes: Tensor) -> list[NDArray[np.float32]]:
+    """Return one over the share of the window inside, by row and by column."""
+    return [(1 / end_coverage(n)).numpy() for n in planes.shape[2:]]
 
 
 @cache

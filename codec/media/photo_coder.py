@@ -318,7 +318,7 @@ class PhotoCoder:
 
     def _indices(self, n: int, rows: Tensor, symbols: Tensor, where: Tensor) -> Tensor:
         """Return the table indices, uint8, of the symbols of pass n, in their order."""
-        return self.model.indices(self.model.pass_rows(n, rows, symbols)).flatten()[where]
+        return self.model.indices(self.model.pass_rows(n, rows, symbols).flatten()[where])
 
     def _analysis(self, pixels: Pixels, fields: Fields, grid: Grid) -> Tensor:
         y = torch.empty(1, self.model.config.latent_channels, grid.height, grid.width, device=self.device)

@@ -47,18 +47,24 @@ def test_the_gradient_by_hand_is_that_of_autograd(size: tuple[int, int]) -> None
     assert torch.allclose(found.grad, expected.grad, rtol=1e-3, atol=1e-4 * float(expected.grad.abs().max()))
 
 
-@pytest.mark.parametrize("size", [(48, 50), (7, 90), (1, 3)])
+@pytest.mark.parametrize("size", [(48, 50), (7, 90), (1, 3), (130, 100)])
 def test_the_kernel_computes_what_tensors_do(size: tuple[int, int]) -> None:
-    original, other = (visual_distance.xyb(x) for x in pictures(*size))
-    scale = visual_distance.scale_of(original)
+    original, other = (visual_distance.xyb_scales(x) for x in pictures(*size))
+    scales = [visual_distance.scale_of(planes) for planes in original]
+    assert len(scales) == (3 if min(size) >= 48 else 1) + (min(size) >= 96)
     for with_gradient in (False, True):
-        plain, compiled = (
-            compute(other, scale, with_gradient) for compute in (visual_distance.scale_plain, visual_distance.scale_compiled)
-        )
+        plain = visual_distance.scales_plain(other, scales, with_gradient)
+        compiled = visual_distance.scales_compiled(other, scales, with_gradient)
         assert float(compiled[0]) == pytest.approx(float(plain[0]), rel=1e-4, abs=1e-5)
-        assert (compiled[1] is None) == (plain[1] is None) == (not with_gradient)
-    assert plain[1] is not None and compiled[1] is not None
-    assert torch.allclose(compiled[1], plain[1], rtol=1e-3, atol=2e-4 * float(plain[1].abs().max()))
+        assert len(plain[1]) == len(compiled[1]) == (len(scales) if with_gradient else 0)
+    for found, expected in zip(compiled[1], plain[1], strict=True):
+        assert torch.allclose(found, expected, rtol=1e-3, atol=2e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("size", [(48, 50), (7, 90), (1, 3)])
+def test_the_kernel_blurs_as_tensors_do(size: tuple[int, int]) -> None:
+    planes = pictures(*size)[0]
+    assert torch.allclose(visual_distance.blurred_compiled(planes), visual_distance.blurred(planes), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
