@@ -211,14 +211,21 @@ class Photo(nn.Module):
         self.load_state_dict({name: weight.float() for name, weight in weights.items()})
         self.prove_exact()
 
-    def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def n_symbols(self, height: int, width: int) -> int:
+        """Return how many symbols, of y and z together, a picture has. height, width: in pixels, multiples of 64."""
+        cells = height * width // 64**2
+        return cells * (16 * self.config.latent_channels + self.config.hyper_channels)
+
+    def forward(self, x: Tensor, quality: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the picture as decoded, float [N, 3, H, W], and the bits of y and of z, each [N].
 
-        x: float [N, 3, H, W] in 0..1. quality: float [N] in 0..100. In training the rate of the latents is that with
-        noise; the tables and, straight through, the decoder see the rounded symbols.
+        x: float [N, 3, H, W] in 0..1. quality: float [N] in 0..100. noise: for training, float [N, `n_symbols`], even in
+        0..1: the rate of the latents is that with noise; the tables and, straight through, the decoder see the rounded
+        symbols. None: the bits are those that coding takes.
         """
         y = self.analysis(x, quality)
         z = self.hyper(y)
+        noise_y, noise_z = (None, None) if noise is None else noise.split([y[0].numel(), z[0].numel()], 1)
         z_hat = round_ste(z)
         hyper_mean = self.mean(z_hat)
         hyper_rows = self.h_scale(z_hat) + self.table(self.scale_offset, quality) * 2.0**SHIFT
@@ -228,21 +235,21 @@ class Photo(nn.Module):
             mean = mean + mask * pass_mean
             rows = rows + mask * self.pass_rows(n, hyper_rows, (y_hat - mean).detach().round())
             y_hat = y_hat + mask * (round_ste(y - pass_mean) + pass_mean)
-        bits_y = self.bits(y - mean, rows * 2.0**-SHIFT).flatten(1).sum(1)
-        bits_z = self.bits(z, self.table(self.z_index, quality)).flatten(1).sum(1)
+        bits_y = self.bits(y - mean, rows * 2.0**-SHIFT, noise_y).flatten(1).sum(1)
+        bits_z = self.bits(z, self.table(self.z_index, quality), noise_z).flatten(1).sum(1)
         return self.synthesis(y_hat, quality), bits_y, bits_z
 
-    def bits(self, x: Tensor, rows: Tensor) -> Tensor:
+    def bits(self, x: Tensor, rows: Tensor, noise: Tensor | None) -> Tensor:
         """Return the bits of x at table rows, which are real numbers here and floored when coded.
 
-        In training it is the sum of two terms, each for one gradient: for x the bits with uniform noise in place of
+        With noise it is the sum of two terms, each for one gradient: for x the bits with uniform noise in place of
         rounding; for the rows the bits of the symbols that are really coded, as they would learn how wide the noise is
         otherwise.
         """
-        if not self.training:
+        if noise is None:
             return bin_bits(x.round(), scale_of(rows.floor()))
         scale = scale_of(rows - 0.5)
-        return bin_bits(x + torch.rand_like(x) - 0.5, scale.detach()) + bin_bits(x.detach().round(), scale)
+        return bin_bits(x + noise.view_as(x) - 0.5, scale.detach()) + bin_bits(x.detach().round(), scale)
 
     def gain(self, table: Tensor, quality: Tensor) -> Tensor:
         """Return the gains [N, C, 1, 1] at the qualities [N], interpolated in the logarithm."""

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out.with_suffix(".safetensors")
     save_file(weights, out)
     out.chmod(0o644)
-    training = {k: v for k, v in saved["config"].items() if k not in ("data", "out", "valid", "list")}
+    training = {k: v for k, v in saved["config"].items() if k not in ("data", "out", "valid", "list", "save_every")}
     given = {k: Path(v).name if k == "init" else v for k, v in training.items() if v != getattr(Config, k)}
     flags = " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in given.items())
     card = {

@@ -1,7 +1,9 @@
 """Train the photo model: `python -m laconic.tools.train_image --data DIR --out CHECKPOINT`.
 
 Runs in pieces of a given wall-clock length that resume each other and anneal once over the whole, on a CPU or a GPU,
-in one process or under torchrun. Recipe: one lambda per sample, stratified over the batch, weighted by lambda**-0.6; a
+in one process or under torchrun on one machine or several (docs/training.md). Every sample of a step is drawn from the
+seed, the step and its number in the batch of all processes, so n processes make the steps of one with n times the batch,
+and a run that is killed goes on as if it had not been. Recipe: one lambda per sample, stratified over the batch, weighted by lambda**-0.6; a
 linear start from principal components, or from weights, which may have fewer blocks; AdamW, clipping, an exponential
 moving average of the weights. `--eye` adds what the eye sees to the squared error (models/visual_distance.py).
 """
@@ -14,7 +16,8 @@ import math
 import os
 import tarfile
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,7 @@ PACE = dict.fromkeys(("scale_offset", "z_index"), 10.0)  # learning rates relati
 PACE |= dict.fromkeys(("h_scale", "c_scale"), 0.2) | dict.fromkeys(("stem", "down", "to_y", "from_y", "up", "head"), 0.5)
 LAMBDA_WEIGHT = -0.6  # exponent; the loss of a sample is weighted by (lambda / 0.01) ** LAMBDA_WEIGHT
 EYE_GROWTH, EYE_LAMBDA = 0.5, 0.015  # exponent of lambda by which the eye's weight grows, and where it is as given
+OWN = ("data", "out", "valid", "init", "list", "threads", "compile", "save_every")  # settings that processes may differ in
 CELL, COLOUR = 32, 10.0  # with --eye: pixels per side of what has one mean colour; how much more its error counts
 
 
@@ -61,11 +65,12 @@ class Config:
     device: str = "cpu"
     threads: int = 1
     seed: int = 1
+    save_every: float = 120.0
     compile: bool = False
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train for --minutes, write the checkpoint, print a validation line."""
+    """Train for --minutes, write the checkpoint, print the loss and a validation line."""
     config = parse(argv)
     torch.set_num_threads(config.threads)
     if "RANK" in os.environ:
@@ -87,51 +92,65 @@ class Training:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        torch.manual_seed(config.seed)
         self.device = torch.device(config.device)
         self.pictures = [p for p in read_pictures(Path(config.data), config.list) if min(p.shape[:2]) >= config.crop]
         if not self.pictures:
             raise SystemExit(f"{config.data}: found no picture of at least {config.crop} x {config.crop} pixels")
+        check_alike(config, self.pictures, self.device)
+        torch.manual_seed(config.seed)
         self.model = Photo(PhotoConfig())
         self.elapsed_s, self.step_number, self.skipped = 0.0, 0, 0
-        rng = np.random.default_rng(config.seed)
-        checkpoint = Path(config.out)
-        saved: dict[str, Any] | None = None
-        if checkpoint.exists():
-            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        saved = furthest_checkpoint(Path(config.out), self.device)
+        if saved:
             self.model.load_state_dict(saved["model"])
             self.elapsed_s, self.step_number, self.skipped = saved["elapsed_s"], saved["step"], saved["skipped"]
-        elif config.init:
-            load_grown(self.model, load_weights(Path(config.init)))
-        else:
-            start_as_pca(self.model, to_float(crops(self.pictures, rng, 4096, 16)))
-            wake_hyper(self.model, to_float(crops(self.pictures, rng, 16, 128)))
-        self.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif rank() == 0:
+            self.begin()
+        self.model.to(self.device)
+        share_weights(self.model)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimiser = optimiser(self.model, config.rate)
         if saved:
             self.ema = {k: v.to(self.device) for k, v in saved["ema"].items()}
             self.optimiser.load_state_dict(saved["optimiser"])
-        self.rng = np.random.default_rng((config.seed, self.step_number))  # the same crops in all processes
-        torch.manual_seed((config.seed << 40) + (self.step_number << 8) + rank())  # noise of their own
-        self.forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = self.model
+        self.forward: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = self.model
         if config.compile:
             self.forward = torch.compile(self.model, dynamic=False)
 
+    def begin(self) -> None:
+        """Give the network its first weights: those of --init, or a linear code that is computed from the pictures."""
+        if self.config.init:
+            load_grown(self.model, load_weights(Path(self.config.init)))
+        else:
+            rng = np.random.default_rng(self.config.seed)
+            start_as_pca(self.model, to_float(crops(self.pictures, rng, 4096, 16)))
+            wake_hyper(self.model, to_float(crops(self.pictures, rng, 16, 128)))
+
     def run(self) -> None:
-        """Make steps until --minutes of this piece, or --total of all pieces, are spent."""
+        """Make steps until --minutes of this piece, or --total of all pieces, are spent. The first process saves and tells."""
         start, saved_at = time.monotonic(), time.monotonic()
+        losses: list[float] = []
         before = self.elapsed_s
         end = min(self.config.minutes, self.config.total - before / 60) * 60
         with tqdm(total=round(end), unit="s", disable=None if rank() == 0 else True) as bar:
             while not self.finished(time.monotonic() - start, before, end):
-                loss = self.step()
+                losses.append(self.step())
                 if self.step_number % 20 == 0:
                     bar.n = round(time.monotonic() - start)
-                    bar.set_postfix(step=self.step_number, loss=f"{loss:.3f}", skipped=self.skipped)
-                if rank() == 0 and time.monotonic() - saved_at > 120:
+                    bar.set_postfix(step=self.step_number, loss=f"{losses[-1]:.3f}", skipped=self.skipped)
+                if rank() == 0 and time.monotonic() - saved_at >= self.config.save_every:
                     self.save()
+                    bar.write(self.progress(losses))
+                    losses.clear()
                     saved_at = time.monotonic()
+        if rank() == 0 and losses:
+            print(self.progress(losses))
+
+    def progress(self, losses: list[float]) -> str:
+        """Return a line that tells how far the training is. losses: of the steps since the last such line."""
+        mean = f"loss {np.mean(losses):.5f}, mean of {len(losses)}"
+        return f"step {self.step_number}, {self.elapsed_s / 60:.1f} minutes: {mean}; {self.skipped} skipped"
 
     def finished(self, piece_s: float, before_s: float, end_s: float) -> bool:
         """Tell whether to stop. All go by the clock of the first process, or their learning rates would differ."""
@@ -142,35 +161,41 @@ class Training:
         return float(clock) >= end_s or self.step_number >= self.config.steps
 
     def step(self) -> float:
-        """Make one optimiser step over the (global) batch. Returns the loss of this process."""
-        config, n = self.config, world()
+        """Make one optimiser step over the batch of all processes. Returns its loss."""
         self.step_number += 1
-        batch = crops(self.pictures, self.rng, config.batch * n, config.crop)
-        quality = (np.arange(config.batch * n) + self.rng.random(config.batch * n)) * (100 / (config.batch * n))
-        mine = slice(rank(), None, n)
-        x = to_float(batch[mine]).to(self.device, memory_format=torch.channels_last)
-        q = torch.from_numpy(quality[mine]).float().to(self.device)
+        x, quality, noise = self.batch()
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate * self.schedule() * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.loss(x, q)
+        loss = self.loss(x, quality, noise)
         loss.backward()
-        self.average_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        mean = self.average_gradients(loss.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
         else:
             self.skipped += 1
         self.update_ema()
-        return float(loss.detach())
+        return float(mean)
 
-    def loss(self, x: Tensor, quality: Tensor) -> Tensor:
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what this process has of the step's batch: pictures, qualities and noise, as `Photo.forward` takes them."""
+        n, side = self.config.batch * world(), self.config.crop
+        numbers = range(rank(), n, world())
+        draws = [np.random.default_rng((self.config.seed, self.step_number, number)) for number in numbers]
+        pictures = np.stack([crop(self.pictures, rng, side) for rng in draws])
+        quality = [(number + rng.random()) * (100 / n) for number, rng in zip(numbers, draws, strict=True)]
+        noise = np.stack([rng.random(self.model.n_symbols(side, side), np.float32) for rng in draws])
+        x = to_float(pictures).to(self.device, memory_format=torch.channels_last)
+        return x, torch.tensor(quality, device=self.device), torch.from_numpy(noise).to(self.device)
+
+    def loss(self, x: Tensor, quality: Tensor, noise: Tensor) -> Tensor:
         """Return bits per pixel + lambda * distortion, weighted by sample, mean over the batch.
 
         The distortion is 255**2 MSE; with --eye a share of it, and a distance to the eye whose weight grows less than lambda.
         """
         with torch.autocast(self.device.type, torch.bfloat16):
-            x_hat, bits_y, bits_z = self.forward(x, quality)
+            x_hat, bits_y, bits_z = self.forward(x, quality, noise)
         lambda_ = self.model.lambda_of(quality)
         error = x_hat.float() - x
         mse = error.square().mean((1, 2, 3)) * 255**2
@@ -190,14 +215,16 @@ class Training:
             left = 1 - (self.step_number - 1) / self.config.steps
         return min(1.0, self.step_number / self.config.warmup) * max(left, 1e-3)
 
-    def average_gradients(self) -> None:
-        """Replace gradients by their mean over the processes, in one message."""
-        if dist.is_initialized():
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            flat = torch.cat([g.flatten() for g in gradients])
-            dist.all_reduce(flat)
-            parts = flat.div_(world()).split([g.numel() for g in gradients])
-            torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+    def average_gradients(self, loss: Tensor) -> Tensor:
+        """Replace gradients by their mean over the processes, in one message. Returns the mean of their losses."""
+        if not dist.is_initialized():
+            return loss
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([loss.view(1), *(g.flatten() for g in gradients)])
+        dist.all_reduce(flat)
+        means: list[Tensor] = list(flat.div_(world()).split([1, *(g.numel() for g in gradients)]))
+        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(means[1:], gradients, strict=True)])
+        return means[0]
 
     def update_ema(self) -> None:
         """Move the average of the weights towards them."""
@@ -280,13 +307,15 @@ def read_rgb(data: bytes) -> np.ndarray:
 
 def crops(pictures: list[np.ndarray], rng: np.random.Generator, n: int, side: int) -> np.ndarray:
     """Return random crops, half of them mirrored: uint8 [n, side, side, 3]."""
-    out = np.empty((n, side, side, 3), np.uint8)
-    for i in range(n):
-        picture = pictures[rng.integers(len(pictures))]
-        top, left = (int(rng.integers(0, s - side + 1)) for s in picture.shape[:2])
-        crop = picture[top : top + side, left : left + side]
-        out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
-    return out
+    return np.stack([crop(pictures, rng, side) for _ in range(n)])
+
+
+def crop(pictures: list[np.ndarray], rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return a random crop of a random picture, every second time mirrored: uint8 [side, side, 3]."""
+    picture = pictures[rng.integers(len(pictures))]
+    top, left = (int(rng.integers(0, s - side + 1)) for s in picture.shape[:2])
+    found = picture[top : top + side, left : left + side]
+    return found[:, ::-1] if rng.random() < 0.5 else found
 
 
 def to_float(batch: np.ndarray) -> Tensor:
@@ -313,6 +342,50 @@ def load_grown(model: Photo, weights: dict[str, Tensor]) -> None:
         raise SystemExit(f"--init: found no {foreign} and unknown {unknown}, expected weights of this architecture")
 
 
+def furthest_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """Return the checkpoint with the most steps of those that the processes find at their `path`; None where none is.
+
+    The first process writes it, on its own disk; after a restart another one may be the first.
+    """
+    saved: dict[str, Any] | None = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+    if dist.is_initialized():
+        steps = gathered(saved["step"] if saved else -1, device)
+        source = steps.index(max(steps))
+        if steps[source] >= 0:
+            content = path.read_bytes() if rank() == source else b""
+            n_bytes = gathered(len(content), device)[source]
+            message = torch.frombuffer(bytearray(content.ljust(n_bytes)), dtype=torch.uint8).to(device)
+            dist.broadcast(message, source)
+            saved = torch.load(io.BytesIO(message.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+    if saved and rank() == 0:
+        print(f"{path}: goes on from step {saved['step']}")
+    return saved
+
+
+def check_alike(config: Config, pictures: Sequence[np.ndarray], device: torch.device) -> None:
+    """Exit unless all processes have the same settings and as many pictures of the same sizes."""
+    if dist.is_initialized():
+        settings = {name: value for name, value in asdict(config).items() if name not in OWN}
+        digests = gathered(zlib.crc32(repr((settings, [p.shape for p in pictures])).encode()), device)
+        if len(set(digests)) > 1:
+            raise SystemExit("torchrun: found processes with other options or pictures, expected the same in all")
+
+
+def share_weights(model: Photo) -> None:
+    """Give all processes the weights of the first: what another processor computes from the same pictures may differ."""
+    if dist.is_initialized():
+        for weight in model.state_dict().values():
+            dist.broadcast(weight, 0)
+
+
+def gathered(number: int, device: torch.device) -> list[int]:
+    """Return the number that each process gives."""
+    own = torch.tensor([number], device=device)
+    everywhere = [torch.empty_like(own) for _ in range(world())]
+    dist.all_gather(everywhere, own)
+    return [int(one) for one in everywhere]
+
+
 def rank() -> int:
     """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -336,6 +409,8 @@ def parse(argv: list[str] | None) -> Config:
         parser.add_argument(f"--{name}", type=float, default=getattr(Config, name))
     for name in ("batch", "crop", "warmup", "steps", "threads", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Config, name))
+    every = "seconds from one checkpoint and line about the loss to the next"
+    parser.add_argument("--save-every", type=float, default=Config.save_every, help=every)
     parser.add_argument("--compile", action="store_true", help="fuse with torch.compile: needs a C++ compiler")
     return Config(**vars(parser.parse_args(argv)))
 
