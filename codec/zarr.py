@@ -6,6 +6,7 @@ zarr finds them by entry points of the group `zarr.codecs`. Chunks: laconic.zarr
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self, cast
@@ -15,6 +16,7 @@ from laconic.zarr_chunks import Coder, Pictures, Sounds
 
 try:
     from zarr.abc.codec import ArrayBytesCodec
+    from zarr.codecs import ShardingCodec
     from zarr.core.buffer import Buffer, NDBuffer
 except ImportError as error:
     raise ImportError(f"zarr: found none ({error}), expected zarr 3: pip install laconic-codec[zarr]") from error
@@ -47,6 +49,8 @@ class Serializer(ArrayBytesCodec):
     def evolve_from_array_spec(self, array_spec: Any) -> Self:
         """Return this codec; also for chunks inside shards this refuses what cannot be coded. Raises BadInput."""
         self.coder().check(array_spec.dtype.to_native_dtype(), len(array_spec.shape))
+        if asked_by_shards():
+            self.coder().check_chunk(array_spec.shape)
         return self
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
@@ -68,6 +72,17 @@ class Serializer(ArrayBytesCodec):
         dtype = chunk_spec.dtype.to_native_dtype()
         zarr_chunks.check_found(array.dtype, dtype)
         return cast(NDBuffer, chunk_spec.prototype.nd_buffer.from_ndarray_like(array.astype(dtype, copy=False)))
+
+
+def asked_by_shards() -> bool:
+    """Tell whether zarr's sharding codec is what called the caller: then a shape is that of a chunk, else perhaps of the array.
+
+    zarr calls `validate`, with the shape of chunks, only for codecs outside of shards. Who calls is all that is known inside.
+    """
+    frame = sys._getframe(2)
+    while frame.f_code.co_name == "<genexpr>" and frame.f_back:
+        frame = frame.f_back
+    return isinstance(frame.f_locals.get("self"), ShardingCodec)
 
 
 @dataclass(frozen=True)

@@ -190,10 +190,27 @@ def test_what_cannot_be_coded_is_refused_by_name(call: Any, message: str) -> Non
         call()
 
 
-def test_a_chunk_too_wide_is_refused_when_the_array_is_created() -> None:
+@pytest.mark.parametrize("shards", [None, 2])
+def test_what_does_not_fit_is_refused_when_the_array_is_created(shards: int | None) -> None:
+    """Also inside shards, each of two chunks; but an array may be wider than its chunks."""
+
+    def create(shape: tuple[int, ...], dtype: str, codec: Any, chunk: tuple[int, ...] | None = None) -> Any:
+        chunk = chunk or shape
+        shard = (2 * chunk[0], *chunk[1:]) if shards else None
+        return zarr.create_array({}, shape=shape, chunks=chunk, shards=shard, dtype=dtype, serializer=codec, compressors=None)
+
     for shape in ((1, 1 << 25), (1, 1 << 25, 3)):
         with pytest.raises(laconic.BadInput, match="width of a chunk"):
-            zarr.create_array({}, shape=shape, chunks=shape, dtype="uint8", serializer=ours.ImageCodec())
+            create(shape, "uint8", ours.ImageCodec())
+        create(shape, "uint8", ours.ImageCodec(), (1, 1 << 20, *shape[2:]))
+    for shape, dtype, codec, message in (
+        ((8, 8), "int64", ours.ImageCodec(), "dtype: found 'int64'"),
+        ((8,), "uint8", ours.ImageCodec(), "dimensions: found 1"),
+        ((8, 8), "uint16", ours.ImageCodec(quality=50), "dtype with quality"),
+        ((8, 8, 8), "int16", ours.SoundCodec(), "dimensions: found 3"),
+    ):
+        with pytest.raises(laconic.BadInput, match=message):
+            create(shape, dtype, codec)
 
 
 @pytest.mark.parametrize("coder, array", [(Pictures(**FAST), smooth(3, 8, 9)), (Sounds(**FAST), noise((50, 9), "int16"))])
@@ -256,6 +273,29 @@ for name in ("image", "sound"):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_laconic_zarr_and_numcodecs_name_the_codec(tmp_path: Path) -> None:
+    """As docs/zarr.md has it. A finder in front of all others hides the entry points."""
+    for name, more in (("three", {"serializer": ours.ImageCodec(**FAST)}), ("two", {"zarr_format": 2})):
+        if name == "two":
+            more["compressors"] = zarr_numcodecs.Image(**FAST)
+        zarr.create_array(tmp_path / name, shape=(8, 9), chunks=(8, 9), dtype="uint8", **({"compressors": None} | more))
+    code = f"""
+import importlib.metadata as metadata
+metadata.entry_points = lambda **_: metadata.EntryPoints()
+import zarr
+for name in ("three", "two"):
+    try:
+        zarr.open_array({str(tmp_path)!r} + "/" + name, mode="r")[:]
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    three, two = done.stdout.splitlines()
+    page = (ROOT / "docs" / "zarr.md").read_text()
+    assert "laconic.image" in three and "laconic.image" in two
+    assert f"`{three.partition(' ')[2]}`" in page and f"`{two.partition(' ')[2]}`" in page
 
 
 @pytest.mark.parametrize("module, needs", [("zarr", "zarr"), ("zarr_numcodecs", "numcodecs")])
