@@ -2,10 +2,12 @@
 
 Runs in pieces of a given wall-clock length that resume each other and anneal once over the whole, on a CPU or a GPU,
 in one process or under torchrun on one machine or several (docs/training.md). Every sample of a step is drawn from the
-seed, the step and its number in the batch of all processes, so n processes make the steps of one with n times the batch,
-and a run that is killed goes on as if it had not been. Recipe: one lambda per sample, stratified over the batch, weighted by lambda**-0.6; a
-linear start from principal components, or from weights, which may have fewer blocks; AdamW, clipping, an exponential
-moving average of the weights. `--eye` adds what the eye sees to the squared error (models/visual_distance.py).
+seed, the step and its number in the batch of all processes: n processes make the steps of one with n times the batch,
+and what is made again after a crash is what was lost.
+
+Recipe: one lambda per sample, stratified over the batch, weighted by lambda**-0.6; a linear start from principal
+components, or from weights, which may have fewer blocks; AdamW, clipping, an exponential moving average of the weights.
+`--eye` adds what the eye sees to the squared error (models/visual_distance.py).
 """
 
 from __future__ import annotations
