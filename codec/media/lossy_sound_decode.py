@@ -17,9 +17,8 @@ from laconic import container
 from laconic.container import Data, Entry
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.threads import mapped
-from laconic.media import lossless_sound
 from laconic.media.lossy_sound_coder import Coder, Floats, Frames, over_segments
-from laconic.media.lossy_sound_exact import is_offered, joined, nearest
+from laconic.media.lossy_sound_exact import is_offered, joined, nearest, samples_of
 from laconic.media.lossy_sound_fields import (
     EXACT,
     HEAD,
@@ -86,7 +85,7 @@ class Decoder:
         expect(is_offered(fields.sample_rate), BadFile, "rate of a segment without loss", fields.sample_rate, "2^18 Hz at most")
         first, end = fields.samples_of(i)
         segment = read_exact(payload, fields.channels, HEAD * (i > 0) + TAIL * (i < fields.n_segments - 1))
-        samples = lossless_sound.read_segment(segment.coded, end - first, fields.channels, fields.bits, fields.floating)
+        samples = samples_of(segment, end - first, fields.channels, fields.bits, fields.floating)
         runs = zip((segment.head, segment.tail), fields.edges_of(i), strict=True)
         head, tail = (tuple(self.frames(run, span) for run in edge) for edge, span in runs)
         return Parsed(i, (), (None,) * fields.channels, "", samples, head, tail)

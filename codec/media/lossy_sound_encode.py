@@ -124,12 +124,12 @@ class Job:
         """Return a segment without loss, with both edges, where that is worth a trial and takes at most `limit` bytes."""
         if not self.options.fallback or one.original is None or one.n_packed > PLAUSIBLE * limit:
             return None
-        coded = one.original.coded
-        if len(coded) >= limit:
+        exact = one.original.exact
+        if len(exact.pack()) > limit:
             return None
         head = () if one.number == 0 else tuple(self.runs(quality, self.edge(one, at_end=False)))
         tail = () if one.is_last else tuple(self.runs(quality, self.edge(one, at_end=True)))
-        found = ExactSegment(head, tail, coded)
+        found = replace(exact, head=head, tail=tail)
         return found if len(found.pack()) <= limit else None
 
     def edge(self, one: Analysed, at_end: bool) -> Iterator[Targets | None]:
@@ -200,7 +200,7 @@ class Coded:
         if self.exact is not None:
             head = self.exact.head if needs_edge(before) else ()
             tail = self.exact.tail if needs_edge(after) else ()
-            return Chunk(EXACT, ExactSegment(head, tail, self.exact.coded).pack())
+            return Chunk(EXACT, replace(self.exact, head=head, tail=tail).pack())
         payload = self.lossy.pack()
         return Chunk(MARKED if self.lossy.silences and payload else PLAIN, payload)
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.media import lossless_sound
-from laconic.media.lossy_sound_fields import BEYOND, SECONDS, full_scale
+from laconic.media.lossy_sound_fields import BEYOND, SECONDS, ExactSegment, full_scale
+from laconic.payloads import inflate
 from laconic.sound import Samples, Source
 from laconic.sound_samples import unpack_pcm
 
@@ -42,11 +43,12 @@ class Original:
     floating: bool
 
     @cached_property
-    def coded(self) -> bytes:
-        """The samples as `lossless_sound.read_segment` reads them."""
-        kind = {"big": False, "floating": self.floating, "unsigned": self.bits == 8}
-        samples = unpack_pcm(zlib.decompress(self.packed), self.bits, self.channels, **kind)
-        return lossless_sound.write_segment(samples, self.bits, EFFORT)
+    def exact(self) -> ExactSegment:
+        """The segment without its edges, in the smaller way: signals that repeat, or have few levels, deflate better."""
+        raw = zlib.decompress(self.packed)
+        samples = from_bytes(raw, self.channels, self.bits, self.floating)
+        deflated, coded = zlib.compress(raw, 9), lossless_sound.write_segment(samples, self.bits, EFFORT)
+        return ExactSegment((), (), min(deflated, coded, key=len), len(deflated) <= len(coded))
 
 
 def original_of(raw: Samples, packed: bytes, source: Source) -> Original | None:
@@ -58,6 +60,18 @@ def original_of(raw: Samples, packed: bytes, source: Source) -> Original | None:
     if len(packed) > MOST_PACKED * source.channels or not is_offered(source.sample_rate) or not is_sound:
         return None
     return Original(packed, source.channels, source.bits, source.floating)
+
+
+def samples_of(segment: ExactSegment, n: int, channels: int, bits: int, floating: bool) -> Samples:
+    """Return the n samples of an exact segment, as they were. Raises BadFile."""
+    if not segment.deflated:
+        return lossless_sound.read_segment(segment.coded, n, channels, bits, floating)
+    return from_bytes(inflate(segment.coded, n * channels * bits // 8, "samples"), channels, bits, floating)
+
+
+def from_bytes(raw: bytes, channels: int, bits: int, floating: bool) -> Samples:
+    """Return samples [T, C] of the bytes that WAV files have."""
+    return unpack_pcm(raw, bits, channels, big=False, floating=floating, unsigned=bits == 8)
 
 
 def nearest(exact: Samples, at_end: bool, sample_rate: int, bits: int, floating: bool) -> Floats:

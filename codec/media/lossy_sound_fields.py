@@ -24,7 +24,7 @@ CORE_UNIT = 1_000  # Hz of a step of the field
 FRAME_RATE = 62.5  # frames a second
 SECONDS = 4  # of a segment
 EDGE = 3  # frames of a segment without loss, at either end, that a lossy segment beside it is synthesised with
-HEAD, TAIL = 1, 2  # which edges there are: bits of a number
+HEAD, TAIL, DEFLATED = 1, 2, 4  # what an exact segment's first byte says: which edges there are, and how samples are coded
 FRAMES = int(SECONDS * FRAME_RATE)  # of a segment but the last, which may have one more
 LEAST_RATE, MOST_RATE = 1_000, 768_000  # Hz
 WIDTHS = ((8, False), (16, False), (24, False), (32, False), (32, True), (64, True))  # bits, whether floats
@@ -183,26 +183,29 @@ class ExactSegment:
     """Holds what the chunk of a segment without loss says.
 
     head, tail: runs of the first and the last EDGE frames, one for each coded channel, where a lossy segment beside needs
-    them, or else none. coded: the samples, as `lossless_sound.read_segment` reads them.
+    them, or else none. coded: the samples, as `lossless_sound.read_segment` reads them, or a zlib stream of them as WAV
+    files have them.
     """
 
     head: tuple[bytes, ...]
     tail: tuple[bytes, ...]
     coded: bytes
+    deflated: bool
 
     def pack(self) -> bytes:
-        """Return the payload: which edges there are, their runs, each with its length, and the samples."""
+        """Return the payload: what there is, the runs of the edges, each with its length, and the samples."""
         runs = b"".join(write_varint(len(run)) + run for run in (*self.head, *self.tail))
-        return bytes([HEAD * bool(self.head) + TAIL * bool(self.tail)]) + runs + self.coded
+        flags = HEAD * bool(self.head) + TAIL * bool(self.tail) + DEFLATED * self.deflated
+        return bytes([flags]) + runs + self.coded
 
 
 def read_exact(payload: bytes, n_runs: int, possible: int) -> ExactSegment:
     """Read the chunk of a segment without loss. possible: the edges beyond which the sound goes on. Raises BadFile."""
-    edges, position = read_varint(payload, 0, "edges")
-    expect(edges & ~possible == 0, BadFile, "edges", edges, f"bits of {possible}: those beyond which the sound goes on")
-    head, position = read_runs(payload, position, n_runs if edges & HEAD else 0)
-    tail, position = read_runs(payload, position, n_runs if edges & TAIL else 0)
-    return ExactSegment(tuple(head), tuple(tail), payload[position:])
+    flags, position = read_varint(payload, 0, "flags of a segment")
+    expect(flags & ~(possible | DEFLATED) == 0, BadFile, "flags of a segment", flags, f"bits of {possible | DEFLATED}")
+    head, position = read_runs(payload, position, n_runs if flags & HEAD else 0)
+    tail, position = read_runs(payload, position, n_runs if flags & TAIL else 0)
+    return ExactSegment(tuple(head), tuple(tail), payload[position:], bool(flags & DEFLATED))
 
 
 def read_runs(payload: bytes, position: int, n: int) -> tuple[list[bytes], int]:
