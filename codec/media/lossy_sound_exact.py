@@ -23,7 +23,7 @@ from laconic.sound import Samples, Source
 from laconic.sound_samples import unpack_pcm
 
 Floats = NDArray[np.float32]
-MOST_PACKED = 1 << 16  # bytes for a channel: deflated samples that are larger are no smaller without loss, whatever the quality
+MOST_PACKED = 1 << 16  # bytes for a channel: samples that deflate to more cost more without loss than the network ever spends
 EFFORT = 5  # of lossless coding
 FADES = 250  # to a second: the difference at a seam fades out in 4 ms
 
@@ -44,7 +44,7 @@ class Original:
 
     @cached_property
     def exact(self) -> ExactSegment:
-        """The segment without its edges, in the smaller way: signals that repeat, or have few levels, deflate better."""
+        """The segment without its edges, in whichever way is smaller: what repeats often deflates better."""
         raw = zlib.decompress(self.packed)
         samples = from_bytes(raw, self.channels, self.bits, self.floating)
         deflated, coded = zlib.compress(raw, 9), lossless_sound.write_segment(samples, self.bits, EFFORT)
@@ -75,7 +75,7 @@ def from_bytes(raw: bytes, channels: int, bits: int, floating: bool) -> Samples:
 
 
 def nearest(exact: Samples, at_end: bool, sample_rate: int, bits: int, floating: bool) -> Floats:
-    """Return the exact samples that a seam looks at, float32 [n, C], 1 at full scale: the last ones or the first."""
+    """Return the exact samples that are nearest to a seam, float32 [n, C], 1 at full scale: the last ones or the first."""
     n = sample_rate // FADES
     near = exact[-n:] if at_end else exact[:n]
     x = near / full_scale(bits, floating)
