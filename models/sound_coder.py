@@ -78,6 +78,10 @@ class SoundCoder:
         amplitudes = self.core.amplitudes(spectrum[0, :, BINS:].cpu().numpy())
         return Targets(components[0, 1:-1].cpu().numpy(), shape[0, 1:-1].cpu().numpy(), amplitudes)
 
+    def cut(self, targets: Targets, start: int, end: int) -> Targets:
+        """Return the targets of the frames from start up to end."""
+        return Targets(targets.components[start:end], targets.shape[start:end], targets.amplitudes[start:end])
+
     def encode(self, targets: Targets, quality: int, room: Room | None = None) -> tuple[bytes, Frames]:
         """Code a run of frames at a quality x 100; also return it as it will be decoded. room: see `IntegerPrior`."""
         gains = [np.exp2(self.prior.gain(which, quality) / 64).astype(np.float32) for which in (0, 1)]

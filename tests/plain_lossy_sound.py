@@ -62,27 +62,29 @@ def fields_of(data: bytes) -> dict[str, Any]:
 
 
 def segments(file: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The fields, and of each segment its samples, how many frames it has, its silences, and its runs."""
+    """The fields, and of each segment its samples, how many frames it has, its silences, its runs; if exact, what else it holds."""
     _, _, data, chunks = container(file)
     f = fields_of(data)
     n = -(-f["length"] // (4 * f["rate"]))
     n_core = -(-f["core"] * f["length"] // f["rate"])
     n_frames = -(-n_core // (f["core"] * 16 // 1000)) + 1
-    payloads = [chunk for chunk in chunks if chunk[0] in (24, 25)]
-    assert len(payloads) == n and all(kind in (24, 25, *METADATA) for kind, _ in chunks), "other chunks"
+    payloads = [chunk for chunk in chunks if chunk[0] in (24, 25, 26)]
+    assert len(payloads) == n and all(kind in (24, 25, 26, *METADATA) for kind, _ in chunks), "other chunks"
     found = []
     for i, (kind, payload) in enumerate(payloads):
         samples = min(4 * f["rate"], f["length"] - 4 * f["rate"] * i)
         frames = 250 if i < n - 1 else n_frames - 250 * i
-        silences, runs = parts(payload, kind == 25, samples, f["channels"])
-        found.append({"samples": samples, "frames": frames, "silences": silences, "runs": runs})
+        assert kind != 26 or f["rate"] <= 2**18, "an exact segment at too high a rate"
+        edges = (i > 0) + 2 * (i < n - 1)
+        read = exact(payload, f["channels"], edges) if kind == 26 else parts(payload, kind == 25, samples, f["channels"])
+        found.append({"samples": samples, "frames": frames, **read})
     return f, found
 
 
-def parts(payload: bytes, marked: bool, samples: int, channels: int) -> tuple[list[tuple[int, int]], list[bytes]]:
+def parts(payload: bytes, marked: bool, samples: int, channels: int) -> dict[str, Any]:
     """The silences of a segment (first sample, the one after the last), and a run for each coded channel."""
     if not payload:
-        return [(0, samples)], [b""] * channels
+        return {"silences": [(0, samples)], "runs": [b""] * channels}
     at, place, silences = 0, 0, []
     if marked:
         count, at = varint(payload, 0)
@@ -92,12 +94,27 @@ def parts(payload: bytes, marked: bool, samples: int, channels: int) -> tuple[li
             silences.append((place + before, place + before + length))
             place += before + length
             assert length > 0 and place <= samples, "a silence beyond the segment"
+    runs, at = runs_at(payload, at, channels - 1)
+    assert any([*runs, payload[at:]]), "no run, in a payload that is not empty"
+    return {"silences": silences, "runs": [*runs, payload[at:]]}
+
+
+def exact(payload: bytes, channels: int, possible: int) -> dict[str, Any]:
+    """The runs of the head and of the tail of an exact segment, and the payload of a lossless one."""
+    deflated, edges = divmod(payload[0], 4)
+    assert deflated < 2 and edges | possible == possible, "an edge where the sound ends"
+    head, at = runs_at(payload, 1, channels * (edges & 1))
+    tail, at = runs_at(payload, at, channels * (edges >> 1))
+    coded = zlib.decompress(payload[at:]) if deflated else payload[at:]
+    return {"silences": [], "runs": [b""] * channels, "head": head, "tail": tail, "deflated": deflated, "coded": coded}
+
+
+def runs_at(payload: bytes, at: int, n: int) -> tuple[list[bytes], int]:
+    """So many runs after their lengths, and the position after them."""
     runs = []
-    for _ in range(channels - 1):
+    for _ in range(n):
         length, at = varint(payload, at)
         runs.append(payload[at : at + length])
         at += length
     assert at <= len(payload), "runs longer than their chunk"
-    runs.append(payload[at:])
-    assert any(runs), "no run, in a payload that is not empty"
-    return silences, runs
+    return runs, at

@@ -21,6 +21,7 @@ from laconic.models.sound import RATES_AT, Sound, SoundConfig
 
 HERE = Path(__file__).parent
 plain = SimpleNamespace(**runpy.run_path(str(HERE / "plain_lossy_sound.py")))
+plain_sound = SimpleNamespace(**runpy.run_path(str(HERE / "plain_sound.py")))
 plain_frames = SimpleNamespace(**runpy.run_path(str(HERE / "plain_frames.py")))
 SMALL = SoundConfig(bands=6, coded_bins=20, channels=12, hidden_channels=24, blocks=2, kernel=5, look_ahead=1, prior_channels=16)
 
@@ -70,6 +71,35 @@ def test_a_second_decoder_finds_the_same(
                 components, shape, levels = plain_frames.frames(*run_of)
                 assert np.array_equal(components, frames.components) and np.array_equal(shape, frames.shape)
                 assert np.array_equal(levels, frames.levels)
+
+
+def test_a_second_decoder_reads_exact_segments(weights: dict[str, np.ndarray]) -> None:
+    """Their edges as frames, their samples as a lossless segment or deflated."""
+    n = 4 * 1000
+    coarse = 512 * np.rint(np.random.default_rng(0).normal(size=n) / 3)
+    loop = np.resize(np.random.default_rng(0).integers(-5000, 5000, 100), n)
+    x = np.concatenate([pauses(4, 1000, 1)[:, 0], coarse, pauses(4, 1000, 1)[::-1, 0], loop, pauses(1, 1000, 1)[:, 0]]).astype(np.int16)
+    x = np.stack([x, x // 2], 1)
+    data = laconic.compress(x, sample_rate=1000, quality=40, notes=[])
+    fields, segments = plain.segments(data)
+    decoder, _ = lossy_sound.opened(data, Run())
+    found = [i for i, segment in enumerate(segments) if "coded" in segment]
+    assert {1, 3} <= set(found) < set(range(5)) and {segments[i]["deflated"] for i in found} == {0, 1}
+    n_edges = 0
+    for i in found:
+        segment, parsed = segments[i], decoder.parse(i)
+        if segment["deflated"]:
+            samples = np.frombuffer(segment["coded"], "<i2").reshape(-1, 2)
+        else:
+            samples = np.array(plain_sound.integers(segment["coded"][4:], segment["samples"], 2, 16)).reshape(-1, 2)
+        assert np.array_equal(samples, x[i * n : (i + 1) * n]) and np.array_equal(samples, parsed.exact)
+        for runs, edge in ((segment["head"], parsed.head), (segment["tail"], parsed.tail)):
+            assert len(runs) == len(edge)
+            for run, frames in zip(runs, edge, strict=True):
+                components, shape, _ = plain_frames.frames(run, 3, fields["quality"], weights, 0)
+                assert np.array_equal(components, frames.components) and np.array_equal(shape, frames.shape)
+                n_edges += 1
+    assert n_edges > 0
 
 
 def test_silent_segments_and_channels_have_no_runs() -> None:

@@ -116,17 +116,13 @@ def encode_to(
     file: BinaryIO, source: Source, effort: int, strip: bool, threads: int | None, progress: Progress | None
 ) -> None:
     """Write a sound's file. strip: without tags and without what stood around the samples."""
-    from laconic.models import float_sound, lossless_sound
+    from laconic.models import lossless_sound
 
     length = max(lossless_sound.segment_length(source.sample_rate), LEAST_SEGMENT)
     done = 0
 
     def code(samples: Samples) -> tuple[Chunk, int]:
-        if source.floating:
-            coded = float_sound.encode_segment(samples, effort)
-        else:
-            coded = lossless_sound.encode_segment(samples, source.bits, effort)
-        return Chunk(SEGMENT, checksum(samples) + coded), len(samples)
+        return Chunk(SEGMENT, write_segment(samples, source.bits, effort)), len(samples)
 
     def chunks() -> Iterator[Chunk]:
         nonlocal done
@@ -170,7 +166,7 @@ def decode(data: Data, seek: float, duration: float | None, run: Run) -> Decoded
         first, n = i * fields.segment, min(fields.segment, fields.n_samples - i * fields.segment)
         cut = slice(max(0, start - first), min(n, end - first))
         try:
-            return read_segment(container.payload(data, segments[i]), n, fields)[cut], ""
+            return read_segment(container.payload(data, segments[i]), n, *kind)[cut], ""
         except BadFile as error:
             if not run.partial:
                 raise
@@ -199,12 +195,21 @@ def fields_of(header: Header) -> Fields:
     return unpack(header.fields)
 
 
-def read_segment(payload: bytes, n: int, fields: Fields) -> Samples:
+def write_segment(samples: Samples, bits: int, effort: int) -> bytes:
+    """Return what `read_segment` reads: the checksum of the samples, and the samples as coded."""
+    from laconic.models import float_sound, lossless_sound
+
+    if samples.dtype.kind == "f":
+        return checksum(samples) + float_sound.encode_segment(samples, effort)
+    return checksum(samples) + lossless_sound.encode_segment(samples, bits, effort)
+
+
+def read_segment(payload: bytes, n: int, channels: int, bits: int, floating: bool) -> Samples:
     """Return the samples of a segment, which are those that were written. Raises BadFile where they are not."""
     from laconic.models import float_sound, lossless_sound
 
-    coder = float_sound if fields.floating else lossless_sound
-    samples: Samples = coder.decode_segment(payload[CRC_BYTES:], n, fields.channels, fields.bits)
+    coder = float_sound if floating else lossless_sound
+    samples: Samples = coder.decode_segment(payload[CRC_BYTES:], n, channels, bits)
     found, expected = checksum(samples).hex(), payload[:CRC_BYTES].hex()
     expect(found == expected, BadFile, "checksum of the samples", found, expected)
     return samples

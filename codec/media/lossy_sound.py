@@ -20,22 +20,27 @@ from laconic.file_info import FileInfo
 from laconic.media import lossy_sound_coder, sound_parts
 from laconic.media.lossy_sound_decode import Decoder, decoded
 from laconic.media.lossy_sound_encode import LOSSY, encode
-from laconic.media.lossy_sound_fields import MARKED, PLAIN, unpack
+from laconic.media.lossy_sound_fields import EXACT, MARKED, PLAIN, unpack
 from laconic.media.sound_parts import Decoded, SoundInfo, extras, silence, span
 from laconic.medium import Common, Medium, Run, Selection
 from laconic.options import Options
 from laconic.sound import Samples, Source
 from laconic.suffixes import SOUND_OUTPUTS
 
-KINDS = {PLAIN: "segment", MARKED: "segment with silence", **sound_parts.BESIDE}
+KINDS = {PLAIN: "segment", MARKED: "segment with silence", EXACT: "segment without loss", **sound_parts.BESIDE}
 
 
 @dataclass(frozen=True)
 class LossySoundInfo(SoundInfo):
-    """Describes a lossy sound. quality: 0 to 100. core_rate: Hz; what is above half of it is not kept."""
+    """Describes a lossy sound. quality: 0 to 100. core_rate: Hz; what is above half of it is not kept.
+
+    segments: of 4 seconds. exact_segments: how many of them are coded without loss.
+    """
 
     quality: float
     core_rate: int
+    segments: int
+    exact_segments: int
 
 
 class LossySoundMedium:
@@ -53,7 +58,9 @@ class LossySoundMedium:
         seconds = fields.n_samples / fields.sample_rate
         shape = (fields.sample_rate, fields.channels, fields.bits, fields.floating, fields.n_samples)
         rate = 8 * common[3] / seconds / 1000 if seconds else 0.0
-        return LossySoundInfo(*common, *shape, seconds, rate, fields.quality / 100, fields.core_rate)
+        exact = sum(kind == KINDS[EXACT] for kind, _ in common[4])
+        core = fields.quality / 100, fields.core_rate
+        return LossySoundInfo(*common, *shape, seconds, rate, *core, fields.n_segments, exact)
 
     def encode(self, source: Source, options: Options, run: Run, file: BinaryIO) -> None:
         """Write a sound's file. Raises BadInput, TargetOutOfReach, ModelMissing."""
@@ -75,21 +82,26 @@ class LossySoundMedium:
             pass
 
     def integers(self, data: Data, run: Run) -> Iterator[NDArray[np.int32]]:
-        """Yield of each segment where it is silent, then its frames: components, shape and levels of each coded channel."""
+        """Yield of each segment where it is silent, then its frames: components, shape and levels of each coded channel.
+
+        Of a segment without loss they are those of its edges, and its samples follow.
+        """
         decoder, _ = opened(data, run)
         for one in mapped(decoder.parse, range(decoder.fields.n_segments), run.threads):
             yield np.array(one.silences, np.int32)
-            for frames in one.frames:
+            for frames in (*one.frames, *one.head, *one.tail):
                 yield from () if frames is None else (frames.components, frames.shape)
                 if frames is not None and frames.levels.size:
                     yield frames.levels
+            if one.exact is not None:
+                yield np.ascontiguousarray(one.exact).view(np.int32)
 
 
 def opened(data: Data, run: Run) -> tuple[Decoder, dict[str, Any]]:
     """Return what decodes a file's segments, and what stands beside the samples. Raises BadFile, ModelMissing."""
     header, table = container.read_table(data, KINDS, run.partial)
     fields = unpack(header.fields)
-    segments = [entry for entry in table if entry.kind in (PLAIN, MARKED)]
+    segments = [entry for entry in table if entry.kind in (PLAIN, MARKED, EXACT)]
     expected = f"{fields.n_segments}, by the header"
     expect(len(segments) == fields.n_segments, BadFile, "segments", len(segments), expected)
     extra = extras(data, table, run)

@@ -49,6 +49,9 @@ class Coder(Protocol):
     def searched(self, x: Floats, targets: Targets, quality: int, iterations: int) -> Targets:
         """Return targets of the same frames that, coded at a quality, sound nearer to x."""
 
+    def cut(self, targets: Targets, start: int, end: int) -> Targets:
+        """Return the targets of the frames from start up to end."""
+
     def encode(self, targets: Targets, quality: int) -> tuple[bytes, Frames]:
         """Return a run of frames that parses alone, and its frames as decoded. quality: 0 to 10,000."""
 

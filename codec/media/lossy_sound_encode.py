@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import BinaryIO, cast
 
 from laconic import container, sound
-from laconic.container import Chunk, Header
+from laconic.container import Chunk, FileBytes, Header
 from laconic.entropy.errors import BadInput, TargetOutOfReach, expect
 from laconic.entropy.threads import each
 from laconic.media import lossless_sound, lossy_sound_coder
-from laconic.media.lossy_sound_coder import Coder, Named, over_segments
-from laconic.media.lossy_sound_fields import LEAST_RATE, MARKED, MOST_RATE, PLAIN, Fields, Segment, unpack
+from laconic.media.lossy_sound_coder import Coder, Named, Targets, over_segments
+from laconic.media.lossy_sound_fields import (
+    EDGE,
+    EXACT,
+    LEAST_RATE,
+    MARKED,
+    MOST_RATE,
+    PLAIN,
+    ExactSegment,
+    Fields,
+    Segment,
+    unpack,
+)
 from laconic.media.lossy_sound_read import Analysed, Analysis, Piece, Reader, levels_of
 from laconic.media.sound_parts import beside
 from laconic.medium import Run
@@ -60,7 +71,11 @@ def encode(source: Source, options: Options, run: Run, file: BinaryIO) -> None:
             assert isinstance(target, Quality)
             notes = at_quality(job, start, made)
         made.seek(0)
+        kinds = [entry.kind for entry in container.parse_head(FileBytes(made))[1]]
+        made.seek(0)
         shutil.copyfileobj(made, file, 1 << 20)
+    n_segments = sum(kind in (PLAIN, MARKED, EXACT) for kind in kinds)
+    notes += [f"{WHOLE}: {kinds.count(EXACT)} of {n_segments} segments of 4 seconds"] * (EXACT in kinds)
     for text in dict.fromkeys([*source.notes, *notes]):
         run.note(text)
 
@@ -95,10 +110,35 @@ class Job:
         """What analyses a piece."""
         return Analysis(self.named.coder, self.reader.source, self.levels)
 
-    def chunk(self, quality: int, one: Analysed) -> Chunk:
+    def coded(self, quality: int, one: Analysed) -> Coded:
         """Return a segment at a quality."""
-        runs = [b"" if one is None else self.named.coder.encode(one, quality)[0] for one in one.targets]
-        return chunk_of(Segment(one.silences, tuple(runs)))
+        segment = Segment(one.silences, tuple(self.runs(quality, one.targets)))
+        return Coded(one, segment, self.exact(quality, one, len(segment.pack())))
+
+    def runs(self, quality: int, targets: Iterable[Targets | None]) -> Iterator[bytes]:
+        """Yield a run for each coded channel."""
+        for one in targets:
+            yield b"" if one is None else self.named.coder.encode(one, quality)[0]
+
+    def exact(self, quality: int, one: Analysed, limit: int) -> ExactSegment | None:
+        """Return a segment without loss, with both edges, where that is worth a trial and takes at most `limit` bytes."""
+        if not self.options.fallback or one.original is None or one.n_packed > PLAUSIBLE * limit:
+            return None
+        exact = one.original.exact
+        if len(exact.pack()) > limit:
+            return None
+        head = () if one.number == 0 else tuple(self.runs(quality, self.edge(one, at_end=False)))
+        tail = () if one.is_last else tuple(self.runs(quality, self.edge(one, at_end=True)))
+        found = replace(exact, head=head, tail=tail)
+        return found if len(found.pack()) <= limit else None
+
+    def edge(self, one: Analysed, at_end: bool) -> Iterator[Targets | None]:
+        """Yield what is coded of the first or of the last few frames; None of a channel that they see nothing of."""
+        coder, n = self.named.coder, len(one.core) // self.named.coder.hop - 3
+        start, end = (n - EDGE, n) if at_end else (0, min(EDGE, n))
+        for x, targets in zip(one.core.T, one.targets, strict=True):
+            seen = x[(start + 1) * coder.hop : (end + 2) * coder.hop]
+            yield coder.cut(targets, start, end) if targets is not None and seen.any() else None
 
     def improved(self, quality: int, one: Analysed) -> Analysed:
         """Return what is to be coded of a segment, once the effort was spent on it at a quality."""
@@ -147,10 +187,36 @@ class Job:
             return True
 
 
-def chunk_of(segment: Segment) -> Chunk:
-    """Return a segment as a chunk."""
-    payload = segment.pack()
-    return Chunk(MARKED if segment.silences and payload else PLAIN, payload)
+@dataclass(frozen=True)
+class Coded:
+    """Holds a segment as analysed, as the network codes it, and without loss where that is no larger."""
+
+    analysed: Analysed
+    lossy: Segment
+    exact: ExactSegment | None
+
+    def chunk(self, before: Coded | None = None, after: Coded | None = None) -> Chunk:
+        """Return the chunk of the segment between two others."""
+        if self.exact is not None:
+            head = self.exact.head if needs_edge(before) else ()
+            tail = self.exact.tail if needs_edge(after) else ()
+            return Chunk(EXACT, replace(self.exact, head=head, tail=tail).pack())
+        payload = self.lossy.pack()
+        return Chunk(MARKED if self.lossy.silences and payload else PLAIN, payload)
+
+
+def needs_edge(beside: Coded | None) -> bool:
+    """Tell whether a segment is synthesised with frames of the one beside it."""
+    return beside is not None and beside.exact is None and any(beside.lossy.runs)
+
+
+def chunks_of(segments: Iterable[Coded]) -> Iterator[Chunk]:
+    """Yield the chunks of segments in order."""
+    before, held = None, None
+    for after in chain(segments, [None]):
+        if held is not None:
+            yield held.chunk(before, after)
+        before, held = held, after
 
 
 def at_quality(job: Job, quality: int, file: BinaryIO) -> list[str]:
@@ -158,27 +224,29 @@ def at_quality(job: Job, quality: int, file: BinaryIO) -> list[str]:
     done = n_packed = 0
 
     def chunks() -> Iterator[Chunk]:
-        nonlocal done, n_packed
-        for chunk, one in coded(job, quality):
-            done, n_packed = done + one.n_samples, n_packed + one.n_packed
-            yield chunk
+        yield from chunks_of(counted())
         yield from job.beside()
+
+    def counted() -> Iterator[Coded]:
+        nonlocal done, n_packed
+        for one in coded(job, quality):
+            done, n_packed = done + one.analysed.n_samples, n_packed + one.analysed.n_packed
+            yield one
 
     container.write_to(file, lambda: job.header(done, quality), chunks())
     return [WHOLE] if job.smaller_without_loss(n_packed, file.tell(), file) else job.notes()
 
 
-def coded(job: Job, quality: int) -> Iterator[tuple[Chunk, Analysed]]:
-    """Read the sound, and yield each segment at a quality and as it was analysed."""
+def coded(job: Job, quality: int) -> Iterator[Coded]:
+    """Read the sound, and yield each segment at a quality."""
     done = 0
 
-    def code(piece: Piece) -> tuple[Chunk, Analysed]:
-        one = job.improved(quality, job.analysis(piece))
-        return job.chunk(quality, one), one
+    def code(piece: Piece) -> Coded:
+        return job.coded(quality, job.improved(quality, job.analysis(piece)))
 
-    for chunk, one in over_segments(code, job.reader.pieces(), job.run.threads):
-        done += one.n_samples
-        yield chunk, one
+    for one in over_segments(code, job.reader.pieces(), job.run.threads):
+        done += one.analysed.n_samples
+        yield one
         if job.run.progress:
             job.run.progress(done, job.reader.source.n_samples)
 
@@ -237,7 +305,7 @@ class Search:
         """Return the file, found with all segments in memory."""
 
         def file_at(segments: list[Analysed], quality: int) -> bytes:
-            chunks = each(partial(self.job.chunk, quality), segments, self.job.run.threads)
+            chunks = chunks_of(each(partial(self.job.coded, quality), segments, self.job.run.threads))
             return container.write(self.job.header(n_samples, quality), [*chunks, *extra])
 
         again = self.job.iterations > 0
@@ -272,10 +340,8 @@ class Search:
         """Write the whole sound at a quality, read anew; return its bytes."""
         file.seek(0)
         file.truncate()
-        chunks = coded(self.job, quality)
-        container.write_to(
-            file, lambda: self.job.header(n_samples, quality), chain((chunk for chunk, _ in chunks), extra)
-        )
+        chunks = chunks_of(coded(self.job, quality))
+        container.write_to(file, lambda: self.job.header(n_samples, quality), chain(chunks, extra))
         return file.tell()
 
 
@@ -291,8 +357,8 @@ class Sample:
     def size_of(self, quality: int) -> float:
         """Return the bytes of all segments at a quality."""
         if quality not in self.sizes:
-            chunks = each(partial(self.job.chunk, quality), self.few, self.job.run.threads)
-            self.sizes[quality] = self.share * sum(map(container.size_of, chunks))
+            segments = each(partial(self.job.coded, quality), self.few, self.job.run.threads)
+            self.sizes[quality] = self.share * sum(container.size_of(one.chunk()) for one in segments)
         return self.sizes[quality]
 
     def rate_of(self, target: Rate, more: float, seconds: float, quality: int) -> float:

@@ -18,14 +18,17 @@ from laconic.payloads import read_fields, write_fields
 from laconic.sound import MAX_CHANNELS
 from laconic.sound_samples import Samples
 
-PLAIN, MARKED = 24, 25  # kinds of chunks: segments without silences, and with them
+PLAIN, MARKED, EXACT = 24, 25, 26  # kinds of chunks: segments without silences, with them, and coded without loss
 CORE_RATES = (16_000, 24_000, 48_000)  # Hz, of the coded sound
 CORE_UNIT = 1_000  # Hz of a step of the field
 FRAME_RATE = 62.5  # frames a second
 SECONDS = 4  # of a segment
+EDGE = 3  # frames of a segment without loss, at either end, that a lossy segment beside it is synthesised with
+HEAD, TAIL, DEFLATED = 1, 2, 4  # what an exact segment's first byte says: which edges there are, and how samples are coded
 FRAMES = int(SECONDS * FRAME_RATE)  # of a segment but the last, which may have one more
 LEAST_RATE, MOST_RATE = 1_000, 768_000  # Hz
 WIDTHS = ((8, False), (16, False), (24, False), (32, False), (32, True), (64, True))  # bits, whether floats
+BEYOND = 2.0**31  # floats beyond have no meaning as sound
 LEVEL_STEP = 1.5  # dB
 LEVEL_ZERO = 128  # the level that stands for full scale
 LIMITS = {
@@ -96,6 +99,11 @@ class Fields:
         """Return the frames of segment i."""
         return i * FRAMES, self.n_frames if i == self.n_segments - 1 else (i + 1) * FRAMES
 
+    def edges_of(self, i: int) -> tuple[Span, Span]:
+        """Return the first and the last few frames of segment i, which is coded without loss."""
+        start, stop = self.frames_of(i)
+        return (start, min(stop, start + EDGE)), (max(start, stop - EDGE), stop)
+
 
 def unpack(data: bytes) -> Fields:
     """Read and bound every field. Raises BadFile."""
@@ -149,13 +157,7 @@ def read_segment(payload: bytes, n_samples: int, n_runs: int, plain: bool) -> Se
     if not payload:
         return Segment(((0, n_samples),), (b"",) * n_runs)
     spans, position = (list[Span](), 0) if plain else read_silences(payload, n_samples)
-    runs = []
-    for i in range(n_runs - 1):
-        length, position = read_varint(payload, position, f"run {i} length")
-        end = position + length
-        expect(end <= len(payload), BadFile, f"run {i} length", length, f"at most {len(payload) - position} bytes")
-        runs.append(payload[position:end])
-        position = end
+    runs, position = read_runs(payload, position, n_runs - 1)
     runs.append(payload[position:])
     expect(any(runs), BadFile, "runs", "none", "one at least, or an empty segment")
     return Segment(tuple(spans), tuple(runs))
@@ -174,6 +176,48 @@ def read_silences(payload: bytes, n_samples: int) -> tuple[list[Span], int]:
         spans.append((at + gap, at + gap + length))
         at += gap + length
     return spans, position
+
+
+@dataclass(frozen=True)
+class ExactSegment:
+    """Holds what the chunk of a segment without loss says.
+
+    head, tail: runs of the first and the last EDGE frames, one for each coded channel, where a lossy segment beside needs
+    them, or else none. coded: the samples, as `lossless_sound.read_segment` reads them, or a zlib stream of them as WAV
+    files have them.
+    """
+
+    head: tuple[bytes, ...]
+    tail: tuple[bytes, ...]
+    coded: bytes
+    deflated: bool
+
+    def pack(self) -> bytes:
+        """Return the payload: what there is, the runs of the edges, each with its length, and the samples."""
+        runs = b"".join(write_varint(len(run)) + run for run in (*self.head, *self.tail))
+        flags = HEAD * bool(self.head) + TAIL * bool(self.tail) + DEFLATED * self.deflated
+        return bytes([flags]) + runs + self.coded
+
+
+def read_exact(payload: bytes, n_runs: int, possible: int) -> ExactSegment:
+    """Read the chunk of a segment without loss. possible: the edges beyond which the sound goes on. Raises BadFile."""
+    flags, position = read_varint(payload, 0, "flags of a segment")
+    expect(flags & ~(possible | DEFLATED) == 0, BadFile, "flags of a segment", flags, f"bits of {possible | DEFLATED}")
+    head, position = read_runs(payload, position, n_runs if flags & HEAD else 0)
+    tail, position = read_runs(payload, position, n_runs if flags & TAIL else 0)
+    return ExactSegment(tuple(head), tuple(tail), payload[position:], bool(flags & DEFLATED))
+
+
+def read_runs(payload: bytes, position: int, n: int) -> tuple[list[bytes], int]:
+    """Return n runs that stand after their lengths, and the position after them. Raises BadFile."""
+    runs = []
+    for i in range(n):
+        length, position = read_varint(payload, position, f"run {i} length")
+        end = position + length
+        expect(end <= len(payload), BadFile, f"run {i} length", length, f"at most {len(payload) - position} bytes")
+        runs.append(payload[position:end])
+        position = end
+    return runs, position
 
 
 def mixed(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.media.lossy_sound_coder import Coder, Floats, Targets
+from laconic.media.lossy_sound_exact import Original, original_of
 from laconic.media.lossy_sound_fields import (
+    BEYOND,
     CORE_RATES,
     FRAMES,
     LEVEL_STEP,
@@ -34,7 +36,6 @@ LEVEL_SEGMENTS = 7  # the first 28 seconds, which say how loud a sound is
 GATE = 0.1  # of the mean power: hops below are pauses
 QUIETEST = -60.0  # dB; of integers: what begins with the noise of a converter may become loud
 SILENCE = 0.02  # seconds that count as silence, where all samples are 0
-BEYOND = 2.0**31  # floats beyond have no meaning as sound
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Analysed:
     """Holds what is coded of a segment at any quality; targets are None where a coded channel is silent.
 
     n_packed: bytes that a plain compressor makes of its samples: far more than lossless coding would, mostly. core: the coded
-    channels that were analysed, [(n + 3) hop, C].
+    channels that were analysed, [(n + 3) hop, C]. original: its samples, where lossless coding may be worth a trial.
     """
 
     number: int
@@ -105,6 +106,8 @@ class Analysed:
     targets: tuple[Targets | None, ...]
     n_packed: int
     core: Floats
+    is_last: bool
+    original: Original | None
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,9 @@ class Analysis:
         least = math.ceil(SILENCE * self.source.sample_rate)
         zero: NDArray[np.bool_] = np.abs(piece.padded(-least, len(piece.samples) + least)).max(axis=1) == 0
         spans = clipped(runs_of(zero, least), least, len(piece.samples))
-        n_packed = len(zlib.compress(pack(piece.raw, self.source.bits), 1))
-        return Analysed(piece.number, len(piece.samples), tuple(spans), tuple(targets), n_packed, x)
+        packed = zlib.compress(pack(piece.raw, self.source.bits), 1)
+        original = original_of(piece.raw, packed, self.source)
+        return Analysed(piece.number, len(piece.samples), tuple(spans), tuple(targets), len(packed), x, piece.is_last, original)
 
 
 def core_of(piece: Piece, sample_rate: int, core_rate: int) -> Floats:

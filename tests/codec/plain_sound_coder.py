@@ -59,6 +59,9 @@ class PlainCoder:
     def searched(self, x: np.ndarray, targets: np.ndarray, quality: int, iterations: int) -> np.ndarray:
         return np.where(np.abs(targets) < step_of(quality) * (0.5 + 0.01 * iterations), 0, targets)  # a dead zone
 
+    def cut(self, targets: np.ndarray, start: int, end: int) -> np.ndarray:
+        return targets[start:end]
+
     def encode(self, targets: np.ndarray, quality: int) -> tuple[bytes, Frames]:
         symbols = np.clip(np.rint(targets / step_of(quality)), -32768, 32767).astype("<i2")
         return zlib.compress(symbols.T.tobytes(), 6), Frames(symbols.astype(np.int32))
