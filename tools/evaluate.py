@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--task", metavar="MODULE:FUNCTION", help="also the score of a function of decoded arrays and their labels")
     add("--labels", type=Path, metavar="CSV", help="for --task: file,label[,x,y,width,height | ,start,length] "
         "(default: labels.csv in DIR)")  # fmt: skip
-    add("-j", "--jobs", type=arguments.n_threads, metavar="N", help="processes; above 1 seconds are those of a busy machine "
+    add("-j", "--jobs", type=int, metavar="N", help="processes; above 1 seconds are those of a busy machine "
         "(default: 1; on Ray one per core of the cluster)")  # fmt: skip
     arguments.add_engine_options(parser)
     add("--seed", type=int, default=1, metavar="N", help="of random numbers, for codecs that draw any (default: 1)")
@@ -64,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the rows that the journal lacks, then write all results. Returns 0, or 1 where anything is missing."""
-    args.jobs = args.jobs or (1 if args.engine == "local" else None)
+    args.jobs = 1 if args.jobs is None and args.engine == "local" else args.jobs
     plan = make_plan(args)
     for name, why in plan.missing.items():
         complain(f"left out: {name}: {why}")
