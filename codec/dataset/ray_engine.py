@@ -70,9 +70,11 @@ def connected(address: str | None) -> Iterator[Any]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that begins here sends no reports
     ray.init(address=address, log_to_driver=False, logging_level="warning")
+    ray._private.worker._worker_logs_enabled = False  # as Ray's own debugger does: they would go to stdout, amid --json
     try:
         yield ray
     finally:
+        ray._private.worker._worker_logs_enabled = True
         ray.shutdown()
 
 
