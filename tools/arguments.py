@@ -97,7 +97,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add("--engine", choices=tuple(ENGINES), default="local", help="who does the work: processes of this machine, or actors "
         "of Ray on a cluster (extra: ray; default: %(default)s)")  # fmt: skip
     add("--address", metavar="A", help="of the Ray cluster; auto: the one that this machine is part of (default: "
-        "RAY_ADDRESS, or a cluster of this machine alone)")  # fmt: skip
+        "RAY_ADDRESS, or auto, or else a new one on this machine alone)")  # fmt: skip
     share = "of a GPU that each actor gets, such as 0.25 (default: 1 with --device cuda, else 0)"
     add("--gpus", type=positive, metavar="X", help=share)
 

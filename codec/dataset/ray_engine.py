@@ -33,7 +33,8 @@ def engine(work: Work[T, R], team: Team, again: Work[T, R] | None = None, told: 
     """Return an engine of actors on a cluster of Ray, each with one CPU and a share of a GPU.
 
     team: workers: None is what the cluster has. address: of the cluster, "auto" for the one that this machine is part of;
-    None is the one that RAY_ADDRESS names, or else one of this machine alone. A program that is connected stays so.
+    None is the one that RAY_ADDRESS names, or "auto", or else a new one on this machine alone. A program that is connected
+    already stays so.
     Raises BadInput where Ray is missing.
     """
     expect(team.workers is None or team.workers >= 1, BadInput, "workers", team.workers, "at least 1")

@@ -68,8 +68,8 @@ def pack(
 
     source: a folder, glob, list (.txt) or tar, or several; paths or URLs of fsspec. dest: a folder or URL.
     engine: who works: "local" (processes) or "ray" (actors on a cluster; extra `ray`). workers: None is one per core; with
-    the local engine 1 is this process. address: of the cluster; None is the one that RAY_ADDRESS names, or one of this
-    machine alone. gpus: the share of a GPU that each actor gets; None is 1 with device="cuda", else 0.
+    the local engine 1 is this process. address: of the cluster; None is the one that RAY_ADDRESS names, or "auto", or
+    else a new one on this machine alone. gpus: the share of a GPU that each actor gets; None is 1 with device="cuda", else 0.
     rank: (i, n) makes only the shards whose number is i modulo n.
     shard_count: files to code in a shard, at most. shard_size: bytes of source files in it, at most.
     verify: decode what was written. fail_fast: the first file that cannot be coded ends the run, with BadInput; else it is
@@ -86,7 +86,8 @@ def pack(
     sources = [str(source)] if isinstance(source, (str, os.PathLike)) else [str(one) for one in source]
     place = str(dest)
     in_memory = any(url.startswith("memory://") for url in (*sources, place))
-    expect(not in_memory or (engine, workers) == ("local", 1), BadInput, "workers", workers, "1: no other process knows what memory:// holds")
+    expect(not in_memory or engine == "local", BadInput, "engine", engine, "local: no other machine knows what memory:// holds")
+    expect(not in_memory or workers == 1, BadInput, "workers", workers, "1: no other process knows what memory:// holds")
     share = gpus if gpus is not None else float(engine == "ray" and options.get("device") == "cuda")
     make = engine_of(engine)(make_shard, Team(workers, address, share), make_shard_carefully, told)
     plan = make_plan(list_files(sources, place), coding_of(options), shard_count, shard_size)
