@@ -7,7 +7,7 @@ demo: .venv/installed
 	$(BIN)/python -m laconic.tools.demo
 
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # The README's figure and table, and a report: make kodak KODAK=folder (assets/kodak.sha256 says which files)
 kodak: .venv/installed-dev

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from laconic.dataset.engines import ENGINES
 from laconic.payloads import DEFAULT_MAX_PIXELS
 
 MAX_THREADS = 1024  # far above any use; OpenMP dies, with no error to catch, where it cannot start a thread
@@ -88,6 +89,17 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     add("--max-pixels", type=n_pixels, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger ones (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object per line (default: text)")
     add("--quiet", action="store_true", help="print notes and failures only (default: one line each)")
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say who does the work."""
+    add = parser.add_argument
+    add("--engine", choices=tuple(ENGINES), default="local", help="who does the work: processes of this machine, or actors "
+        "of Ray on a cluster (extra: ray; default: %(default)s)")  # fmt: skip
+    add("--address", metavar="A", help="of the Ray cluster; auto: the one that this machine is part of (default: "
+        "RAY_ADDRESS, or auto, or else a new one on this machine alone)")  # fmt: skip
+    share = "of a GPU that each actor gets, such as 0.25 (default: 1 with --device cuda, else 0)"
+    add("--gpus", type=positive, metavar="X", help=share)
 
 
 def quality(text: str) -> float:

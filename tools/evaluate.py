@@ -14,23 +14,20 @@ beyond what the process held before, of programs the whole.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import random
-import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from laconic.dataset.engines import Team, engine_of
 from laconic.entropy.errors import BadInput, expect
-from laconic.tools import coders
+from laconic.tools import arguments, coders
 from laconic.tools.files import write_whole
 from laconic.tools.metrics import METRICS, Item
 from laconic.tools.plan import Work, coder_of, make_plan, metric, read
@@ -39,6 +36,8 @@ from laconic.tools.programs import PeakMemory
 from laconic.tools.results import PAYLOAD, RATE_OF, Journal, Row, task_scores, write_results
 
 WARM_SIDE = 64
+
+Outcome = tuple[Work, Row | None, str]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +55,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--task", metavar="MODULE:FUNCTION", help="also the score of a function of decoded arrays and their labels")
     add("--labels", type=Path, metavar="CSV", help="for --task: file,label[,x,y,width,height | ,start,length] "
         "(default: labels.csv in DIR)")  # fmt: skip
-    add("-j", "--jobs", type=int, default=1, metavar="N", help="processes; above 1 seconds are those of a busy machine")
+    add("-j", "--jobs", type=int, metavar="N", help="processes; above 1 seconds are those of a busy machine "
+        "(default: 1; on Ray one per core of the cluster)")  # fmt: skip
+    arguments.add_engine_options(parser)
     add("--seed", type=int, default=1, metavar="N", help="of random numbers, for codecs that draw any (default: 1)")
     add("--fresh", action="store_true", help="make every row anew (default: rows of earlier runs are kept)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the rows that the journal lacks, then write all results. Returns 0, or 1 where anything is missing."""
+    args.jobs = 1 if args.jobs is None and args.engine == "local" else args.jobs
     plan = make_plan(args)
     for name, why in plan.missing.items():
         complain(f"left out: {name}: {why}")
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     todo = [work for work in works if not journal.holds(work)]
     failures = {}
     progress = tqdm(total=len(works), initial=len(works) - len(todo), disable=None)
-    with measured(todo, args.jobs) as outcomes, progress as bar:
+    with closing(measured(todo, args)) as outcomes, progress as bar:
         for work, row, failure in outcomes:
             bar.update()
             if row:
@@ -90,37 +92,26 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures or plan.missing else 0
 
 
-@contextmanager
-def measured(works: list[Work], jobs: int) -> Iterator[Iterable[tuple[Work, Row | None, str]]]:
+def measured(works: list[Work], args: argparse.Namespace) -> Generator[Outcome]:
     """Yield (work, its row, why it or a part of it failed) of each, as they come."""
-    if jobs == 1:
-        yield map(measure, works)
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), start_worker) as pool:
-        futures = {pool.submit(measure, work): work for work in works}
-        try:
-            yield (outcome(future, futures[future]) for future in as_completed(futures))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    team = Team(args.jobs, args.address, args.gpus or 0.0)
+    yield from engine_of(args.engine)(measure if args.jobs == 1 else measure_on_one_core, team, died)(works)
 
 
-def outcome(future: Future[tuple[Work, Row | None, str]], work: Work) -> tuple[Work, Row | None, str]:
-    """Return what a worker made of its work, or that it died."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return work, None, "a worker process died (of memory?): start again to go on"
+def died(work: Work) -> Outcome:
+    """Return that a worker died of its work; that is not tried again in this run."""
+    return work, None, "a worker process died (of memory?): start again to go on"
 
 
-def start_worker() -> None:
-    """Set up a worker among several: it computes on one core, and leaves an interrupt to its parent."""
+def measure_on_one_core(work: Work) -> Outcome:
+    """Do as `measure` in a worker among several."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    return measure(work)
 
 
-def measure(work: Work) -> tuple[Work, Row | None, str]:
+def measure(work: Work) -> Outcome:
     """Code a file, decode it, compare: (work, its row, why it or a part of it failed)."""
     try:
         coder, original = coder_of(work.codec, work.medium), read(work.path, work.medium)

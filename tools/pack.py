@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from laconic.dataset.engines import ENGINES
 from laconic.entropy.errors import BadInput
 from laconic.tools import arguments
 from laconic.tools.process import UsageError, complain, say
@@ -35,8 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--shard-size", type=arguments.n_bytes, default=SHARD_SIZE, metavar="N", help=size)
     add("--verify", action="store_true", help="decode what was written, before a shard is there (default: not)")
     add("--fail-fast", action="store_true", help="end at the first file that cannot be coded (default: it is listed)")
-    add("--engine", choices=tuple(ENGINES), default="local", help="who does the work (default: %(default)s)")
-    add("--address", metavar="A", help="of a cluster, for an engine that has one (default: none)")
+    arguments.add_engine_options(parser)
     add("-j", "--jobs", type=arguments.n_threads, metavar="N", help="workers, of one thread each (default: one per core)")
     rank = "make each N-th shard from I on; I is from 0 (default: RANK and WORLD_SIZE, or those of a Slurm array, or all)"
     add("--rank", type=rank_pair, metavar="I/N", help=rank)
@@ -57,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             engine=args.engine,
             workers=args.jobs,
             address=args.address,
+            gpus=args.gpus,
             rank=args.rank or rank_of_environment(),
             shard_count=args.shard_count,
             shard_size=args.shard_size,
@@ -65,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             force=args.force,
             begun=shown.begin,
             progress=shown.report,
+            told=shown.count,
             **options_of(args),
         )
     except BadInput as error:
@@ -102,6 +102,8 @@ class Shown:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.bar: Any = None
+        self.done: Counter[int] = Counter()  # files by shard: one that is made again begins anew
+        self.files: dict[int, int] = {}
 
     def begin(self, plan: Plan, numbers: list[int]) -> None:
         """Begin to count the files of some shards, and tell of those that are left out."""
@@ -112,8 +114,8 @@ class Shown:
         if n:
             parts = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
             complain(f"{n} {'file' if n == 1 else 'files'} skipped: {', '.join(f'{k} {name}' for name, k in parts)}")
-        total = sum(len(sample.media) for number in numbers for sample in plan.shards[number])
-        self.bar = tqdm(total=total, unit="file", disable=True if self.args.quiet else None, leave=False)
+        self.files = {number: sum(len(sample.media) for sample in plan.shards[number]) for number in numbers}
+        self.bar = tqdm(total=sum(self.files.values()), unit="file", disable=True if self.args.quiet else None, leave=False)
 
     def report(self, report: ShardReport) -> None:
         """Tell of a shard."""
@@ -130,7 +132,12 @@ class Shown:
             elif self.bar.disable and not self.args.quiet:
                 failed = f", {shard.failures} failed" if shard.failures else ""
                 say(f"{shard.shard}: {state}, {shard.members} files{failed}, {shard.n_bytes} bytes", flush=True)
-        self.bar.update(shard.members + shard.failures)
+        self.count(report.number, self.files[report.number])
+
+    def count(self, number: int, n: int) -> None:
+        """Show how many files of a shard are through."""
+        self.bar.update(n - self.done[number])
+        self.done[number] = n
 
     def close(self) -> None:
         """Take the bar away."""

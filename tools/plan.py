@@ -77,7 +77,7 @@ class Plan:
 
 def make_plan(args: argparse.Namespace) -> Plan:
     """Return the plan of a command line. What is not on this machine is left out and named. Raises BadInput."""
-    expect(args.jobs >= 1, BadInput, "-j", args.jobs, "at least 1")
+    expect(args.jobs is None or args.jobs >= 1, BadInput, "-j", args.jobs, "at least 1")
     medium, files = find_files(args.folder, args.output)
     missing: dict[str, str] = {}
     names = (args.codecs or ("" if args.codec else DEFAULT_CODECS[medium])).split(",")

@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.dataset.engines import engine_of
+from laconic.dataset.careful import make_shard_carefully
+from laconic.dataset.engines import Team, engine_of
 from laconic.dataset.listing import list_files
 from laconic.dataset.plan import SHARD_COUNT, SHARD_SIZE, Plan, coding_of, make_plan
 from laconic.dataset.records import MANIFEST, Failure, Manifest, index_name, parsed, shard_name
 from laconic.dataset.shard import ShardReport, index_of, make_shard, row_of
 from laconic.dataset.stores import Store, store_of
+from laconic.dataset.telling import Told
 from laconic.entropy.errors import BadInput, expect
 
 PLAN = "plan.json"
@@ -50,6 +52,7 @@ def pack(
     engine: str = "local",
     workers: int | None = None,
     address: str | None = None,
+    gpus: float | None = None,
     rank: Rank = (0, 1),
     shard_count: int = SHARD_COUNT,
     shard_size: int = SHARD_SIZE,
@@ -58,27 +61,35 @@ def pack(
     force: bool = False,
     begun: Callable[[Plan, list[int]], None] | None = None,
     progress: Callable[[ShardReport], None] | None = None,
+    told: Told | None = None,
     **options: Any,
 ) -> Packed:
     """Code a data set into tars in a folder or at a URL (docs/dataset.md). What is done is not done again.
 
     source: a folder, glob, list (.txt) or tar, or several; paths or URLs of fsspec. dest: a folder or URL.
-    engine: who works: "local" (processes). workers: None is one per core. address: of a cluster, for engines that have one.
+    engine: who works: "local" (processes) or "ray" (actors on a cluster; extra `ray`). workers: None is one per core; with
+    the local engine 1 is this process. address: of the cluster; None is the one that RAY_ADDRESS names, or "auto", or
+    else a new one on this machine alone. gpus: the share of a GPU that each actor gets; None is 1 with device="cuda", else 0.
     rank: (i, n) makes only the shards whose number is i modulo n.
     shard_count: files to code in a shard, at most. shard_size: bytes of source files in it, at most.
     verify: decode what was written. fail_fast: the first file that cannot be coded ends the run, with BadInput; else it is
     listed. force: go on where dest holds what another plan made.
-    begun: is called with the plan and the numbers of this rank's shards; progress: with the report on each, as they come.
+    begun: is called with the plan and the numbers of this rank's shards; progress: with the report on each, as they come;
+    told: with the number of a shard and how many of its files are through, while it is made.
     options: the keywords of `laconic.compress` but threads, notes and sample_rate.
-    Raises BadInput, ModelMissing; BadFile where `verify` finds damage; OSError where dest cannot be written.
+    A file that ends the process that codes it is listed too, save where that is this process.
+    Raises BadInput, ModelMissing; BadFile where `verify` finds damage; OSError where dest cannot be written; LaconicError
+    where workers die again and again.
     """
     i, n = rank
     expect(0 <= i < n, BadInput, "rank", f"{i}/{n}", "i/n with i from 0 to n - 1")
     sources = [str(source)] if isinstance(source, (str, os.PathLike)) else [str(one) for one in source]
     place = str(dest)
     in_memory = any(url.startswith("memory://") for url in (*sources, place))
+    expect(not in_memory or engine == "local", BadInput, "engine", engine, "local: no other machine knows what memory:// holds")
     expect(not in_memory or workers == 1, BadInput, "workers", workers, "1: no other process knows what memory:// holds")
-    make = engine_of(engine)(make_shard, workers, address)
+    share = gpus if gpus is not None else float(engine == "ray" and options.get("device") == "cuda")
+    make = engine_of(engine)(make_shard, Team(workers, address, share), make_shard_carefully, told)
     plan = make_plan(list_files(sources, place), coding_of(options), shard_count, shard_size)
     store = store_of(place)
     begin(store, plan, force)
@@ -90,7 +101,9 @@ def pack(
         reports.append(report)
         if progress:
             progress(report)
-    return Packed(plan, tuple(sorted(reports, key=lambda report: report.shard.shard)), finish(store, plan, place))
+    manifest = finish(store, plan, place)
+    expect(n > 1 or manifest is not None, BadInput, "destination", "some shards missing", "a place that all workers share")
+    return Packed(plan, tuple(sorted(reports, key=lambda report: report.number)), manifest)
 
 
 def begin(store: Store, plan: Plan, force: bool) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import laconic
 from laconic import media
@@ -22,6 +22,7 @@ from laconic.dataset.listing import File
 from laconic.dataset.plan import Coding, Entry, Task, models_here, suffix_of
 from laconic.dataset.records import Failure, Member, Shard, ShardIndex, Side, index_name
 from laconic.dataset.stores import COPIED, Store, fetched, store_of
+from laconic.dataset.telling import tell
 from laconic.entropy.errors import BadFile, BadInput, LaconicError, ModelMissing, expect
 
 BLOCK = tarfile.BLOCKSIZE
@@ -29,11 +30,14 @@ SPOOLED = 1 << 26  # bytes of a coded file that wait in memory, not on disk
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # Python shows objects so; it differs from run to run
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class ShardReport:
     """Says what became of a task. kept: the shard was done already. n_bytes: of its source files."""
 
+    number: int
     shard: Shard
     kept: bool
     n_bytes: int
@@ -41,9 +45,35 @@ class ShardReport:
     notes: dict[str, int]
 
 
-def make_shard(task: Task) -> ShardReport:
+@dataclass(frozen=True)
+class Coded:
+    """Says what a file that was coded was: n_bytes and digest of the source, and the notes on it."""
+
+    n_bytes: int
+    digest: str
+    notes: tuple[str, ...]
+
+
+Code = Callable[[File, Coding, BinaryIO], Coded | Failure]
+
+
+def code(file: File, coding: Coding, out: BinaryIO) -> Coded | Failure:
+    """Code a source file into an empty binary file. Returns why where that fails. Raises OSError where a disk is full."""
+    notes: list[str] = []
+    path, digest = file.url, ""
+    try:
+        with opened(file) as (place, digest):
+            path, n_bytes = str(place), place.stat().st_size
+            Codec(**coding.codec, threads=1).compress_to(out, place, **coding.compress, notes=notes)
+    except Exception as error:  # noqa: BLE001 - of foreign code: whatever it is, the other files are coded
+        return Failure(file.name, reason(error, path, file), digest)
+    return Coded(n_bytes, digest, tuple(plain(note, path, file) for note in notes))
+
+
+def make_shard(task: Task, code: Code = code) -> ShardReport:
     """Make a shard and its index, or keep them where they are done. It does the same wherever and however often it runs.
 
+    code: codes each file, and does what the function of that name does.
     Raises ModelMissing where this machine has other weights or another version than the plan; BadInput for a file that
     cannot be coded if the task says so; BadFile for a shard that does not decode; OSError where it cannot be written.
     """
@@ -59,7 +89,7 @@ def make_shard(task: Task) -> ShardReport:
     store.remove(index_name(task.shard))
     store.remove(task.shard)
     with store.writing(task.shard) as file:
-        index = written(file, task)
+        index = written(file, task, code)
         if task.verify:
             verify(index, task, lambda part: part_of(file, part))
     with store.writing(index_name(task.shard)) as file:
@@ -71,7 +101,7 @@ def report_of(index: ShardIndex, task: Task, kept: bool) -> ShardReport:
     """Return the report on a shard that is done."""
     n_bytes = sum(sample.n_bytes for sample in task.samples)
     notes = Counter(note for member in index.members for note in member.notes)
-    return ShardReport(row_of(index, task), kept, n_bytes, index.failures, dict(sorted(notes.items())))
+    return ShardReport(task.number, row_of(index, task), kept, n_bytes, index.failures, dict(sorted(notes.items())))
 
 
 def row_of(index: ShardIndex, task: Task) -> Shard:
@@ -131,23 +161,34 @@ def opened(file: File) -> AbstractContextManager[tuple[Path, str]]:
     return fetched(file.url, suffix_of(file.name), file.offset, file.n_bytes)
 
 
-def written(file: BinaryIO, task: Task) -> ShardIndex:
-    """Write the tar of a shard. Returns its index."""
+def written(file: BinaryIO, task: Task, code: Code) -> ShardIndex:
+    """Write the tar of a shard, and tell of each file. Returns its index."""
     tar = Tar(file)
     members: list[Member] = []
     failures: list[Failure] = []
-
-    def failed(failure: Failure) -> None:
-        expect_none(failure, task)
-        failures.append(failure)
-
+    n_files = 0
     for sample in task.samples:
-        coded = [member for entry in sample.media if (member := add_coded(tar, sample.key, entry, task.coding, failed))]
-        found = (add_side(tar, entry, failed) for entry in sample.sides if coded)
-        sides = tuple(side for side in found if side)
-        members += [replace(member, sides=sides) for member in coded]
+        coded: list[Member] = []
+        for entry in sample.media:
+            found = add_coded(tar, sample.key, entry, task.coding, code)
+            n_files += 1
+            tell(task.number, n_files)
+            sort(found, coded, failures, task)
+        sides: list[Side] = []
+        for entry in sample.sides if coded else ():
+            sort(add_side(tar, entry), sides, failures, task)
+        members += [replace(member, sides=tuple(sides)) for member in coded]
     tar.end()
     return ShardIndex(task.shard, task.key, tar.n_bytes, tar.digest.hexdigest(), tuple(members), tuple(failures))
+
+
+def sort(found: T | Failure, good: list[T], failures: list[Failure], task: Task) -> None:
+    """Add what was found to one of two lists. Raises BadInput for a failure where the task asks for that."""
+    if isinstance(found, Failure):
+        expect_none(found, task)
+        failures.append(found)
+    else:
+        good.append(found)
 
 
 def expect_none(failure: Failure, task: Task) -> None:
@@ -156,31 +197,24 @@ def expect_none(failure: Failure, task: Task) -> None:
         raise BadInput(f"{failure.name}: {failure.reason}")
 
 
-def add_coded(tar: Tar, key: str, entry: Entry, coding: Coding, failed: Callable[[Failure], None]) -> Member | None:
-    """Code a file and add it to the tar. Returns None where that fails."""
-    notes: list[str] = []
-    path, digest = entry.file.url, ""
+def add_coded(tar: Tar, key: str, entry: Entry, coding: Coding, code: Code) -> Member | Failure:
+    """Code a file and add it to the tar. Returns why where that fails."""
     with tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
         out = cast(BinaryIO, spooled)
-        try:
-            with opened(entry.file) as (place, digest):
-                path, n_bytes = str(place), place.stat().st_size
-                Codec(**coding.codec, threads=1).compress_to(out, place, **coding.compress, notes=notes)
-        except Exception as error:  # noqa: BLE001 - of foreign code: whatever it is, the other files are coded
-            failed(Failure(entry.file.name, reason(error, path, entry.file), digest))
-            return None
-        told = tuple(plain(note, path, entry.file) for note in notes)
-        return Member(entry.file.name, key, entry.member, *tar.add(entry.member, out), n_bytes, digest, (), told)
+        found = code(entry.file, coding, out)
+        if isinstance(found, Failure):
+            return found
+        place = tar.add(entry.member, out)
+        return Member(entry.file.name, key, entry.member, *place, found.n_bytes, found.digest, (), found.notes)
 
 
-def add_side(tar: Tar, entry: Entry, failed: Callable[[Failure], None]) -> Side | None:
-    """Add a side file to the tar as it is. Returns None where it cannot be read."""
+def add_side(tar: Tar, entry: Entry) -> Side | Failure:
+    """Add a side file to the tar as it is. Returns why where it cannot be read."""
     try:
-        with opened(entry.file) as (place, _):
-            data = place.read_bytes()
+        with opened(entry.file) as (path, _):
+            data = path.read_bytes()
     except Exception as error:  # noqa: BLE001 - a file system of fsspec raises what it likes
-        failed(Failure(entry.file.name, reason(error, entry.file.url, entry.file)))
-        return None
+        return Failure(entry.file.name, reason(error, entry.file.url, entry.file))
     return Side(entry.member, *tar.add(entry.member, io.BytesIO(data)))
 
 

@@ -520,6 +520,51 @@ def test_workers_end_with_their_parent(sent: signal.Signals) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+DEADLY = """
+import os, sys
+
+def hook(event, args):
+    if event == "open" and str(args[0]).endswith("deadly.png"):
+        frame = sys._getframe()
+        while frame and frame.f_code.co_name != "compress_to":
+            frame = frame.f_back
+        if frame:
+            os.kill(os.getpid(), 9)
+
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
+def test_a_file_that_kills_its_process_is_listed_and_all_others_are_there(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes]
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(DEADLY)  # runs in the workers, and not in this process
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    save(source / "a/p1-deadly.png", 1)
+    (source / "a/p1-deadly.cls").write_text("1")
+    told: list[tuple[int, int]] = []
+    options = OPTIONS | {"workers": 2, "shard_count": 4}
+    packed = pack(source, tmp_path / "out", told=lambda *words: told.append(words), **options)
+    (failure,) = packed.failures
+    digest = hashlib.sha256((source / "a/p1-deadly.png").read_bytes()).hexdigest()
+    assert (failure.name, failure.source_sha256) == ("a/p1-deadly.png", digest) and "ends the process" in failure.reason
+    assert packed.manifest is not None and packed.manifest.members == N
+    assert {1, 2, 3, 4} == {n for number, n in told if number == 0}
+    assert kept(pack(source, tmp_path / "out", **options)) == [True, True]
+    with pytest.raises(BadInput, match="a/p1-deadly.png: ends the process"):
+        pack(source, tmp_path / "fast", fail_fast=True, **options)
+    for path in (source / "a").glob("p1-deadly.*"):
+        path.unlink()
+    pack(source, tmp_path / "without", **OPTIONS)
+    assert contents(tmp_path / "without") == expected
+
+
+def test_a_task_whose_worker_died_is_done_again_in_the_other_way() -> None:
+    assert sorted(local.in_processes(os._exit, 2, [1, 2, 3], again=abs)) == [1, 2, 3]
+
+
 def test_an_unknown_engine_is_an_error(source: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="engine: found 'steam', expected one of local"):
         pack(source, tmp_path / "out", engine="steam", **OPTIONS)
