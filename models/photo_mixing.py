@@ -183,7 +183,7 @@ def prior_of(tables: Tables) -> Prior:
 
 
 def from_each_size(
-    sizes: NDArray[Any], own: NDArray[np.int64], escape: int, last: int, width: int
+    sizes: NDArray[Any], own: NDArray[Any], escape: int, last: int, width: int
 ) -> NDArray[np.int64]:
     """Return twice the masses of the sizes from 0, 1, ... width - 1 on and the escape's, up to last + 1; then 0.
 
