@@ -3,7 +3,8 @@
     pixels ─ photo_coder ─► payloads of z and of each y tile ─┐
     alpha, metadata ──────────────────────────────────────────┴─► chunks
 
-A progressive file has slices of y in place of tiles (photo_slices.py), and may be read before its end has come.
+A progressive file has slices of y in place of tiles (photo_slices.py), and may be read before its end has come. At effort
+9 a tile may be mixed y (photo_mixed.py).
 """
 
 from __future__ import annotations
