@@ -68,15 +68,15 @@ class Prior(NamedTuple):
 class State(NamedTuple):
     """Holds the symbols so far and all corrections.
 
-    sizes, expected: int64 [channels * (height + 4) * (width + 4)], of symbols, in 1/256; 0 where there is none yet. signs:
-    int64, likewise, the symbols. at_places: int64 [2 * height * width], sums of both in this pass, over channels.
+    sizes, expected: int32 [channels * (height + 4) * (width + 4)], of symbols, in 1/256; 0 where there is none yet. signed:
+    int16, likewise, the symbols. at_places: int64 [2 * height * width], sums of both in this pass, over channels.
     in_channels: int64 [2 * channels], in all passes. corrections: int32. contexts, sign_contexts: int64 [5], [3], places
     of a symbol among them.
     """
 
-    sizes: NDArray[np.int64]
-    expected: NDArray[np.int64]
-    signs: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    expected: NDArray[np.int32]
+    signed: NDArray[np.int16]
     at_places: NDArray[np.int64]
     in_channels: NDArray[np.int64]
     corrections: NDArray[np.int32]
@@ -152,11 +152,12 @@ class Tile:
     def of(cls, shape: Shape, tables: Tables, coder: NDArray[np.uint64]) -> Tile:
         """Make the state before the first symbol."""
         m, h, w = shape
-        sizes, expected, signs = np.zeros((3, m * (h + 2 * MARGIN) * (w + 2 * MARGIN)), np.int64)
+        n = m * (h + 2 * MARGIN) * (w + 2 * MARGIN)
+        sizes, expected, signed = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int16)
         corrections = np.zeros(SETS * set_size(m) + 81 + 10 * m, np.int32)
         places, channels = np.zeros(2 * h * w, np.int64), np.zeros(2 * m, np.int64)
         contexts, sign_contexts = np.zeros(5, np.int64), np.zeros(3, np.int64)
-        rooms = sizes, expected, signs, places, channels, corrections, contexts, sign_contexts
+        rooms = sizes, expected, signed, places, channels, corrections, contexts, sign_contexts
         return cls(shape, prior_of(tables), State(*rooms, coder))
 
     def code(self, n: int, symbols: NDArray[np.int16], rows: NDArray[np.uint8], tape: NDArray[np.uint32]) -> None:
@@ -225,7 +226,7 @@ def code_place(i, c, y, x, channels, height, width, symbols, rows, prior, state,
         choose_contexts(at, c, spot, stride, plane, channels, state)
     s = code_symbol(I64(symbols[i]), row, mixed, channels, prior, state, tape)
     symbols[i] = s
-    state.signs[at], state.sizes[at], state.expected[at] = s, abs(s), prior.expected[row]
+    state.signed[at], state.sizes[at], state.expected[at] = s, abs(s), prior.expected[row]
     state.at_places[spot] += abs(s)
     state.at_places[spot + 1] += prior.expected[row]
     state.in_channels[2 * c] += abs(s)
@@ -236,7 +237,7 @@ def code_place(i, c, y, x, channels, height, width, symbols, rows, prior, state,
 @kernel
 def choose_contexts(at: int, c: int, spot: int, stride: int, plane: int, channels: int, state: State) -> None:
     """Find the places of a symbol's corrections, within a set."""
-    sizes, expected, s = state.sizes, state.expected, state.signs
+    sizes, expected, s = state.sizes, state.expected, state.signed
     near = causal(sizes, at, stride)
     cross = sizes[at - 1] + sizes[at + 1] + sizes[at - stride] + sizes[at + stride]
     around = 2 * cross + corners(sizes, at, stride)
@@ -266,14 +267,14 @@ def set_size(channels: int) -> Any:
 
 
 @kernel
-def causal(values: NDArray[np.int64], at: int, stride: int) -> Any:
+def causal(values: NDArray[np.int32], at: int, stride: int) -> Any:
     """Return the sum over what the pass has coded around: twice left and above, once both corners above."""
     up = at - 2 * stride
     return 2 * (values[at - 2] + values[up]) + values[up - 2] + values[up + 2]
 
 
 @kernel
-def corners(values: NDArray[np.int64], at: int, stride: int) -> Any:
+def corners(values: NDArray[np.int32], at: int, stride: int) -> Any:
     """Return the sum over the four next samples on the diagonals."""
     return values[at - stride - 1] + values[at - stride + 1] + values[at + stride - 1] + values[at + stride + 1]
 
