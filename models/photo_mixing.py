@@ -94,19 +94,25 @@ class Shape(NamedTuple):
 
 
 def encode(passes: list[tuple[NDArray[np.int16], NDArray[np.uint8]]], shape: Shape, tables: Tables) -> bytes:
-    """Code the symbols of a tile's four passes, each with its table rows, in the order [channel, row, column].
+    """Return the payload of a tile: its four passes, each the symbols, int16 [N] within +-32767, and their table rows.
 
-    symbols: int16 [N] within +-32767.
+    Both are in the order [channel, row, column].
     """
-    tile, tapes = Tile.of(shape, tables, encoder()), []
+    coder, tapes = encoder(), []
+    tile = Tile.of(shape, tables, coder)
     for n, (symbols, rows) in enumerate(passes):
-        sizes = np.abs(symbols.astype(np.int64))
-        room = len(sizes) + np.minimum(sizes, FIRST_REST).sum() + MOST_DECISIONS * (sizes >= FIRST_REST).sum()
-        tape, before = np.empty(int(room) + int((sizes > 0).sum()), np.uint32), tile.state.coder
-        before[1] = 0
+        tape = np.empty(most_decisions(symbols), np.uint32)
+        coder[1] = 0
         tile.code(n, symbols.copy(), rows, tape)
-        tapes.append(tape[: int(before[1])])
+        tapes.append(tape[: int(coder[1])])
     return push_tapes(tapes)
+
+
+def most_decisions(symbols: NDArray[np.int16]) -> int:
+    """Return how many decisions these symbols can take: one that says 0, or two and one for each size that is asked for."""
+    sizes = np.abs(symbols.astype(np.int64))
+    large = int((sizes >= FIRST_REST).sum())
+    return len(sizes) + int((sizes > 0).sum()) + int(np.minimum(sizes, FIRST_REST).sum()) + MOST_DECISIONS * large
 
 
 @dataclass(frozen=True)
