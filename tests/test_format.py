@@ -30,6 +30,9 @@ from laconic.medium import Run
 LEVELS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
 PLAIN_DECODER = Path(__file__).with_name("plain_decoder.py")
 plain = SimpleNamespace(**runpy.run_path(str(PLAIN_DECODER)))
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(PLAIN_DECODER.parent))  # it imports plain_picture
+    mixed = SimpleNamespace(**runpy.run_path(str(PLAIN_DECODER.with_name("plain_mixed.py"))))
 ROWS = plain.gaussian_rows(str(files("laconic.entropy") / "gaussian.npz"))
 
 
@@ -90,8 +93,10 @@ def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list
     corners = [(top, left) for top in range(0, 4 * h, tile) for left in range(0, 4 * w, tile)]
     for number, (top, left) in enumerate(corners):
         own = chunks[1 + number :: len(corners)] if chunks[1][0] == 50 else [chunks[1 + number]]
-        assert {kind for kind, _ in own} == {chunks[1][0]} <= {2, 50}
-        tiles.append(parse_tile([payload for _, payload in own], whole[:, top : top + tile, left : left + tile], weights))
+        kinds = {kind for kind, _ in own}
+        assert kinds == {50} or len(own) == 1 and kinds <= {2, 51}
+        part = whole[:, top : top + tile, left : left + tile]
+        tiles.append(parse_tile([payload for _, payload in own], part, weights, kinds == {51}))
     return z, tiles
 
 
@@ -120,11 +125,12 @@ def parse_pass(payloads: list[bytes], rows: list[int], tables: list[tuple[int, l
     return out
 
 
-def parse_tile(payloads: list[bytes], p: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """The four passes of a y chunk, or of the slices of a tile."""
+def parse_tile(payloads: list[bytes], p: np.ndarray, weights: dict[str, np.ndarray], is_mixed: bool) -> np.ndarray:
+    """The four passes of a y chunk, of mixed y, or of the slices of a tile."""
     channel, row, column = np.indices(p.shape)
     pass_of = (row % 2 + 2 * ((row + column) % 2)) ^ (channel % 4)
     y, at, tables = np.zeros_like(p), 0, rows_of(weights)
+    decisions = mixed.Tile(payloads[0], p.shape, tables) if is_mixed else None
     for n in range(4):
         rows = p
         if n:
@@ -134,15 +140,19 @@ def parse_tile(payloads: list[bytes], p: np.ndarray, weights: dict[str, np.ndarr
                 x = q(layer(weights, f"c_scale.{n - 1}.{name}", x))
             rows = p + layer(weights, f"c_scale.{n - 1}.leave", x)
         indices, per_pass = index(rows)[pass_of == n].tolist(), len(payloads) // 4
-        if per_pass:
+        if decisions:
+            y[pass_of == n] = decisions.read_pass(n, indices)
+        elif per_pass:
             y[pass_of == n] = parse_pass(payloads[n * per_pass : (n + 1) * per_pass], indices, tables)
         else:
             y[pass_of == n], at = plain.symbols(payloads[0], at, indices, tables)
-    assert per_pass or at == len(payloads[0])
+    if decisions:
+        assert decisions.bits.x == 1 << 16 and not decisions.bits.words
+    assert decisions or per_pass or at == len(payloads[0])
     return y
 
 
-@pytest.mark.parametrize("name", ["photo-low", "photo-high", "photo-3-low"])
+@pytest.mark.parametrize("name", ["photo-low", "photo-high", "photo-3-low", "photo-mixed"])
 def test_a_second_parser_finds_the_same_symbols(name: str) -> None:
     data = Path(str(files("laconic.assets") / "golden" / f"{name}.lac")).read_bytes()
     model = registry.find(laconic.info(data).model)

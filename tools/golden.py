@@ -22,13 +22,14 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     write_lossy_sounds(folder)
     photo = np.asarray(Image.open(str(files("laconic.assets") / "sample.webp")).convert("RGB"))
-    cases = {
-        "photo-low": (photo[100:228, 200:391], 10.0, False),
-        "photo-high": (photo[60:157, 300:365], 90.0, False),
-        "photo-slices": (photo[100:228, 200:391], 70.0, True),
+    cases: dict[str, tuple[Any, float, dict[str, Any]]] = {
+        "photo-low": (photo[100:228, 200:391], 10.0, {}),
+        "photo-high": (photo[60:157, 300:365], 90.0, {}),
+        "photo-slices": (photo[100:228, 200:391], 70.0, {"progressive": True}),
+        "photo-mixed": (photo[100:228, 200:391], 60.0, {"effort": 9}),
     }
-    for name, (pixels, quality, progressive) in cases.items():
-        data = laconic.compress(pixels, quality=quality, progressive=progressive)
+    for name, (pixels, quality, options) in cases.items():
+        data = laconic.compress(pixels, quality=quality, **options)
         (folder / f"{name}.lac").write_bytes(data)
         (folder / f"{name}.json").write_text(json.dumps(bit_digests(data)) + "\n")
         with (folder / f"{name}.png").open("wb") as file:

@@ -3,7 +3,8 @@
     pixels ─ photo_coder ─► payloads of z and of each y tile ─┐
     alpha, metadata ──────────────────────────────────────────┴─► chunks
 
-A progressive file has slices of y in place of tiles (photo_slices.py), and may be read before its end has come.
+A progressive file has slices of y in place of tiles (photo_slices.py), and may be read before its end has come. At effort
+9 a tile may be mixed y (photo_mixed.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from laconic.media.photo_effort import effort_of
 from laconic.media.photo_encode import ALPHA, OVERLAY, PHOTO, encode, encoded, looked_at, quality_of, read_picture
 from laconic.media.photo_fields import unpack
 from laconic.media.photo_models import (
+    MIXED,
     SLICE,
     Network,
     Opened,
@@ -42,7 +44,7 @@ from laconic.payloads import MAX_SIDE, METADATA, read_metadata
 from laconic.picture import Picture
 from laconic.suffixes import PICTURE_OUTPUTS
 
-KINDS = {Z: "z", Y: "y", SLICE: "slice", OVERLAY: "overlay", ALPHA: "alpha", **METADATA}
+KINDS = {Z: "z", Y: "y", SLICE: "slice", MIXED: "mixed-y", OVERLAY: "overlay", ALPHA: "alpha", **METADATA}
 BATCH_PIXELS = 1 << 25  # pixels that a GPU codes at once
 WHOLE = Selection()
 T = TypeVar("T")
@@ -237,14 +239,14 @@ def to_come(file: Opened) -> str:
     tiles = tiles_of(file)
     known, n = [known_slices(tile) for tile in tiles], n_slices(file)
     found, whole, what = (min(known), n, "slices") if n > 1 else (sum(known), len(tiles), "tiles")
-    others = dict.fromkeys(KINDS[chunk.kind] for chunk in file.chunks if chunk.payload is None and chunk.kind not in (Z, Y, SLICE))
+    others = dict.fromkeys(KINDS[chunk.kind] for chunk in file.chunks if chunk.payload is None and chunk.kind not in (Z, Y, MIXED, SLICE))
     said = [f"{found} of {whole} {what}"] * (found < whole) + [f"without {', '.join(others)}"] * bool(others)
     return f"preview: {', '.join(said)}" if said else ""
 
 
 def missing_parts(file: Opened) -> list[str]:
     """Return what partial reading left out, a line for each tile that lacks something and each other damaged chunk."""
-    others = [KINDS[chunk.kind] for chunk in file.chunks if chunk.payload is None and chunk.kind not in (Y, SLICE, OVERLAY)]
+    others = [KINDS[chunk.kind] for chunk in file.chunks if chunk.payload is None and chunk.kind not in (Y, MIXED, SLICE, OVERLAY)]
     return [f"damaged, left out: {name}" for name in [*missing_tiles(file), *others]]
 
 
@@ -261,7 +263,7 @@ def missing_tiles(file: Opened) -> Iterator[str]:
 
 def tiles_of(file: Opened) -> list[Slices]:
     """Return the slices of y of each tile; in the normal order a tile is one."""
-    return slices_of(file) or [[chunk.payload] for chunk in file.chunks if chunk.kind == Y]
+    return slices_of(file) or [[chunk.payload] for chunk in file.chunks if chunk.kind in (Y, MIXED)]
 
 
 def batch_pixels(run: Run) -> int:

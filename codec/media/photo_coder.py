@@ -23,9 +23,10 @@ from laconic import entropy
 from laconic.entropy.blocks import end_of
 from laconic.entropy.errors import BadFile, expect
 from laconic.entropy.threads import each, stop_if_over
-from laconic.media import photo_slices
+from laconic.media import photo_mixed, photo_slices
 from laconic.media.photo_effort import Effort
 from laconic.media.photo_fields import Fields
+from laconic.media.photo_mixed import Mixed
 from laconic.media.photo_slices import Slices
 from laconic.media.tiles import LATENT, PER_Z, Grid, Window, z_window
 from laconic.medium import Progress
@@ -36,7 +37,7 @@ from laconic.models.precision import multiplies_bf16
 
 Pixels = NDArray[np.uint8]
 Symbols = NDArray[np.int16]
-Payload = memoryview | bytes | Slices  # of a tile: its passes back to back, or its slices
+Payload = memoryview | bytes | Slices  # of a tile: its passes back to back, mixed y, or its slices
 Payloads = Sequence[Payload | None]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,16 +61,17 @@ class PhotoCoder:
         """Encode uint8 [H, W, 3] to payloads: z, then y of each tile in rows from the top left.
 
         effort: to be spent on a search for better symbols; None is plain rounding. progress: is told of the search, as a
-        share of the samples.
+        share of the samples. A tile that is Mixed is mixed y.
         """
         y, z = self._found(pixels, fields, effort, progress)
 
         def code(tile: Window) -> bytes:
-            passes = self._tile_passes(y[(..., *tile.slices)], z, tile, fields)
-            return b"".join(
-                entropy.encode(numbers(s), i.cpu().numpy(), self.model.tables, threads=self.threads)
-                for s, i in passes
-            )
+            found = self._tile_passes(y[(..., *tile.slices)], z, tile, fields)
+            passes = [(numbers(symbols), indices.cpu().numpy()) for symbols, indices in found]
+            plain = b"".join(entropy.encode(*one, self.model.tables, threads=self.threads) for one in passes)
+            if not (effort and effort.mixes):
+                return plain
+            return min(plain, photo_mixed.encode(passes, self._tile_shape(tile), self.model.tables), key=len)
 
         return [self._encode_z(z, fields), *self._each(code, Grid(fields).tiles())]
 
@@ -128,8 +130,8 @@ class PhotoCoder:
 
     def parse_batch(self, files: Sequence[tuple[Payloads, Fields]]) -> list[Parsed]:
         """Parse each whole picture as `parse` does; on a GPU a pass of all tiles of all pictures is decoded in one launch."""
-        sliced = any(isinstance(payload, list) for payloads, _ in files for payload in payloads)
-        if not self.codes_on_gpu or sliced:
+        alone = any(isinstance(payload, (list, Mixed)) for payloads, _ in files for payload in payloads)
+        if not self.codes_on_gpu or alone:
             return [self.parse(*file) for file in files]
         with torch.inference_mode():
             firsts = [memoryview(z_payload(payloads)) for payloads, _ in files]
@@ -276,6 +278,8 @@ class PhotoCoder:
         passes = self._tile_symbols(z, tile, fields)
         if isinstance(payload, list):
             return photo_slices.decode(payload, passes, self.model.config.latent_channels, self.model.tables, self.threads)
+        if isinstance(payload, Mixed):
+            return photo_mixed.decode(payload, passes, self._tile_shape(tile), self.model.tables)
         rest = memoryview(payload)
         indices = next(passes)
         for _ in range(N_PASSES):
@@ -285,6 +289,9 @@ class PhotoCoder:
             indices = passes.send(torch.from_numpy(found))
         expect(not rest, BadFile, "y chunk", f"{len(rest)} bytes more", "the end")
         return indices
+
+    def _tile_shape(self, tile: Window) -> tuple[int, int, int]:
+        return self.model.config.latent_channels, tile.bottom - tile.top, tile.right - tile.left
 
     def _decode_on_gpu(self, payloads: list[memoryview], indices: list[Tensor]) -> tuple[Tensor, ...]:
         """Decode several streams, each with table indices of its own, in one launch."""

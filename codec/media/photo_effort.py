@@ -2,6 +2,7 @@
 
     effort 1      plain rounding                          quality as it is
     effort 2..9   models/photo_search.py, more and more   quality mapped, so that a picture looks as good as with effort 1
+    effort 9      models/photo_mixing.py, where smaller
 """
 
 from __future__ import annotations
@@ -30,16 +31,21 @@ BETTER = {
     "ms-ssim": (0.0,) * 11,
 }
 FULL = 3
+MIXES_FROM = 9
 NUDGE = 20  # hundredths of a point of quality
 ROUNDS = 6  # of the correction of a target: the first one learns what the effort changes, the others meet the target
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Says what the encoder searches for (a key of `photo_search.TUNES`), and in how many iterations; 0 is plain rounding."""
+    """Says what the encoder searches for (a key of `photo_search.TUNES`), and in how many iterations; 0 is plain rounding.
+
+    mixes: whether tiles are mixed y where that is smaller. It makes decoding slower.
+    """
 
     tune: str
     iterations: int
+    mixes: bool = False
 
     def quality(self, asked: int) -> int:
         """Return the quality to code with, for a picture that looks as the plain one of the quality asked for; both x 100.
@@ -59,7 +65,7 @@ def effort_of(options: Options) -> Effort:
     """Return what the options ask for, by default DEFAULT_PHOTO_EFFORT for the eye. Raises BadInput."""
     level = DEFAULT_PHOTO_EFFORT if options.effort is None else options.level()
     tune = options.tune or DEFAULT_TUNE
-    return Effort(tune, ITERATIONS[tune][level - 1])
+    return Effort(tune, ITERATIONS[tune][level - 1], level >= MIXES_FROM)
 
 
 def spent_towards(

@@ -23,7 +23,7 @@ from laconic.media import fallback, lossless_picture, overlay
 from laconic.media.fallback import Mask
 from laconic.media.photo_effort import PLAIN, Effort, effort_of, spent_towards
 from laconic.media.photo_fields import TILE, Fields
-from laconic.media.photo_models import SLICE, Job, Pixels, Y, Z, model_named
+from laconic.media.photo_models import MIXED, SLICE, Job, Pixels, Y, Z, model_named
 from laconic.medium import Run
 from laconic.options import DEFAULT_EFFORT, Options, Quality, Rate, Searched, Ssimulacra2
 from laconic.payloads import metadata_chunks
@@ -85,7 +85,7 @@ def looked_at(source: Picture, data: bytes, options: Options, run: Run, decode: 
 
 def pixel_bytes(data: bytes) -> int:
     """Return the bytes of a photo's file that hold what the network made of the pixels."""
-    return sum(entry.length for entry in container.read_table(data)[1] if entry.kind in (Z, Y, SLICE))
+    return sum(entry.length for entry in container.read_table(data)[1] if entry.kind in (Z, Y, MIXED, SLICE))
 
 
 def searched(source: Picture, target: Searched, options: Options, run: Run, decode: Decode) -> Way:

@@ -13,6 +13,7 @@ from laconic.container import Chunk, Header
 from laconic.entropy.errors import BadFile, BadInput, ModelMissing, expect
 from laconic.media.photo_effort import PLAIN, Effort
 from laconic.media.photo_fields import Fields
+from laconic.media.photo_mixed import Mixed
 from laconic.media.photo_slices import N_PASSES, Slices
 from laconic.media.tiles import Window
 from laconic.medium import Run
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 Job = tuple[Pixels, Fields]
-Z, Y, SLICE = 1, 2, 50  # kinds of chunks
+Z, Y, SLICE, MIXED = 1, 2, 50, 51  # kinds of chunks
 MOST_PER_PASS = 8  # slices
 
 
@@ -105,8 +106,7 @@ class Network:
             coded = [coder.encode(*job, spent, self.run.progress) for job in jobs]
         else:
             coded = coder.encode_batch(jobs)
-        kind = SLICE if progressive else Y
-        return [[Chunk(Z, first), *(Chunk(kind, payload) for payload in rest)] for first, *rest in coded]
+        return [[Chunk(Z, first), *(Chunk(kind_of(one, progressive), one) for one in rest)] for first, *rest in coded]
 
     def parse(self, file: Opened, window: Window | None = None) -> Any:
         """Return the symbols that a window needs. Raises BadFile."""
@@ -197,17 +197,23 @@ def model_named(name: str | None, run: Run) -> Layers:
     return OwnModel(own) if own else Network(registry.find(name or registry.DEFAULT_PHOTO), run)
 
 
+def kind_of(payload: bytes, progressive: bool) -> int:
+    """Return the kind of a chunk of y."""
+    return SLICE if progressive else MIXED if isinstance(payload, Mixed) else Y
+
+
 def layers_of(file: Opened) -> list[bytes | memoryview | Slices | None]:
     """Return the payloads of z and of each y tile, of a progressive file its slices. Raises BadFile where one is missing or
     out of order."""
     tiles = slices_of(file)
     if tiles:
         return [file.chunks[0].payload, *tiles]
-    kinds = ["z" if chunk.kind == Z else "y" for chunk in file.chunks if chunk.kind in (Z, Y)]
+    found = [chunk for chunk in file.chunks if chunk.kind in (Z, Y, MIXED)]
+    kinds = ["z" if chunk.kind == Z else "y" for chunk in found]
     n_tiles = file.fields.n_tiles
     right = len(kinds) == n_tiles + 1 and kinds == ["z"] + ["y"] * n_tiles
     expect(right, BadFile, "photo chunks", kinds[:3], f"z and {n_tiles} y, in this order")
-    return [chunk.payload for chunk in file.chunks if chunk.kind in (Z, Y)]
+    return [Mixed(one.payload) if one.kind == MIXED and one.payload is not None else one.payload for one in found]
 
 
 def slices_of(file: Opened) -> list[Slices]:
@@ -215,7 +221,7 @@ def slices_of(file: Opened) -> list[Slices]:
 
     Raises BadFile where slices are missing or out of order.
     """
-    kinds = [chunk.kind for chunk in file.chunks if chunk.kind in (Z, Y, SLICE)]
+    kinds = [chunk.kind for chunk in file.chunks if chunk.kind in (Z, Y, SLICE, MIXED)]
     if SLICE not in kinds:
         return []
     n_tiles = file.fields.n_tiles
