@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from laconic.models.photo import Photo
 
 DIGEST_BYTES = 4
-DEFAULT_PHOTO, DEFAULT_SOUND = "photo-5", "sound-2"
+DEFAULT_PHOTO, DEFAULT_SOUND = "photo-6", "sound-2"
 # The classes that a card may name.
 PHOTO, CIRCUIT, SOUND = "laconic.models.photo.Photo", "laconic.models.hclt.Hclt", "laconic.models.sound.Sound"
 COMPRESSAI = "compressai"  # begins the names of its models, and names their medium

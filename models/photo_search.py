@@ -25,7 +25,7 @@ from laconic.models.visual_distance import EyeDistance, MsSsimDistance
 
 MIDDLE_QUALITY = 55.0  # where the weights of the distances below hold
 GROWTH = 0.6  # exponent of lambda by which these weights follow the quality
-FEW = 4  # iterations: so few go straight on, with less hardening and little noise
+FEW = 4  # iterations, up to which a tune's step is taken whole
 STEP = 0.07  # of the descent, in steps of the quantiser, over the root of the iterations
 FASTER = 0.02  # by which share the step of many iterations grows per point of quality above MIDDLE
 MIDDLE = 50.0
@@ -40,20 +40,23 @@ CELL = 32  # pixels per side of what has one mean colour
 class Tune:
     """Weighs what a picture's error costs: the squared error by that in training, and a distance in bits per pixel.
 
-    step: of the descent where iterations are few. colour: by how many times more the error of a cell's mean colour counts.
+    step: of the descent where iterations are FEW or less. most: iterations up to which it goes straight on, with less
+    hardening and little noise, in smaller steps the more they are. colour: by how many times more the error of a cell's
+    mean colour counts.
     """
 
     squares: float
     step: float
+    most: int = FEW
     weight: float = 0.0
     distance: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None
     colour: float = 0.0
 
 
 TUNES = {
-    "eye": Tune(0.25, 0.045, 0.35, EyeDistance, 40.0),
+    "eye": Tune(0.1, 0.045, 8, 0.55, EyeDistance, 40.0),
     "psnr": Tune(1.0, 0.03),
-    "ms-ssim": Tune(0.25, 0.045, 8.0, MsSsimDistance),
+    "ms-ssim": Tune(0.25, 0.045, FEW, 8.0, MsSsimDistance),
 }
 
 
@@ -88,9 +91,9 @@ def searched(
     what it raises ends the search. The same input gives the same output on one machine with the same number of threads.
     """
     state = State(model, tile, quality, TUNES[tune])
-    few = iterations <= FEW
+    few = iterations <= state.tune.most
     many = STEP / math.sqrt(iterations or 1) * (1 + FASTER * max(0.0, quality / 100 - MIDDLE))
-    step = TUNES[tune].step if few else many
+    step = state.tune.step * min(1.0, FEW / max(1, iterations)) if few else many
     optimiser = torch.optim.Adam(state.moved, lr=step, betas=(0.7, 0.99) if few else (0.9, 0.999))
     hardness = HARDNESS_OF_FEW if few else HARDNESS if iterations >= MANY else HARDNESS_OF_SOME
     noise = NOISE_OF_FEW if few else NOISE

@@ -72,9 +72,9 @@ def index(rows: np.ndarray) -> np.ndarray:
 
 
 def parse(data: bytes, weights: dict[str, np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3 and photo-5")."""
+    """z and y of each tile (sections "Container", "Photo", "Table indices of photo-3 and photo-6")."""
     model, fields, chunks = plain.container(data)
-    assert model in (3, 7)
+    assert model in (3, 8)
     width, at = plain.varint(fields, 0)
     height, at = plain.varint(fields, at)
     quality, at = plain.varint(fields, at)

@@ -1,4 +1,4 @@
-"""Learn a photo model's table rows: `python -m laconic.tools.row_tables photo-5 --data PHOTOS`.
+"""Learn a photo model's table rows: `python -m laconic.tools.row_tables photo-6 --data PHOTOS`.
 
 What the integer branch calls a row is not quite a Gaussian of its scale: a symbol is 0, or far off, more often. The symbols
 that the shipped encoder makes of photos, plain and searched, are counted by row, and the rows stored with the weights.

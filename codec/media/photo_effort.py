@@ -33,7 +33,7 @@ BETTER = {
 FULL = 3
 MIXES_FROM = 9
 NUDGE = 20  # hundredths of a point of quality
-ROUNDS = 6  # of the correction of a target: the first one learns what the effort changes, the others meet the target
+ROUNDS = 12  # of the correction of a target: the first one learns what the effort changes, the others meet the target
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,10 @@ def test_the_command_stores_rows_that_code_and_decode(
     (tmp_path / "photos").mkdir()
     for i in range(3):
         Image.fromarray(photo[:256, 60 * i : 60 * i + 260]).save(tmp_path / "photos" / f"{i}.png")
-    plain = {k: v for k, v in load_file(WEIGHTS / "photo-5.safetensors").items() if k != MASSES}
+    plain = {k: v for k, v in load_file(WEIGHTS / "photo-6.safetensors").items() if k != MASSES}
     save_file(plain, tmp_path / "own.safetensors")
     digest = hashlib.sha256((tmp_path / "own.safetensors").read_bytes()).hexdigest()
-    described = json.loads((WEIGHTS / "photo-5.json").read_text()) | {"name": "own", "digest": digest}
+    described = json.loads((WEIGHTS / "photo-6.json").read_text()) | {"name": "own", "digest": digest}
     (tmp_path / "own.json").write_text(json.dumps(described))
     monkeypatch.setenv("LACONIC_MODELS", str(tmp_path))
     row_tables.main(["own", "--data", str(tmp_path / "photos"), "--crops", "2"])
