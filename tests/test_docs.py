@@ -43,7 +43,7 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
 
 
 def test_the_pages_that_promise_code_have_some() -> None:
-    assert {"entropy.md", "new-model.md", "new-medium.md", "circuits.md"} <= {name for name, code in CODE.items() if code}
+    assert {"dataset.md", "entropy.md", "new-model.md", "new-medium.md", "circuits.md"} <= {name for name, code in CODE.items() if code}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
     import laconic.dataset
     laconic.dataset.pack("photos", "packed", quality=60)
+    laconic.dataset.open("packed")["cats/a.png"].decode()
 
 Importing it loads neither torch nor fsspec: they come with the first use.
 """
@@ -11,16 +12,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from laconic.dataset.opened import Item, Opened, open
     from laconic.dataset.records import Failure, Manifest, Member, Shard, ShardIndex, Side
     from laconic.dataset.runner import pack
 else:
     _LAZY = {
         "Failure": "records",
+        "Item": "opened",
         "Manifest": "records",
         "Member": "records",
+        "Opened": "opened",
         "Shard": "records",
         "ShardIndex": "records",
         "Side": "records",
+        "open": "opened",
         "pack": "runner",
     }
 
@@ -32,4 +37,4 @@ else:
         raise AttributeError(f"module 'laconic.dataset' has no attribute {name!r}")
 
 
-__all__ = ["Failure", "Manifest", "Member", "Shard", "ShardIndex", "Side", "pack"]
+__all__ = ["Failure", "Item", "Manifest", "Member", "Opened", "Shard", "ShardIndex", "Side", "open", "pack"]
