@@ -16,28 +16,34 @@ from laconic import api
 
 @dataclass
 class Coded:
-    """Holds the bytes of .lac files, and gives a PIL.Image or `Sound` for each. decode: False gives the bytes."""
+    """Holds the bytes of .lac files, and gives a PIL.Image or `Sound` for each. decode: False gives {"bytes": bytes}.
+
+    They are stored as a field, as pictures of that library are: its formats for NumPy and torch cut zeros off the ends of
+    plain bytes.
+    """
 
     decode: bool = True
     id: str | None = field(default=None, repr=False)
-    dtype: ClassVar[str] = "bytes"
-    pa_type: ClassVar[Any] = pyarrow.binary()
+    dtype: ClassVar[str] = "dict"
+    pa_type: ClassVar[Any] = pyarrow.struct({"bytes": pyarrow.binary()})
     _type: str = field(default="LaconicCoded", init=False, repr=False)
 
     def __call__(self) -> Any:
         return self.pa_type
 
-    def encode_example(self, value: bytes) -> bytes:
-        """Return the bytes as they are stored."""
-        return bytes(value)
+    def encode_example(self, value: bytes | dict[str, bytes]) -> dict[str, bytes]:
+        """Return the bytes of a file as they are stored."""
+        return {"bytes": bytes(value["bytes"] if isinstance(value, dict) else value)}
 
-    def decode_example(self, value: bytes, token_per_repo_id: Any = None) -> Any:
+    def decode_example(self, value: dict[str, bytes], token_per_repo_id: Any = None) -> Any:
         """Decode a file. Raises BadFile, ModelMissing."""
-        return api.decompress(value)
+        return api.decompress(value["bytes"])
 
     def cast_storage(self, storage: Any) -> Any:
-        """Return a column of bytes as it is stored."""
-        return storage.cast(self.pa_type)
+        """Return a column of bytes, or of what is stored, as it is stored."""
+        if pyarrow.types.is_struct(storage.type):
+            return storage.cast(self.pa_type)
+        return pyarrow.StructArray.from_arrays([storage.cast(pyarrow.binary())], ["bytes"], mask=storage.is_null())
 
 
 register_feature(Coded, "LaconicCoded")

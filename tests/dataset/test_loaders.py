@@ -48,7 +48,18 @@ def test_hugging_face_data_sets_decode(root: Path, tmp_path: Path) -> None:
     assert len(found) == N and found.features["image"] == Coded()
     for i in range(N):
         assert np.array_equal(np.asarray(found[i]["image"]), pixels(i))
-    assert found.cast_column("image", Coded(decode=False))[1]["image"] == columns["image"][1]
+    assert found.cast_column("image", Coded(decode=False))[1]["image"] == {"bytes": columns["image"][1]}
+
+
+def test_hugging_face_formats_keep_zeros_at_the_end() -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install laconic-codec[loaders]")
+    from laconic.dataset.hf import Coded
+
+    noise = (np.random.default_rng(i).integers(0, 256, (3, 3), dtype=np.uint8) for i in range(5000))
+    data = next(data for one in noise if (data := laconic.compress(one, lossless=True, notes=[]))[-1] == 0)
+    made = datasets.Dataset.from_dict({"image": [data]}).cast_column("image", Coded())
+    for form in ("numpy", "torch"):
+        assert np.array_equal(np.squeeze(np.asarray(made.with_format(form)[0]["image"])), np.asarray(laconic.decompress(data)))
 
 
 def test_s3(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
