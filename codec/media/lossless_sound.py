@@ -179,7 +179,7 @@ def decode(data: Data, seek: float, duration: float | None, run: Run) -> Decoded
             yield silence(0, *kind)
             return
         wanted = range(start // fields.segment, -(-end // fields.segment))
-        for samples, note in mapped(read, wanted, run.threads):
+        for samples, note in mapped(read, wanted, run.threads if len(wanted) > 1 else 1):
             if note:
                 run.note(note)
             done += len(samples)
